@@ -1,0 +1,85 @@
+"""Deep Embedded Clustering (Xie, Girshick & Farhadi, ICML 2016) as a functional JAX library."""
+
+from jdec.augmentation import random_shift as random_shift
+from jdec.autoencoder import StackedDenoisingAutoencoder as StackedDenoisingAutoencoder
+from jdec.autoencoder import encoder_params as encoder_params
+from jdec.autoencoder import init_params as init_params
+from jdec.autoencoder import make_autoencoder as make_autoencoder
+from jdec.autoencoder import make_encode as make_encode
+from jdec.config import Config as Config
+from jdec.config import preset_config as preset_config
+from jdec.datasets import Dataset as Dataset
+from jdec.datasets import load_dataset as load_dataset
+from jdec.dec import Clustering as Clustering
+from jdec.dec import DECInfo as DECInfo
+from jdec.dec import DECState as DECState
+from jdec.dec import encode_rows as encode_rows
+from jdec.dec import init_state as init_state
+from jdec.dec import refresh_targets as refresh_targets
+from jdec.dec import run as run
+from jdec.dec import run_interval as run_interval
+from jdec.estimator import DEC as DEC
+from jdec.fit import FitResult as FitResult
+from jdec.fit import fit as fit
+from jdec.functional import cluster_frequencies as cluster_frequencies
+from jdec.functional import clustering_loss as clustering_loss
+from jdec.functional import log_soft_assignment as log_soft_assignment
+from jdec.functional import soft_assignment as soft_assignment
+from jdec.functional import target_distribution as target_distribution
+from jdec.kmeans import KMeansResult as KMeansResult
+from jdec.kmeans import kmeans as kmeans
+from jdec.metrics import clustering_accuracy as clustering_accuracy
+from jdec.metrics import clustering_scores as clustering_scores
+from jdec.model import Model as Model
+from jdec.model import assign as assign
+from jdec.model import load_model as load_model
+from jdec.model import save_model as save_model
+from jdec.pretrain import finetune as finetune
+from jdec.pretrain import layerwise as layerwise
+from jdec.training import Algorithm as Algorithm
+from jdec.training import make_optimizer as make_optimizer
+from jdec.training import scan_steps as scan_steps
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEC",
+    "Algorithm",
+    "Clustering",
+    "Config",
+    "DECInfo",
+    "DECState",
+    "Dataset",
+    "FitResult",
+    "KMeansResult",
+    "Model",
+    "StackedDenoisingAutoencoder",
+    "assign",
+    "cluster_frequencies",
+    "clustering_accuracy",
+    "clustering_loss",
+    "clustering_scores",
+    "encode_rows",
+    "encoder_params",
+    "finetune",
+    "fit",
+    "init_params",
+    "init_state",
+    "kmeans",
+    "layerwise",
+    "load_dataset",
+    "load_model",
+    "log_soft_assignment",
+    "make_autoencoder",
+    "make_encode",
+    "make_optimizer",
+    "preset_config",
+    "random_shift",
+    "refresh_targets",
+    "run",
+    "run_interval",
+    "save_model",
+    "scan_steps",
+    "soft_assignment",
+    "target_distribution",
+]

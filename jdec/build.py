@@ -1,0 +1,180 @@
+"""From settings to the pieces of the functional core, and those pieces compiled.
+
+Configurations are frozen and hashable, so they are static arguments: a second run with the same
+settings and shapes compiles nothing anew.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from jdec._typing import Params
+from jdec.augmentation import random_shift
+from jdec.autoencoder import (
+    StackedDenoisingAutoencoder,
+    encoder_params,
+    make_autoencoder,
+    make_encode,
+)
+from jdec.config import Config, OptimizerConfig
+from jdec.dec import Clustering, DECInfo, DECState, encode_rows, init_state, run_interval
+from jdec.functional import soft_assignment
+from jdec.kmeans import KMeansResult, kmeans
+from jdec.pretrain import PretrainState, finetune, layerwise
+from jdec.training import Algorithm, make_optimizer, scan_steps
+
+#: Rows encoded at once outside of training.
+BLOCK_SIZE = 2048
+
+
+class Stage(NamedTuple):
+    """One stage of pretraining."""
+
+    name: str
+    layer: int | None  # None trains the whole autoencoder
+    n_steps: int
+
+
+def pretraining_stages(config: Config) -> list[Stage]:
+    """Return the stages that a configuration asks for, in order.
+
+    Examples:
+        >>> [stage.name for stage in pretraining_stages(Config(n_clusters=2))]
+        ['finetune']
+    """
+    n_layers = len(config.network.hidden_dims) + 1
+    stages = [
+        Stage(f"layer {layer + 1}", layer, config.pretrain.layerwise_steps)
+        for layer in range(n_layers)
+    ]
+    stages.append(Stage("finetune", None, config.pretrain.finetune_steps))
+    return [stage for stage in stages if stage.n_steps]
+
+
+def build_network(config: Config, n_features: int) -> StackedDenoisingAutoencoder:
+    """Return the autoencoder of a configuration for rows of D columns."""
+    return make_autoencoder(
+        n_features,
+        config.network.hidden_dims,
+        config.network.latent_dim,
+        corruption_rate=config.pretrain.finetune_corruption_rate,
+        initializer=config.network.initializer,
+    )
+
+
+def build_optimizer(settings: OptimizerConfig, n_steps: int) -> optax.GradientTransformation:
+    """Return the optimizer of a phase of ``n_steps`` steps."""
+    values = dict(vars(settings))
+    return make_optimizer(
+        values.pop("name"), values.pop("learning_rate"), n_steps=n_steps, **values
+    )
+
+
+def build_pretraining(config: Config, n_features: int, stage: Stage) -> Algorithm:
+    """Return the algorithm of one stage of pretraining."""
+    network, settings = build_network(config, n_features), config.pretrain
+    tx = build_optimizer(settings.optimizer, stage.n_steps)
+    if stage.layer is None:
+        return finetune(network, tx, loss_scale=settings.loss_scale)
+    return layerwise(
+        network,
+        stage.layer,
+        tx,
+        corruption_rate=settings.corruption_rate,
+        corrupt_data=settings.corrupt_data,
+        loss_scale=settings.loss_scale,
+    )
+
+
+def build_clustering(config: Config, n_features: int) -> Clustering:
+    """Return the clustering phase of a configuration."""
+    settings = config.clustering
+    return Clustering(
+        encode=make_encode(build_network(config, n_features)),
+        tx=build_optimizer(settings.optimizer, settings.max_intervals * settings.update_interval),
+        alpha=settings.alpha,
+        update_interval=settings.update_interval,
+        batch_size=settings.batch_size,
+        batch_order=settings.batch_order,
+        freeze_encoder=settings.freeze_encoder,
+        reset_optimizer=settings.reset_optimizer,
+        augment=partial(_augment, config) if config.max_shift else None,
+        block_size=BLOCK_SIZE,
+    )
+
+
+def _augment(config: Config, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    if not config.max_shift or config.image_shape is None:
+        return x
+    return random_shift(key, x, config.image_shape, config.max_shift)
+
+
+@partial(jax.jit, static_argnames=("config", "stage", "n_steps", "n_rows"), donate_argnames="state")
+def pretrain_steps(
+    key: Key[Array, ""],
+    state: PretrainState,
+    x: Float[Array, "N D"],
+    first_step: int | Int[Array, ""],
+    *,
+    config: Config,
+    stage: Stage,
+    n_steps: int,
+    n_rows: int,
+) -> tuple[PretrainState, Float[Array, "S"]]:
+    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
+
+    def gather(batch_key: Key[Array, ""], rows: Int[Array, "B"]) -> Float[Array, "B D"]:
+        return _augment(config, batch_key, x[rows])
+
+    state, info = scan_steps(
+        build_pretraining(config, x.shape[1], stage),
+        key,
+        state,
+        gather,
+        first_step=first_step,
+        n_steps=n_steps,
+        n_rows=n_rows,
+        batch_size=config.pretrain.batch_size,
+        order=config.pretrain.batch_order,
+    )
+    return state, info.loss
+
+
+@partial(jax.jit, static_argnames="config")
+def start_clustering(
+    key: Key[Array, ""], params: Params, x: Float[Array, "N D"], *, config: Config
+) -> tuple[KMeansResult, DECState]:
+    """Run k-means on the pretrained embedding, and make the clustering phase's first state."""
+    clustering = build_clustering(config, x.shape[1])
+    params = encoder_params(params)
+    embeddings = encode_rows(clustering.encode, params, x, block_size=clustering.block_size)
+    settings = config.kmeans
+    initial = kmeans(
+        key,
+        embeddings,
+        config.n_clusters,
+        n_init=settings.n_init,
+        max_iter=settings.max_iter,
+        tol=settings.tol,
+    )
+    return initial, init_state(params, initial.centroids, x, clustering)
+
+
+@partial(jax.jit, static_argnames="config", donate_argnames="state")
+def cluster_interval(
+    key: Key[Array, ""], state: DECState, x: Float[Array, "N D"], *, config: Config
+) -> tuple[DECState, DECInfo]:
+    """Run one interval of the clustering phase; ``state`` is donated."""
+    return run_interval(key, state, x, build_clustering(config, x.shape[1]))
+
+
+@partial(jax.jit, static_argnames="config")
+def assign_block(
+    params: Params, centroids: Float[Array, "K Z"], x: Float[Array, "B D"], *, config: Config
+) -> tuple[Float[Array, "B Z"], Float[Array, "B K"]]:
+    """Embed scaled rows and assign them to clusters."""
+    embeddings = make_encode(build_network(config, x.shape[1]))(params, x)
+    return embeddings, soft_assignment(embeddings, centroids, alpha=config.clustering.alpha)

@@ -1,0 +1,161 @@
+"""Checkpoints of a running fit: written whole or not at all, checked against a digest when read."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+logger = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A checkpoint as it was saved."""
+
+    step: int
+    tree: PyTree
+    metadata: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in one directory, numbered; the newest few are kept.
+
+    Saving goes on in the background; a context manager waits for it on leaving.
+
+    Args:
+        directory: Created if need be.
+        keep: How many to keep, so that a broken one has a predecessor.
+
+    Raises:
+        ValueError: If the directory cannot be made or written to.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        ...     checkpoints.save(1, {"w": np.ones(2, np.float32)}, {"phase": "finetune"})
+        ...     checkpoints.latest(lambda metadata: {"w": jnp.zeros(2)}).metadata
+        {'phase': 'finetune'}
+    """
+
+    def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
+        self.directory = Path(directory).absolute()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            probe = self.directory / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(
+                f"workdir: expected a folder that can be written to, got {self.directory}: "
+                f"{error.strerror}"
+            ) from error
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Wait for what is still being written."""
+        self._manager.close()
+
+    def save(self, step: int, tree: PyTree, metadata: Mapping[str, Any]) -> None:
+        """Save arrays and JSON metadata under a number; returns before they are on disk.
+
+        Args:
+            step: Number of the checkpoint, above those before.
+            tree: Pytree of arrays.
+            metadata: JSON values.
+        """
+        # A copy, because the caller goes on and donates the buffers to the next steps.
+        tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree),
+                metadata=ocp.args.JsonSave({"digest": _digest(tree), **metadata}),
+            ),
+        )
+
+    def latest(self, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
+        """Restore the newest checkpoint that is whole.
+
+        A broken one is named in a warning of the log and deleted, and the one before is tried.
+
+        Args:
+            template: From a checkpoint's metadata, a pytree of the same structure, shapes and
+                dtypes as was saved.
+
+        Returns:
+            The checkpoint, or None if there is none.
+
+        Raises:
+            ValueError: If there are checkpoints but all are broken.
+        """
+        self._manager.wait_until_finished()
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                restored = self._restore(step, template)
+            except Exception as error:  # whatever a damaged file makes of its reader
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                logger.warning(
+                    "checkpoint %s is damaged and is not used: %s",
+                    self.directory / str(step),
+                    reason[0][:200],
+                )
+                continue
+            for newer in steps[: steps.index(step)]:
+                self._delete(newer)
+            return restored
+        if steps:
+            raise ValueError(
+                f"workdir: expected a readable checkpoint in {self.directory}, got only damaged "
+                f"ones ({', '.join(map(str, steps))}); start again in another folder"
+            )
+        return None
+
+    def _restore(self, step: int, template: Callable[[dict[str, Any]], PyTree]) -> Restored:
+        read = self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+        metadata = dict(read["metadata"])
+        digest = metadata.pop("digest")
+        abstract = jax.tree.map(
+            lambda leaf: np.empty(leaf.shape, leaf.dtype),
+            jax.eval_shape(lambda: template(metadata)),
+        )
+        read = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        )
+        tree = read["state"]
+        if _digest(tree) != digest:
+            raise ValueError("its arrays do not match the digest saved with them")
+        return Restored(step, tree, metadata)
+
+    def _delete(self, step: int) -> None:
+        try:
+            self._manager.delete(step)
+        except Exception:  # one too broken for its own library
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+            self._manager.reload()
+
+
+def _digest(tree: PyTree) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,488 @@
+"""Every setting of a run as frozen, validated dataclasses, and the two presets as data."""
+
+import dataclasses
+import json
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from jdec._checks import (
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_non_negative,
+    check_positive,
+)
+from jdec.autoencoder import INITIALIZERS
+from jdec.scaling import SCALINGS
+from jdec.training import BATCH_ORDERS, OPTIMIZERS, SCHEDULES
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer of one phase.
+
+    Attributes:
+        name: sgd or adam.
+        learning_rate: Base (constant, step) or peak (cosine, one_cycle) learning rate.
+        schedule: constant, step, cosine or one_cycle.
+        decay_every: Steps between the decays of the step schedule.
+        decay_rate: Factor of each decay.
+        momentum: Momentum of SGD.
+        momentum_warmup_steps: Steps over which momentum rises linearly from 0.
+        bias_multiplier: Factor on the learning rate of biases.
+        weight_decay: Decoupled weight decay of the weights.
+    """
+
+    name: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    decay_every: int = 20_000
+    decay_rate: float = 0.1
+    momentum: float = 0.9
+    momentum_warmup_steps: int = 0
+    bias_multiplier: float = 1.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_choice("optimizer.name", self.name, OPTIMIZERS)
+        check_positive("learning_rate", self.learning_rate)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_integer("decay_every", self.decay_every)
+        check_positive("decay_rate", self.decay_rate)
+        check_fraction("momentum", self.momentum)
+        check_integer("momentum_warmup_steps", self.momentum_warmup_steps, minimum=0)
+        check_positive("bias_multiplier", self.bias_multiplier)
+        check_non_negative("weight_decay", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The autoencoder.
+
+    Attributes:
+        hidden_dims: Widths between the data and the embedding.
+        latent_dim: Z, width of the embedding.
+        initializer: fan_in_uniform: U(±1/√fan_in); normal: N(0, 0.01²), the authors'.
+    """
+
+    hidden_dims: tuple[int, ...] = (500, 500, 2000)
+    latent_dim: int = 10
+    initializer: Literal["fan_in_uniform", "normal"] = "fan_in_uniform"
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
+        for width in self.hidden_dims:
+            check_integer("hidden_dims", width)
+        check_integer("latent_dim", self.latent_dim)
+        check_choice("initializer", self.initializer, INITIALIZERS)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining of the autoencoder.
+
+    Attributes:
+        layerwise_steps: Steps of each layer in the greedy stage; 0 leaves the stage out.
+        finetune_steps: Steps of the end-to-end stage; 0 leaves the stage out.
+        batch_size: Rows in a mini-batch.
+        batch_order: random (with replacement) or sequential (in order, cyclic).
+        corruption_rate: Masking noise of the greedy stage, on layer inputs and codes.
+        corrupt_data: Whether the greedy stage masks the data itself for the first layer as well.
+        finetune_corruption_rate: Masking noise on the data in the end-to-end stage.
+        loss_scale: Factor on the mean squared error; the authors' code has 0.5.
+        rows: all, or only the training split where the data set has one.
+        optimizer: Of both stages; each layer and the end-to-end stage start it afresh.
+    """
+
+    layerwise_steps: int = 0
+    finetune_steps: int = 4000
+    batch_size: int = 256
+    batch_order: Literal["random", "sequential"] = "random"
+    corruption_rate: float = 0.2
+    corrupt_data: bool = False
+    finetune_corruption_rate: float = 0.0
+    loss_scale: float = 1.0
+    rows: Literal["all", "train"] = "all"
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig("adam", 1e-3, "one_cycle")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_integer("layerwise_steps", self.layerwise_steps, minimum=0)
+        check_integer("finetune_steps", self.finetune_steps, minimum=0)
+        check_integer("batch_size", self.batch_size)
+        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
+        check_fraction("corruption_rate", self.corruption_rate)
+        check_fraction("finetune_corruption_rate", self.finetune_corruption_rate)
+        check_positive("loss_scale", self.loss_scale)
+        check_choice("rows", self.rows, ("all", "train"))
+
+
+@dataclass(frozen=True)
+class KMeansConfig:
+    """Initial centroids: k-means on the embeddings.
+
+    Attributes:
+        n_init: Restarts.
+        max_iter: Most iterations of a restart.
+        tol: Movement of the centroids, relative to the variance, that ends a restart.
+    """
+
+    n_init: int = 20
+    max_iter: int = 300
+    tol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_integer("n_init", self.n_init)
+        check_integer("max_iter", self.max_iter)
+        check_non_negative("tol", self.tol)
+
+
+@dataclass(frozen=True)
+class ClusteringConfig:
+    """Self-training on the auxiliary target distribution.
+
+    Attributes:
+        alpha: Degrees of freedom of Student's t kernel.
+        tol: Stop when fewer than this share of the labels change.
+        update_interval: Mini-batch steps between refreshes of P.
+        max_intervals: Stop after this many in any case; 0 keeps the k-means result.
+        batch_size: Rows in a mini-batch.
+        batch_order: random (with replacement) or sequential (in order, cyclic).
+        freeze_encoder: Train the centroids alone.
+        reset_optimizer: Fresh optimizer state at every refresh, as the authors' code.
+        optimizer: Of encoder and centroids; cosine and one_cycle span max_intervals.
+    """
+
+    alpha: float = 1.0
+    tol: float = 1e-3
+    update_interval: int = 160
+    max_intervals: int = 100
+    batch_size: int = 256
+    batch_order: Literal["random", "sequential"] = "random"
+    freeze_encoder: bool = False
+    reset_optimizer: bool = False
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", 1e-4))
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_positive("alpha", self.alpha)
+        check_non_negative("tol", self.tol)
+        check_integer("update_interval", self.update_interval)
+        check_integer("max_intervals", self.max_intervals, minimum=0)
+        check_integer("batch_size", self.batch_size)
+        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that determines a run, together with the data and the random key.
+
+    Attributes:
+        n_clusters: K.
+        scaling: rms (divide all by the root mean square), standard (each column), minmax (all to
+            0..1), or none.
+        scale: Factor on the scaled data.
+        image_shape: (height, width) or (height, width, channels) of rows that are images.
+        max_shift: Images are moved by up to so many pixels, at random, whenever they are in a
+            mini-batch; 0 for none. P and labels come from the unmoved images.
+        network: The autoencoder.
+        pretrain: Its pretraining.
+        kmeans: The initial centroids.
+        clustering: Self-training.
+    """
+
+    n_clusters: int
+    scaling: Literal["rms", "standard", "minmax", "none"] = "rms"
+    scale: float = 1.0
+    image_shape: tuple[int, ...] | None = None
+    max_shift: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    kmeans: KMeansConfig = field(default_factory=KMeansConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_integer("n_clusters", self.n_clusters)
+        check_choice("scaling", self.scaling, SCALINGS)
+        check_positive("scale", self.scale)
+        check_integer("max_shift", self.max_shift, minimum=0)
+        if self.image_shape is not None:
+            object.__setattr__(self, "image_shape", tuple(self.image_shape))
+            for side in self.image_shape:
+                check_integer("image_shape", side)
+            if len(self.image_shape) not in (2, 3):
+                raise ValueError(
+                    "image_shape: expected (height, width) or (height, width, channels), "
+                    f"got {self.image_shape}"
+                )
+        if self.max_shift and self.image_shape is None:
+            raise ValueError("max_shift: expected image_shape as well, to know what to move")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as nested dictionaries of plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def to_json(self) -> str:
+        """Return the settings as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read settings from nested dictionaries; fields left out take their defaults.
+
+        Args:
+            values: As :meth:`to_dict` gives.
+
+        Returns:
+            The validated configuration.
+
+        Raises:
+            ValueError: For an unknown or missing field, or a value out of range.
+
+        Examples:
+            >>> config = Config(n_clusters=3, scaling="none")
+            >>> Config.from_dict(config.to_dict()) == config
+            True
+            >>> Config.from_dict({"n_cluster": 3})
+            Traceback (most recent call last):
+            ValueError: unknown config field 'n_cluster'; known: n_clusters, scaling, scale, ...
+        """
+        return _from_dict(cls, values, prefix="")
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read settings from JSON text.
+
+        Raises:
+            ValueError: If the text is not JSON, or as :meth:`from_dict`.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config: expected JSON, got an error: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"config: expected a JSON object, got {type(values).__name__}")
+        return cls.from_dict(values)
+
+    def replace(self, fields: Mapping[str, Any]) -> Self:
+        """Return a copy with some fields changed; nested ones are named with dots.
+
+        Args:
+            fields: Dotted name to new value.
+
+        Returns:
+            The validated copy.
+
+        Raises:
+            ValueError: For an unknown field or a value out of range.
+
+        Examples:
+            >>> Config(n_clusters=3).replace({"clustering.alpha": 2.0}).clustering.alpha
+            2.0
+        """
+        values = self.to_dict()
+        for name, value in fields.items():
+            *parents, leaf = name.split(".")
+            target: Any = values
+            for parent in parents:
+                target = target.get(parent) if isinstance(target, dict) else None
+            if not isinstance(target, dict) or leaf not in target:
+                raise ValueError(f"unknown config field {name!r}")
+            target[leaf] = value
+        return self.from_dict(values)
+
+    def differences(self, other: "Config") -> list[str]:
+        """Return a line for each field that differs: ``name: this value, that value``."""
+        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        return [
+            f"{name}: {mine[name]!r} against {theirs.get(name)!r}"
+            for name in mine
+            if mine[name] != theirs.get(name)
+        ]
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a configuration from a JSON file.
+
+    Raises:
+        ValueError: If the file cannot be read or does not hold a configuration.
+    """
+    try:
+        return Config.from_json(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"config: cannot read {path}: {error}") from error
+
+
+def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    fields = {entry.name: entry for entry in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(f"unknown config field {prefix + name!r}; known: {', '.join(fields)}")
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{prefix}{name}: expected an object, got {value!r}")
+            value = _from_dict(hints[name], value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif hints[name] is bool and not isinstance(value, bool):
+            raise ValueError(f"{prefix}{name}: expected true or false, got {value!r}")
+        elif typing.get_origin(hints[name]) is tuple and not isinstance(value, list | tuple):
+            raise ValueError(f"{prefix}{name}: expected a list of integers, got {value!r}")
+        known[name] = value
+    try:
+        return cls(**known)
+    except TypeError as error:
+        raise ValueError(f"config: {prefix or 'top level'}: {error}") from error
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Number of steps that grows with the data: ``epochs`` passes, within bounds."""
+
+    epochs: float
+    at_least: int
+    at_most: int
+
+    def steps(self, n_rows: int, batch_size: int) -> int:
+        """Return the number of steps for N rows."""
+        steps = math.ceil(self.epochs * n_rows / batch_size)
+        return min(max(steps, self.at_least), self.at_most)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe: settings, and the few that follow from the data.
+
+    Attributes:
+        fields: Dotted field names and their values.
+        by_dataset: More fields for data sets of these names.
+        budgets: Dotted names of step counts that adapt to N.
+        shift_share: ``max_shift`` as a share of the shorter side, where rows are images.
+    """
+
+    fields: Mapping[str, Any]
+    by_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    shift_share: float = 0.0
+
+
+_AUTHORS_SGD = {"name": "sgd", "momentum": 0.9}
+
+#: ``paper``: the constants of the authors' code. ``fast``: minutes on a CPU.
+PRESETS: Mapping[str, Preset] = {
+    "paper": Preset(
+        fields={
+            "network.initializer": "normal",
+            "pretrain.layerwise_steps": 50_000,
+            "pretrain.finetune_steps": 100_000,
+            "pretrain.batch_order": "sequential",
+            "pretrain.corruption_rate": 0.2,
+            "pretrain.loss_scale": 0.5,
+            "pretrain.rows": "train",
+            "pretrain.optimizer": {
+                **_AUTHORS_SGD,
+                "learning_rate": 0.1,
+                "schedule": "step",
+                "decay_every": 20_000,
+                "momentum_warmup_steps": 1000,
+                "bias_multiplier": 2.0,
+            },
+            "clustering.update_interval": 160,
+            "clustering.max_intervals": 200,
+            "clustering.batch_order": "sequential",
+            "clustering.reset_optimizer": True,
+            "clustering.optimizer": {**_AUTHORS_SGD, "learning_rate": 0.01},
+        },
+        by_dataset={
+            "mnist": {"scaling": "none", "scale": 0.02},
+            "stl10": {"scaling": "none", "clustering.update_interval": 40},
+            "reuters": {
+                "scaling": "none",
+                "scale": math.sqrt(2000),
+                "clustering.update_interval": 20,
+            },
+            "reuters10k": {
+                "scaling": "none",
+                "scale": math.sqrt(2000),
+                "clustering.update_interval": 20,
+            },
+        },
+    ),
+    "fast": Preset(
+        fields={
+            "pretrain.finetune_corruption_rate": 0.2,
+            "pretrain.optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "one_cycle"},
+            "clustering.max_intervals": 20,
+            "clustering.optimizer": {"name": "adam", "learning_rate": 1e-4},
+        },
+        budgets={
+            "pretrain.finetune_steps": Budget(epochs=15, at_least=1000, at_most=4000),
+            "clustering.update_interval": Budget(epochs=1, at_least=30, at_most=300),
+        },
+        shift_share=0.08,
+    ),
+}
+
+
+def preset_config(
+    preset: str,
+    *,
+    n_clusters: int,
+    n_rows: int,
+    dataset: str = "",
+    image_shape: tuple[int, ...] | None = None,
+) -> Config:
+    """Return the configuration that a preset gives for a data set.
+
+    Args:
+        preset: ``paper`` or ``fast``.
+        n_clusters: K.
+        n_rows: N, to which step counts of ``fast`` adapt.
+        dataset: Name of the data set, for constants of its own.
+        image_shape: Where rows are images.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: For an unknown preset or a number out of range.
+
+    Examples:
+        >>> preset_config("paper", n_clusters=10, n_rows=70_000, dataset="mnist").scale
+        0.02
+
+    Source: Xie et al. 2016, section 4.3, and the authors' code.
+    """
+    check_choice("preset", preset, PRESETS)
+    check_integer("n_rows", n_rows)
+    recipe = PRESETS[preset]
+    config = Config(n_clusters=n_clusters, image_shape=image_shape).replace(
+        {**recipe.fields, **recipe.by_dataset.get(dataset, {})}
+    )
+    steps: dict[str, Any] = {}
+    for name, budget in recipe.budgets.items():
+        phase = config.pretrain if name.startswith("pretrain.") else config.clustering
+        steps[name] = budget.steps(n_rows, phase.batch_size)
+    if image_shape is not None and recipe.shift_share:
+        steps["max_shift"] = int(recipe.shift_share * min(image_shape[:2]))
+    return config.replace(steps)

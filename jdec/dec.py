@@ -1,0 +1,322 @@
+r"""The clustering phase: self-training of encoder and centroids on the auxiliary target.
+
+An interval is S mini-batch steps on KL(P‖Q) with P held, then a refresh of P from ALL rows; the
+first P comes from the k-means centroids. Labels are those of the last refresh, so a state's labels
+always belong to its own parameters. Knows no network: it takes ``encode(params, x)``.
+
+Source: Xie et al. 2016, sections 3.1 and 3.3.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from jdec._checks import check_choice, check_integer, check_non_negative, check_positive
+from jdec._typing import EncodeFn, Params
+from jdec.functional import (
+    clustering_loss,
+    log_soft_assignment,
+    soft_assignment,
+    target_distribution,
+)
+from jdec.training import BATCH_ORDERS, Algorithm, scan_steps
+
+#: ``augment(key, x [B D]) -> x [B D]``: a random variant of each row that keeps its cluster.
+AugmentFn = Callable[[Key[Array, ""], Float[Array, "B D"]], Float[Array, "B D"]]
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """What stays the same through the clustering phase.
+
+    Attributes:
+        encode: ``encode(params, x [B D]) -> embeddings [B Z]``.
+        tx: Optimizer of the encoder's parameters and the centroids.
+        alpha: Degrees of freedom α of Eq. 1.
+        update_interval: S, mini-batch steps between two refreshes of P.
+        batch_size: B.
+        batch_order: ``random`` or ``sequential``.
+        freeze_encoder: Train the centroids alone (the paper's "DEC without back-propagation").
+        reset_optimizer: Start each interval with fresh optimizer state, as the authors' code does.
+        augment: Alters the rows of a mini-batch; P and the labels always come from the rows as
+            they are.
+        block_size: Rows encoded at once in a refresh.
+    """
+
+    encode: EncodeFn
+    tx: optax.GradientTransformation
+    alpha: float | Float[Array, ""] = 1.0
+    update_interval: int = 160
+    batch_size: int = 256
+    batch_order: str = "random"
+    freeze_encoder: bool = False
+    reset_optimizer: bool = False
+    augment: AugmentFn | None = None
+    block_size: int = 2048
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_positive("alpha", self.alpha)
+        check_integer("update_interval", self.update_interval)
+        check_integer("batch_size", self.batch_size)
+        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
+        check_integer("block_size", self.block_size)
+
+
+class DECState(NamedTuple):
+    """What the clustering phase carries from interval to interval."""
+
+    params: Params  # of the encoder
+    centroids: Float[Array, "K Z"]
+    opt_state: optax.OptState
+    targets: Float[Array, "N K"]  # P of the last refresh
+    labels: Int[Array, "N"]  # argmax q of the last refresh
+    label_change: Float[Array, ""]  # share of the labels it changed; NaN if q is not finite
+    interval: Int[Array, ""]  # how many are done
+
+
+class DECInfo(NamedTuple):
+    """What one interval tells."""
+
+    loss: Float[Array, "S"]  # mean KL of each mini-batch
+    label_change: Float[Array, ""]
+    cluster_sizes: Int[Array, "K"]
+
+
+class DECBatch(NamedTuple):
+    """One mini-batch of the clustering phase."""
+
+    x: Float[Array, "B D"]
+    targets: Float[Array, "B K"]
+
+
+def encode_rows(
+    encode: EncodeFn, params: Params, x: Float[Array, "N D"], *, block_size: int = 2048
+) -> Float[Array, "N Z"]:
+    """Embed all rows in blocks of one fixed size, so that memory does not grow with N.
+
+    The last block is padded: a row's embedding then does not depend on how many rows came with it.
+
+    Args:
+        encode: ``encode(params, x) -> embeddings``.
+        params: Its parameters.
+        x: Rows, [N D].
+        block_size: Rows in a block.
+
+    Returns:
+        Embeddings [N Z].
+
+    Examples:
+        >>> encode_rows(lambda w, x: x @ w, jnp.eye(2), jnp.ones((5, 2)), block_size=4).shape
+        (5, 2)
+    """
+    n_rows = x.shape[0]
+    n_blocks = -(-n_rows // block_size)
+    padded = jnp.pad(x, ((0, n_blocks * block_size - n_rows), (0, 0)))
+    blocks = padded.reshape(n_blocks, block_size, x.shape[1])
+    embeddings = jax.lax.map(lambda block: encode(params, block), blocks)
+    return embeddings.reshape(n_blocks * block_size, -1)[:n_rows]
+
+
+def init_state(
+    params: Params, centroids: Float[Array, "K Z"], x: Float[Array, "N D"], clustering: Clustering
+) -> DECState:
+    """State before the first interval: P and labels from the initial centroids.
+
+    Args:
+        params: Encoder parameters after pretraining.
+        centroids: Of k-means on the embeddings, [K Z].
+        x: All rows, [N D].
+        clustering: The phase's settings.
+
+    Returns:
+        A state with ``interval`` 0 and ``label_change`` 1.
+
+    Source: Xie et al. 2016, section 3.2.
+    """
+    state = DECState(
+        params=params,
+        centroids=centroids,
+        opt_state=clustering.tx.init(_trained(params, centroids, clustering)),
+        targets=jnp.zeros((x.shape[0], centroids.shape[0]), centroids.dtype),
+        labels=jnp.full(x.shape[0], -1, jnp.int32),
+        label_change=jnp.float32(1),
+        interval=jnp.int32(0),
+    )
+    return refresh_targets(state, x, clustering)
+
+
+def refresh_targets(state: DECState, x: Float[Array, "N D"], clustering: Clustering) -> DECState:
+    """Recompute P, labels and the share of changed labels from all rows.
+
+    Args:
+        state: The phase's state.
+        x: All rows, [N D].
+        clustering: The phase's settings.
+
+    Returns:
+        The state with new ``targets``, ``labels`` and ``label_change``.
+
+    Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
+    """
+    embeddings = encode_rows(clustering.encode, state.params, x, block_size=clustering.block_size)
+    q = soft_assignment(embeddings, state.centroids, alpha=clustering.alpha)
+    labels = q.argmax(axis=1).astype(jnp.int32)
+    changed = jnp.mean(labels != state.labels, dtype=jnp.float32)
+    return state._replace(
+        targets=target_distribution(q).astype(state.targets.dtype),
+        labels=labels,
+        label_change=jnp.where(jnp.isfinite(q).all(), changed, jnp.nan),
+    )
+
+
+def clustering_algorithm(clustering: Clustering) -> Algorithm:
+    """Mini-batch step on KL(P‖Q) over encoder and centroids, with P held.
+
+    Args:
+        clustering: The phase's settings.
+
+    Returns:
+        ``init = init_state`` and ``step(key, state, batch) -> (state, loss)``.
+
+    Source: Xie et al. 2016, section 3.1.2, Eqs. 2, 4 and 5.
+    """
+
+    def step(
+        key: Key[Array, ""], state: DECState, batch: DECBatch
+    ) -> tuple[DECState, Float[Array, ""]]:
+        del key  # this phase draws nothing but its batches
+        trained = _trained(state.params, state.centroids, clustering)
+
+        def loss(trained: dict[str, Params]) -> Float[Array, ""]:
+            embeddings = clustering.encode(trained.get("params", state.params), batch.x)
+            log_q = log_soft_assignment(embeddings, trained["centroids"], alpha=clustering.alpha)
+            return clustering_loss(log_q, batch.targets).mean()
+
+        value, grads = jax.value_and_grad(loss)(trained)
+        updates, opt_state = clustering.tx.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        return state._replace(**trained, opt_state=opt_state), value
+
+    return Algorithm(init_state, step)
+
+
+def run_interval(
+    key: Key[Array, ""], state: DECState, x: Float[Array, "N D"], clustering: Clustering
+) -> tuple[DECState, DECInfo]:
+    """Train S mini-batch steps on the state's P, then refresh it from all rows.
+
+    Args:
+        key: Typed random key of the phase, the same for all intervals: a step's key is
+            ``fold_in(key, step)``.
+        state: From :func:`init_state` or an interval before.
+        x: All rows, [N D].
+        clustering: The phase's settings.
+
+    Returns:
+        The state after the refresh, and the interval's diagnostics.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
+        >>> clustering = Clustering(lambda w, x: x * w, optax.sgd(0.1), update_interval=3)
+        >>> state = init_state(jnp.ones(()), jnp.array([[0.0], [4.0]]), x, clustering)
+        >>> state, info = run_interval(jax.random.key(0), state, x, clustering)
+        >>> state.labels.tolist(), info.loss.shape, float(info.label_change)
+        ([0, 0, 1, 1], (3,), 0.0)
+
+    Source: Xie et al. 2016, section 3.1.
+    """
+    targets = state.targets
+
+    def gather(batch_key: Key[Array, ""], rows: Int[Array, "B"]) -> DECBatch:
+        batch = x[rows]
+        if clustering.augment is not None:
+            batch = clustering.augment(batch_key, batch)
+        return DECBatch(batch, targets[rows])
+
+    if clustering.reset_optimizer:
+        fresh = clustering.tx.init(_trained(state.params, state.centroids, clustering))
+        state = state._replace(opt_state=fresh)
+    state, losses = scan_steps(
+        clustering_algorithm(clustering),
+        key,
+        state,
+        gather,
+        first_step=state.interval * clustering.update_interval,
+        n_steps=clustering.update_interval,
+        n_rows=x.shape[0],
+        batch_size=clustering.batch_size,
+        order=clustering.batch_order,
+    )
+    state = refresh_targets(state._replace(interval=state.interval + 1), x, clustering)
+    sizes = jnp.bincount(state.labels, length=state.centroids.shape[0])
+    return state, DECInfo(losses, state.label_change, sizes)
+
+
+def is_finished(state: DECState, *, tol: float, max_intervals: int) -> Array | bool:
+    """Whether fewer than ``tol`` of the labels changed, q broke, or the intervals are used up.
+
+    Never before one full interval.
+    """
+    started = state.interval > 0
+    # A NaN compares false, so a broken state ends the run as well.
+    settled = started & ~(state.label_change >= tol)
+    return settled | (state.interval >= max_intervals)
+
+
+def run(
+    key: Key[Array, ""],
+    state: DECState,
+    x: Float[Array, "N D"],
+    clustering: Clustering,
+    *,
+    tol: float = 1e-3,
+    max_intervals: int = 100,
+) -> DECState:
+    """Run intervals until fewer than ``tol`` of the labels change: one ``lax.while_loop``.
+
+    The whole phase is one program, for ``jax.jit`` and ``jax.vmap``; the host-driven
+    :func:`jdec.fit` runs the same intervals one by one and gives the same result.
+
+    Args:
+        key: Typed random key of the phase.
+        state: From :func:`init_state`.
+        x: All rows, [N D].
+        clustering: The phase's settings.
+        tol: Stop when a refresh changed a smaller share of the labels; 0.001 in the paper.
+        max_intervals: Stop after this many intervals in any case.
+
+    Returns:
+        The last state; ``label_change`` and ``interval`` tell why it ended.
+
+    Raises:
+        ValueError: If ``tol`` is negative or ``max_intervals`` below 1.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
+        >>> clustering = Clustering(lambda w, x: x * w, optax.sgd(0.1), update_interval=3)
+        >>> state = init_state(jnp.ones(()), jnp.array([[0.0], [4.0]]), x, clustering)
+        >>> int(run(jax.random.key(0), state, x, clustering).interval)
+        1
+
+    Source: Xie et al. 2016, section 3.3.
+    """
+    check_non_negative("tol", tol)
+    check_integer("max_intervals", max_intervals)
+    return jax.lax.while_loop(
+        lambda state: ~is_finished(state, tol=tol, max_intervals=max_intervals),
+        lambda state: run_interval(key, state, x, clustering)[0],
+        state,
+    )
+
+
+def _trained(
+    params: Params, centroids: Float[Array, "K Z"], clustering: Clustering
+) -> dict[str, Params]:
+    frozen = {} if clustering.freeze_encoder else {"params": params}
+    return {**frozen, "centroids": centroids}

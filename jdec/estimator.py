@@ -1,0 +1,238 @@
+"""Deep Embedded Clustering as a scikit-learn estimator."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jdec._checks import check_n_clusters
+from jdec.config import Config, preset_config
+from jdec.fit import fit
+from jdec.model import assign, load_model, save_model
+
+_SAVED = ("labels_", "embedding_", "n_iter_", "stop_reason_", "history_")
+
+
+class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """Deep Embedded Clustering: an autoencoder whose embedding learns to form clusters.
+
+    Args:
+        n_clusters: Number of clusters K.
+        preset: ``fast`` (minutes on a CPU) or ``paper`` (the authors' constants).
+        hidden_dims: Widths between the data and the embedding; None takes the preset's.
+        latent_dim: Width of the embedding; None takes the preset's.
+        pretrain_steps: End-to-end pretraining steps; None takes the preset's.
+        update_interval: Mini-batch steps between refreshes of the target distribution; None takes
+            the preset's.
+        max_intervals: Most refreshes; None takes the preset's.
+        alpha: Degrees of freedom of Student's t kernel; None takes the preset's.
+        tol: Stop when fewer than this share of the labels change; None takes the preset's.
+        scaling: ``rms``, ``standard``, ``minmax`` or ``none``; None takes the preset's.
+        image_shape: (height, width) or (height, width, channels) of rows that are images.
+        settings: Any other field of :class:`jdec.Config` by its dotted name, such as
+            ``{"pretrain.layerwise_steps": 1000}``.
+        config: A whole configuration, in place of all arguments above.
+        random_state: Integer seed (``jax.random.key`` of it is the key of :func:`jdec.fit`), NumPy
+            RandomState, or None.
+        workdir: Folder for checkpoints.
+        resume: Go on with the interrupted run in ``workdir``.
+        verbose: Show progress bars.
+
+    Attributes:
+        labels_: Cluster of each row, [N] int32: the largest entry of ``predict_proba``.
+        cluster_centers_: Centroids in the embedding, [K Z].
+        embedding_: The rows' embeddings, [N Z].
+        n_iter_: Intervals of the clustering phase.
+        stop_reason_: ``tol`` or ``max_intervals``.
+        history_: Records of the run, see :func:`jdec.fit`.
+        model_: The trained :class:`jdec.Model`.
+        n_features_in_: D.
+
+    Examples:
+        >>> from sklearn.datasets import make_blobs
+        >>> X, _ = make_blobs(60, centers=3, n_features=4, random_state=0)
+        >>> dec = DEC(3, hidden_dims=(16,), latent_dim=2, pretrain_steps=100, random_state=0)
+        >>> labels = dec.fit_predict(X)
+        >>> bool((labels == dec.predict(X)).all())
+        True
+
+    Source: Xie et al. 2016.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        preset: str = "fast",
+        hidden_dims: tuple[int, ...] | None = None,
+        latent_dim: int | None = None,
+        pretrain_steps: int | None = None,
+        update_interval: int | None = None,
+        max_intervals: int | None = None,
+        alpha: float | None = None,
+        tol: float | None = None,
+        scaling: str | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        config: Config | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        workdir: str | Path | None = None,
+        resume: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.preset = preset
+        self.hidden_dims = hidden_dims
+        self.latent_dim = latent_dim
+        self.pretrain_steps = pretrain_steps
+        self.update_interval = update_interval
+        self.max_intervals = max_intervals
+        self.alpha = alpha
+        self.tol = tol
+        self.scaling = scaling
+        self.image_shape = image_shape
+        self.settings = settings
+        self.config = config
+        self.random_state = random_state
+        self.workdir = workdir
+        self.resume = resume
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Cluster the rows of X.
+
+        Args:
+            X: Rows, [N D], numeric and finite.
+            y: Ignored.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: For bad input or settings.
+        """
+        X = validate_data(self, X, dtype=np.float32)
+        check_n_clusters(self.n_clusters, len(X))
+        result = fit(
+            self._key(),
+            X,
+            self._config(len(X)),
+            workdir=self.workdir,
+            resume=self.resume,
+            progress=bool(self.verbose),
+        )
+        self.model_ = result.model
+        self.cluster_centers_ = np.asarray(result.model.centroids)
+        self.labels_ = result.labels
+        self.embedding_ = result.embedding
+        self.n_iter_ = result.n_intervals
+        self.stop_reason_ = result.stop_reason
+        self.history_ = result.history
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> Int[np.ndarray, "N"]:
+        """Cluster the rows of X and return ``labels_``; ``y`` is ignored."""
+        return self.fit(X).labels_
+
+    def predict(self, X: Any) -> Int[np.ndarray, "N"]:
+        """Return the cluster of each row, [N] int32: the largest entry of ``predict_proba``."""
+        return self.predict_proba(X).argmax(axis=1).astype(np.int32)
+
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "N K"]:
+        """Return the soft assignment q of each row, [N K] (Xie et al. 2016, Eq. 1)."""
+        return self._assign(X)[1]
+
+    def transform(self, X: Any) -> Float[np.ndarray, "N Z"]:
+        """Return the embedding of each row, [N Z]."""
+        return self._assign(X)[0]
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator to one file, whole or not at all; no pickles.
+
+        Args:
+            path: File name, by custom ending in .npz; its folder must exist.
+
+        Raises:
+            ValueError: If the file cannot be written.
+        """
+        check_is_fitted(self)
+        extra = {name: getattr(self, name) for name in _SAVED}
+        if hasattr(self, "feature_names_in_"):
+            extra["feature_names_in_"] = self.feature_names_in_.tolist()
+        save_model(path, self.model_, extra)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an estimator from a file that :meth:`save` or ``jdec fit`` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            A fitted estimator, whose ``config`` holds the settings it was made with.
+
+        Raises:
+            ValueError: If the file is missing, damaged, or not a model.
+        """
+        model, extra = load_model(path)
+        estimator = cls(model.config.n_clusters, config=model.config)
+        estimator.model_ = model
+        estimator.cluster_centers_ = np.asarray(model.centroids)
+        estimator.n_features_in_ = len(model.scaling.shift)
+        for name, value in extra.items():
+            setattr(estimator, name, value)
+        if "feature_names_in_" in extra:
+            estimator.feature_names_in_ = np.array(extra["feature_names_in_"], dtype=object)
+        return estimator
+
+    def _assign(self, X: Any) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return assign(self.model_, X)
+
+    def _key(self) -> Any:
+        if isinstance(self.random_state, int | np.integer):
+            return jax.random.key(int(self.random_state))
+        return jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _config(self, n_rows: int) -> Config:
+        if self.config is not None:
+            return self.config
+        config = preset_config(
+            self.preset,
+            n_clusters=self.n_clusters,
+            n_rows=n_rows,
+            image_shape=self.image_shape,
+        )
+        given = {
+            "network.hidden_dims": self.hidden_dims,
+            "network.latent_dim": self.latent_dim,
+            "pretrain.finetune_steps": self.pretrain_steps,
+            "clustering.update_interval": self.update_interval,
+            "clustering.max_intervals": self.max_intervals,
+            "clustering.alpha": self.alpha,
+            "clustering.tol": self.tol,
+            "scaling": self.scaling,
+        }
+        fields = {name: value for name, value in given.items() if value is not None}
+        return config.replace(fields | dict(self.settings or {}))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_.centroids.shape[1]

@@ -1,0 +1,460 @@
+"""The shell: the whole of DEC on real data, with compilation, progress, checkpoints and guards."""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from tqdm.auto import tqdm
+
+from jdec._atomic import write_json, write_json_lines
+from jdec._checks import as_rows, check_n_clusters, check_rank, check_same_length
+from jdec._typing import Params
+from jdec.autoencoder import encoder_params, init_params
+from jdec.build import (
+    Stage,
+    build_clustering,
+    build_network,
+    build_pretraining,
+    cluster_interval,
+    pretrain_steps,
+    pretraining_stages,
+    start_clustering,
+)
+from jdec.checkpoint import Checkpoints
+from jdec.config import Config
+from jdec.dec import DECState, init_state, is_finished
+from jdec.kmeans import KMeansResult
+from jdec.metrics import clustering_scores
+from jdec.model import Model, assign
+from jdec.pretrain import PretrainState
+from jdec.scaling import fit_scaling
+
+#: A record of the history, as :func:`fit` hands it to callbacks and writes it to history.jsonl.
+Record = dict[str, Any]
+
+# Reports (and checkpoints) in a stage of pretraining, and the most steps between two of them.
+_REPORTS = 20
+_MOST_STEPS = 2000
+
+
+class FitResult(NamedTuple):
+    """What :func:`fit` found."""
+
+    model: Model
+    labels: Int[np.ndarray, "N"]  # argmax of the soft assignment
+    soft_assignment: Float[np.ndarray, "N K"]
+    embedding: Float[np.ndarray, "N Z"]
+    autoencoder_params: Params  # of encoder and decoder, after pretraining
+    initial: KMeansResult  # k-means on the pretrained embedding, where clustering started
+    history: list[Record]
+    stop_reason: str  # "tol" or "max_intervals"
+    n_intervals: int
+    seconds: dict[str, float]  # by phase, over all sessions of a resumed run
+
+
+class DivergenceError(FloatingPointError):
+    """Training left the finite numbers."""
+
+
+class EmptyClusterWarning(UserWarning):
+    """Some clusters have no rows, or share their centroid with another."""
+
+
+def fit(
+    key: Key[Array, ""],
+    x: Any,
+    config: Config,
+    *,
+    y: Any = None,
+    n_train: int | None = None,
+    workdir: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callable[[Record], None]] = (),
+    progress: bool = False,
+) -> FitResult:
+    """Pretrain, initialise by k-means and self-train: Deep Embedded Clustering from rows to labels.
+
+    With a ``workdir``, every stage and interval ends with a checkpoint there; a run that was
+    interrupted and is called again with ``resume`` ends with the same bits as one that was not.
+
+    Args:
+        key: Typed random key; with the data and the configuration it determines the result.
+        x: Rows, [N D], numeric and finite.
+        config: All settings.
+        y: Classes, [N], only to report ACC, NMI and ARI along the way; training never sees them.
+        n_train: Number of leading rows that are the training split, for ``pretrain.rows="train"``.
+        workdir: Folder for checkpoints, config.json and history.jsonl.
+        resume: Go on with what ``workdir`` holds; starts afresh if it holds nothing yet.
+        callbacks: Called with each record of the history as it is made.
+        progress: Show progress bars on stderr.
+
+    Returns:
+        A :class:`FitResult`.
+
+    Raises:
+        ValueError: For bad input, or a ``workdir`` that holds another run.
+        DivergenceError: If a loss or an embedding becomes NaN or infinite.
+
+    Examples:
+        >>> from jdec.config import Config
+        >>> config = Config(n_clusters=2).replace({
+        ...     "network.hidden_dims": [8], "network.latent_dim": 2, "pretrain.finetune_steps": 20,
+        ...     "clustering.update_interval": 5, "clustering.max_intervals": 2})
+        >>> x = np.array([[0.0, 0.1], [0.1, 0.0], [5.0, 5.1], [5.1, 5.0]])
+        >>> result = fit(jax.random.key(0), x, config)
+        >>> result.labels[0] == result.labels[1] != result.labels[2]
+        np.True_
+
+    Source: Xie et al. 2016, section 3.
+    """
+    rows = as_rows("x", x)
+    check_n_clusters(config.n_clusters, len(rows))
+    if y is not None:
+        y = np.asarray(y)
+        check_rank("y", y, 1)
+        check_same_length("y", y, "x", rows)
+    if config.image_shape is not None and np.prod(config.image_shape) != rows.shape[1]:
+        raise ValueError(
+            f"image_shape: expected {rows.shape[1]} entries as x has columns, "
+            f"got {config.image_shape}"
+        )
+    with ExitStack() as stack:
+        run = _Run(key, rows, config, y, n_train, callbacks, progress)
+        if workdir is not None:
+            run.open_workdir(Path(workdir), resume, stack)
+        return run.to_the_end()
+
+
+def _chunks(n_steps: int, first_step: int) -> Iterator[tuple[int, int]]:
+    size = min(max(1, -(-n_steps // _REPORTS)), _MOST_STEPS)
+    for start in range(first_step, n_steps, size):
+        yield start, min(size, n_steps - start)
+
+
+class _Run:
+    """A fit on its way; everything that is not a pure function happens here."""
+
+    def __init__(
+        self,
+        key: Key[Array, ""],
+        rows: Float[np.ndarray, "N D"],
+        config: Config,
+        y: np.ndarray | None,
+        n_train: int | None,
+        callbacks: Sequence[Callable[[Record], None]],
+        progress: bool,
+    ) -> None:
+        self.key, self.config, self.y = key, config, y
+        self.callbacks, self.progress = callbacks, progress
+        self.rows = rows
+        self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
+        self.x = jnp.asarray(self.scaling.apply(rows))
+        self.n_pretrain_rows = len(rows)
+        if config.pretrain.rows == "train" and n_train is not None:
+            self.n_pretrain_rows = n_train
+        self.network = build_network(config, rows.shape[1])
+        self.history: list[Record] = []
+        self.seconds: dict[str, float] = {}
+        self.workdir: Path | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.n_saved = 0
+        self.init_key, self.pretrain_key, self.kmeans_key, self.cluster_key = jax.random.split(
+            key, 4
+        )
+
+    # Work directory -----------------------------------------------------------------------------
+
+    def open_workdir(self, workdir: Path, resume: bool, stack: ExitStack) -> None:
+        """Make the folder ready, or refuse it before anything in it is changed."""
+        if workdir.exists() and not workdir.is_dir():
+            raise ValueError(f"workdir: expected a folder, got the file {workdir}")
+        mine = self._fingerprint()
+        record = workdir / "run.json"
+        if record.exists():
+            _check_same_run(record, mine, resume)
+        self.checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
+        self.workdir = workdir
+        write_json(record, mine)
+        write_json(workdir / "config.json", self.config.to_dict())
+
+    def _fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self.rows.data).hexdigest()
+        return {
+            "config": self.config.to_dict(),
+            "data": {
+                "shape": list(self.rows.shape),
+                "sha256": digest,
+                "pretraining rows": self.n_pretrain_rows,
+            },
+            "key": jax.random.key_data(self.key).tolist(),
+        }
+
+    def _restore(self) -> tuple[str, int, Any]:
+        """Return the phase, its step and its arrays to go on from."""
+        restored = None if self.checkpoints is None else self.checkpoints.latest(self._template)
+        if restored is None:
+            return "", 0, None
+        self.n_saved = restored.step
+        self.history = restored.metadata["history"]
+        self.seconds = restored.metadata["seconds"]
+        tree = jax.tree.map(jnp.asarray, restored.tree)
+        return restored.metadata["phase"], restored.metadata["step"], tree
+
+    def _template(self, metadata: dict[str, Any]) -> Any:
+        params = init_params(self.init_key, self.network)
+        if metadata["phase"] != "clustering":
+            stage = next(s for s in pretraining_stages(self.config) if s.name == metadata["phase"])
+            return build_pretraining(self.config, self.rows.shape[1], stage).init(params)
+        n_clusters, latent_dim = self.config.n_clusters, self.config.network.latent_dim
+        centroids = jnp.zeros((n_clusters, latent_dim))
+        clustering = build_clustering(self.config, self.rows.shape[1])
+        state = init_state(encoder_params(params), centroids, self.x, clustering)
+        initial = KMeansResult(
+            centroids, state.labels, jnp.float32(0), jnp.int32(0), jnp.bool_(False)
+        )
+        return {"autoencoder": params, "initial": initial, "state": state}
+
+    def _save(self, phase: str, step: int, tree: Any) -> None:
+        if self.checkpoints is None or self.workdir is None:
+            return
+        self.n_saved += 1
+        metadata = {
+            "phase": phase,
+            "step": step,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+        self.checkpoints.save(self.n_saved, tree, metadata)
+        write_json_lines(self.workdir / "history.jsonl", self.history)
+
+    # Phases -------------------------------------------------------------------------------------
+
+    def to_the_end(self) -> FitResult:
+        """Run every phase that is still to do."""
+        phase, step, tree = self._restore()
+        if phase == "clustering":
+            params, initial, state = tree["autoencoder"], tree["initial"], tree["state"]
+        else:
+            params = self._pretrain(phase, step, tree)
+            initial, state = self._initialise(params)
+            self._save("clustering", 0, self._clustering_tree(params, initial, state))
+        state = self._self_train(params, initial, state)
+        return self._result(params, initial, state)
+
+    def _pretrain(self, phase: str, step: int, tree: PretrainState | None) -> Params:
+        params = init_params(self.init_key, self.network) if tree is None else tree.params
+        stages = pretraining_stages(self.config)
+        names = [stage.name for stage in stages]
+        for index in range(names.index(phase) if phase else 0, len(stages)):
+            stage = stages[index]
+            if stage.name == phase and tree is not None:
+                state, first_step = tree, step
+            else:
+                algorithm = build_pretraining(self.config, self.network.dims[0], stage)
+                state, first_step = jax.jit(algorithm.init)(params), 0
+            # A state of its own: donation deletes the arrays it is made of.
+            state = jax.tree.map(jnp.copy, state)
+            params = self._pretrain_stage(index, stage, state, first_step)
+        return params
+
+    def _pretrain_stage(
+        self, index: int, stage: Stage, state: PretrainState, first_step: int
+    ) -> Params:
+        key = jax.random.fold_in(self.pretrain_key, index)
+        with self._bar(f"pretraining, {stage.name}", stage.n_steps, first_step, "step") as bar:
+            for start, n_steps in _chunks(stage.n_steps, first_step):
+                began = time.perf_counter()
+                state, losses = pretrain_steps(
+                    key,
+                    state,
+                    self.x,
+                    start,
+                    config=self.config,
+                    stage=stage,
+                    n_steps=n_steps,
+                    n_rows=self.n_pretrain_rows,
+                )
+                loss = _mean_loss(losses, f"pretraining, {stage.name}", start)
+                self._count_seconds("pretraining", began)
+                self._report({"phase": stage.name, "step": start + n_steps, "loss": loss})
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update(n_steps)
+                self._save(stage.name, start + n_steps, state)
+        return state.params
+
+    def _initialise(self, params: Params) -> tuple[KMeansResult, DECState]:
+        began = time.perf_counter()
+        initial, state = start_clustering(self.kmeans_key, params, self.x, config=self.config)
+        if not np.isfinite(state.label_change):
+            raise DivergenceError(
+                "k-means: the pretrained embedding is not finite; lower "
+                "pretrain.optimizer.learning_rate"
+            )
+        self._count_seconds("kmeans", began)
+        self._report_clustering(
+            state, None, np.bincount(state.labels, minlength=len(state.centroids))
+        )
+        return initial, state
+
+    def _self_train(self, params: Params, initial: KMeansResult, state: DECState) -> DECState:
+        settings = self.config.clustering
+        done = int(state.interval)
+        state = jax.tree.map(jnp.copy, state)
+        with self._bar("clustering", settings.max_intervals, done, "interval") as bar:
+            while not is_finished(state, tol=settings.tol, max_intervals=settings.max_intervals):
+                began = time.perf_counter()
+                state, info = cluster_interval(self.cluster_key, state, self.x, config=self.config)
+                first_step = done * settings.update_interval
+                loss = _mean_loss(info.loss, "clustering", first_step)
+                done += 1
+                if not np.isfinite(info.label_change):
+                    raise DivergenceError(
+                        f"clustering: the embedding is not finite after step "
+                        f"{done * settings.update_interval}; lower "
+                        "clustering.optimizer.learning_rate"
+                    )
+                self._count_seconds("clustering", began)
+                self._report_clustering(state, loss, info.cluster_sizes)
+                bar.set_postfix(
+                    loss=f"{loss:.4f}", changed=f"{float(info.label_change):.2%}", refresh=False
+                )
+                bar.update(1)
+                self._save("clustering", done, self._clustering_tree(params, initial, state))
+        return state
+
+    def _result(self, params: Params, initial: KMeansResult, state: DECState) -> FitResult:
+        model = Model(self.scaling, state.params, state.centroids, self.config)
+        embedding, q = assign(model, self.rows)
+        labels = q.argmax(axis=1).astype(np.int32)
+        _warn_of_empty_clusters(labels, np.asarray(state.centroids))
+        settled = int(state.interval) > 0 and float(state.label_change) < self.config.clustering.tol
+        if self.workdir is not None:
+            write_json_lines(self.workdir / "history.jsonl", self.history)
+        return FitResult(
+            model=model,
+            labels=labels,
+            soft_assignment=q,
+            embedding=embedding,
+            autoencoder_params=params,
+            initial=initial,
+            history=self.history,
+            stop_reason="tol" if settled else "max_intervals",
+            n_intervals=int(state.interval),
+            seconds=self.seconds,
+        )
+
+    # Reporting ----------------------------------------------------------------------------------
+
+    def _bar(self, description: str, total: int, initial: int, unit: str) -> Any:
+        return tqdm(
+            desc=description,
+            total=total,
+            initial=initial,
+            unit=unit,
+            disable=not self.progress,
+            dynamic_ncols=True,
+        )
+
+    def _report(self, record: Record) -> None:
+        record["seconds"] = round(sum(self.seconds.values()), 3)
+        self.history.append(record)
+        for callback in self.callbacks:
+            callback(record)
+
+    def _report_clustering(self, state: DECState, loss: float | None, sizes: Any) -> None:
+        interval = int(state.interval)
+        record: Record = {
+            "phase": "clustering",
+            "interval": interval,
+            "step": interval * self.config.clustering.update_interval,
+            "loss": loss,
+            "label_change": float(state.label_change) if interval else None,
+            "cluster_sizes": np.asarray(sizes).tolist(),
+        }
+        if self.y is not None:
+            record |= clustering_scores(self.y, state.labels)
+        self._report(record)
+
+    def _count_seconds(self, phase: str, began: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
+    def _clustering_tree(self, params: Params, initial: KMeansResult, state: DECState) -> Any:
+        return {"autoencoder": params, "initial": initial, "state": state}
+
+
+def _mean_loss(losses: Any, phase: str, first_step: int) -> float:
+    losses = np.asarray(losses)
+    broken = ~np.isfinite(losses)
+    if broken.any():
+        step = first_step + int(np.argmax(broken)) + 1
+        raise DivergenceError(
+            f"{phase}: the loss became {losses[broken][0]} at step {step}; lower the learning rate "
+            "or scale the data"
+        )
+    return float(losses.mean(dtype=np.float64))
+
+
+def _check_same_run(record: Path, mine: dict[str, Any], resume: bool) -> None:
+    workdir = record.parent
+    if not resume:
+        raise ValueError(
+            f"workdir: {workdir} already holds a run; resume it, or choose another folder"
+        )
+    try:
+        theirs = json.loads(record.read_text())
+        differences = Config.from_dict(theirs["config"]).differences(
+            Config.from_dict(mine["config"])
+        )
+        names = ("shape", "sha256", "pretraining rows")
+        differences += [
+            f"data {name}: {theirs['data'][name]} against {mine['data'][name]}"
+            for name in names
+            if theirs["data"][name] != mine["data"][name]
+        ]
+        if theirs["key"] != mine["key"]:
+            differences.append(f"random key: {theirs['key']} against {mine['key']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"workdir: cannot read {record}: {error}") from error
+    if differences:
+        raise ValueError(
+            f"workdir: {workdir} holds a run that differs from this one in "
+            + "; ".join(differences)
+        )
+
+
+def _warn_of_empty_clusters(
+    labels: Int[np.ndarray, "N"], centroids: Float[np.ndarray, "K Z"]
+) -> None:
+    sizes = np.bincount(labels, minlength=len(centroids))
+    empty = np.flatnonzero(sizes == 0).tolist()
+    if empty:
+        warnings.warn(
+            f"{len(empty)} of {len(sizes)} clusters are empty: {_listed(empty)}; "
+            "fewer clusters or a lower clustering learning rate may fit the data better",
+            EmptyClusterWarning,
+            stacklevel=4,
+        )
+    distances = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    spread = float(np.linalg.norm(centroids - centroids.mean(axis=0), axis=1).mean())
+    collapsed = np.flatnonzero((distances <= 1e-3 * spread).any(axis=1) & (sizes > 0)).tolist()
+    if len(collapsed) > 1:
+        warnings.warn(
+            f"clusters {_listed(collapsed)} have collapsed onto the same centroid",
+            EmptyClusterWarning,
+            stacklevel=4,
+        )
+
+
+def _listed(indices: list[int]) -> str:
+    shown = ", ".join(map(str, indices[:20]))
+    return shown + (f" and {len(indices) - 20} more" if len(indices) > 20 else "")

@@ -1,0 +1,214 @@
+r"""The equations of Deep Embedded Clustering as pure functions.
+
+All of it works on arrays alone: differentiable, free of ``jit``, usable under ``jax.jit``,
+``jax.vmap`` and ``jax.lax.scan``. The logarithm of the soft assignment is the primitive, because
+the plain form of Eq. 1 loses small probabilities to underflow and Eq. 2 then turns infinite.
+
+Source: Xie, Girshick & Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016,
+section 3.1.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jdec._checks import check_positive, check_rank
+
+# The square of a coordinate this far out still fits float32 when thousands of them are added up.
+_FARTHEST = 1e17
+
+
+def squared_distances(
+    embeddings: Float[Array, "N Z"], centroids: Float[Array, "K Z"]
+) -> Float[Array, "N K"]:
+    r"""Squared Euclidean distances :math:`d^2_{ij} = \|z_i - \mu_j\|^2`.
+
+    Computed as :math:`\|z\|^2 - 2 z\mu^\top + \|\mu\|^2` of points centred on the mean centroid
+    (far from the origin the expansion would cancel), so no N×K×Z array exists. Distances are
+    float32 with float32 accumulation whatever the embeddings' precision (float64 stays float64),
+    and finite for finite or infinite input: coordinates beyond 1e17 count as 1e17.
+
+    Args:
+        embeddings: Rows z, [N Z], floating point.
+        centroids: Cluster centres μ, [K Z], floating point.
+
+    Returns:
+        Non-negative distances [N K].
+
+    Raises:
+        ValueError: If an argument is not a matrix or the widths differ.
+
+    Examples:
+        >>> squared_distances(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 3.0]])).tolist()
+        [[25.0, 1.0]]
+    """
+    check_rank("embeddings", embeddings, 2)
+    check_rank("centroids", centroids, 2)
+    if embeddings.shape[1] != centroids.shape[1]:
+        raise ValueError(
+            f"centroids: expected width {embeddings.shape[1]} as the embeddings have, "
+            f"got {centroids.shape[1]}"
+        )
+    dtype = jnp.promote_types(jnp.promote_types(embeddings.dtype, centroids.dtype), jnp.float32)
+    z, mu = embeddings.astype(dtype), centroids.astype(dtype)
+    # Distances do not depend on the origin, so its gradient is zero and need not be traced.
+    origin = jax.lax.stop_gradient(jnp.clip(mu, -_FARTHEST, _FARTHEST).mean(axis=0))
+    z = jnp.clip(z - origin, -_FARTHEST, _FARTHEST)
+    mu = jnp.clip(mu - origin, -_FARTHEST, _FARTHEST)
+    cross = jnp.matmul(z, mu.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype)
+    squared = (z * z).sum(axis=1)[:, None] - 2 * cross + (mu * mu).sum(axis=1)[None, :]
+    return jnp.maximum(squared, 0)
+
+
+def log_soft_assignment(
+    embeddings: Float[Array, "N Z"],
+    centroids: Float[Array, "K Z"],
+    *,
+    alpha: float | Float[Array, ""] = 1.0,
+) -> Float[Array, "N K"]:
+    r"""Logarithm of the soft assignment, the primitive of this module.
+
+    .. math:: \log q_{ij} = -\tfrac{\alpha+1}{2} \log(1 + \|z_i-\mu_j\|^2/\alpha)
+              - \log \sum_{j'} (1 + \|z_i-\mu_{j'}\|^2/\alpha)^{-(\alpha+1)/2}
+
+    Args:
+        embeddings: Rows z, [N Z].
+        centroids: Cluster centres μ, [K Z].
+        alpha: Degrees of freedom α > 0 of Student's t kernel; the paper uses 1.
+
+    Returns:
+        log q, [N K], float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: If shapes do not match or ``alpha`` is not positive.
+
+    Examples:
+        >>> log_q = log_soft_assignment(jnp.zeros((1, 2)), jnp.array([[0.0, 0.0], [2.0, 0.0]]))
+        >>> jnp.exp(log_q).round(4).tolist()
+        [[0.833..., 0.166...]]
+
+    Source: Xie et al. 2016, Eq. 1.
+    """
+    check_positive("alpha", alpha)
+    distances = squared_distances(embeddings, centroids)
+    alpha = jnp.asarray(alpha, distances.dtype)
+    return jax.nn.log_softmax(-(alpha + 1) / 2 * jnp.log1p(distances / alpha), axis=1)
+
+
+def soft_assignment(
+    embeddings: Float[Array, "N Z"],
+    centroids: Float[Array, "K Z"],
+    *,
+    alpha: float | Float[Array, ""] = 1.0,
+) -> Float[Array, "N K"]:
+    r"""Probability of each row belonging to each cluster, by Student's t kernel.
+
+    .. math:: q_{ij} = \frac{(1 + \|z_i-\mu_j\|^2/\alpha)^{-(\alpha+1)/2}}
+              {\sum_{j'} (1 + \|z_i-\mu_{j'}\|^2/\alpha)^{-(\alpha+1)/2}}
+
+    Args:
+        embeddings: Rows z, [N Z].
+        centroids: Cluster centres μ, [K Z].
+        alpha: Degrees of freedom α > 0; the paper uses 1.
+
+    Returns:
+        q, [N K]; every row sums to one.
+
+    Raises:
+        ValueError: If shapes do not match or ``alpha`` is not positive.
+
+    Examples:
+        >>> q = soft_assignment(jnp.array([[-2.0, -2.0]]), jnp.array([[-1.0, -1.0], [1.0, 1.0]]))
+        >>> bool(jnp.allclose(q, jnp.array([[19 / 22, 3 / 22]])))
+        True
+
+    Source: Xie et al. 2016, Eq. 1.
+    """
+    return jnp.exp(log_soft_assignment(embeddings, centroids, alpha=alpha))
+
+
+def cluster_frequencies(q: Float[Array, "N K"]) -> Float[Array, "K"]:
+    r"""Soft cluster frequencies :math:`f_j = \sum_i q_{ij}`.
+
+    Args:
+        q: Soft assignment, [N K].
+
+    Returns:
+        f, [K]; sums to N. Frequencies of blocks or shards add up to those of the whole data set.
+
+    Raises:
+        ValueError: If ``q`` is not a matrix.
+
+    Examples:
+        >>> cluster_frequencies(jnp.array([[0.5, 0.5], [0.0, 1.0]])).tolist()
+        [0.5, 1.5]
+
+    Source: Xie et al. 2016, below Eq. 3.
+    """
+    check_rank("q", q, 2)
+    return q.sum(axis=0)
+
+
+def target_distribution(
+    q: Float[Array, "N K"], *, frequencies: Float[Array, "K"] | None = None
+) -> Float[Array, "N K"]:
+    r"""Auxiliary target distribution: q sharpened, and divided by the cluster frequencies.
+
+    .. math:: p_{ij} = \frac{q_{ij}^2 / f_j}{\sum_{j'} q_{ij'}^2 / f_{j'}}
+
+    Args:
+        q: Soft assignment, [N K].
+        frequencies: f, [K]: the frequencies of the whole data set when ``q`` is a block or a shard
+            of it. By default those of ``q`` itself, which then has to hold ALL rows.
+
+    Returns:
+        p, [N K]; rows sum to one. A zero stays zero, also in a cluster with no members, and a row
+        of zeros (padding) stays a row of zeros.
+
+    Raises:
+        ValueError: If ``q`` is not a matrix or ``frequencies`` is not [K].
+
+    Examples:
+        >>> target_distribution(jnp.array([[0.5, 0.5], [0.0, 1.0]])).tolist()
+        [[0.75, 0.25], [0.0, 1.0]]
+
+    Source: Xie et al. 2016, Eq. 3.
+    """
+    check_rank("q", q, 2)
+    if frequencies is None:
+        frequencies = cluster_frequencies(q)
+    elif frequencies.shape != q.shape[1:]:
+        raise ValueError(f"frequencies: expected shape {q.shape[1:]}, got {frequencies.shape}")
+    # q * (q / f) and not q² / f: the square of a small q underflows before the division.
+    weights = q * (q / jnp.where(frequencies > 0, frequencies, 1))
+    total = weights.sum(axis=1, keepdims=True)
+    return weights / jnp.where(total > 0, total, 1)
+
+
+def clustering_loss(log_q: Float[Array, "B K"], p: Float[Array, "B K"]) -> Float[Array, "B"]:
+    r"""Kullback-Leibler divergence of the soft assignment from its target, for each row.
+
+    .. math:: L_i = \mathrm{KL}(p_i \| q_i) = \sum_j p_{ij} \log \frac{p_{ij}}{q_{ij}}
+
+    Args:
+        log_q: Logarithm of the soft assignment, [B K].
+        p: Target distribution, [B K], held constant by the caller.
+
+    Returns:
+        One value per row, [B]; the caller takes the mean.
+
+    Raises:
+        ValueError: If the shapes differ or are not matrices.
+
+    Examples:
+        >>> q, p = jnp.array([[0.6, 0.4], [0.4, 0.6]]), jnp.array([[0.8, 0.2], [0.3, 0.7]])
+        >>> round(float(clustering_loss(jnp.log(q), p).mean()), 5)
+        0.05656
+
+    Source: Xie et al. 2016, Eq. 2.
+    """
+    check_rank("log_q", log_q, 2)
+    if log_q.shape != p.shape:
+        raise ValueError(f"p: expected shape {log_q.shape} as log_q has, got {p.shape}")
+    return optax.losses.kl_divergence(log_q, p)

@@ -1,0 +1,77 @@
+"""How well a partition agrees with known classes. Used to report, never to train or to select."""
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+
+from jdec._checks import check_rank, check_same_length
+
+
+def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
+    r"""Unsupervised clustering accuracy: the share of rows right under the best matching.
+
+    .. math:: \mathrm{ACC} = \max_m \frac{1}{N} \sum_i 1\{l_i = m(c_i)\}
+
+    m runs over all one-to-one mappings of clusters to classes; the Hungarian algorithm finds the
+    best. Any label values will do; clusters beyond the number of classes stay unmatched.
+
+    Args:
+        labels_true: Classes l, [N], any values that NumPy can sort.
+        labels_pred: Clusters c, [N].
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: If an argument is not one-dimensional, empty, or the lengths differ.
+
+    Examples:
+        >>> clustering_accuracy([0, 0, 1, 1], [7, 7, -1, -1])
+        1.0
+        >>> clustering_accuracy([0, 0, 1, 1], [0, 0, 0, 0])
+        0.5
+
+    Source: Xie et al. 2016, Eq. 10.
+    """
+    labels_true, labels_pred = _as_labels(labels_true, labels_pred)
+    counts = contingency_matrix(labels_true, labels_pred)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return float(counts[rows, columns].sum() / len(labels_true))
+
+
+def clustering_scores(labels_true: Any, labels_pred: Any) -> dict[str, float]:
+    """ACC, NMI (arithmetic mean) and ARI of a partition against known classes.
+
+    Args:
+        labels_true: Classes, [N].
+        labels_pred: Clusters, [N].
+
+    Returns:
+        ``{"acc": …, "nmi": …, "ari": …}``.
+
+    Raises:
+        ValueError: As :func:`clustering_accuracy`.
+
+    Examples:
+        >>> clustering_scores([0, 0, 1, 1], [1, 1, 0, 0])
+        {'acc': 1.0, 'nmi': 1.0, 'ari': 1.0}
+    """
+    labels_true, labels_pred = _as_labels(labels_true, labels_pred)
+    return {
+        "acc": clustering_accuracy(labels_true, labels_pred),
+        "nmi": float(normalized_mutual_info_score(labels_true, labels_pred)),
+        "ari": float(adjusted_rand_score(labels_true, labels_pred)),
+    }
+
+
+def _as_labels(labels_true: Any, labels_pred: Any) -> tuple[np.ndarray, np.ndarray]:
+    labels_true, labels_pred = np.asarray(labels_true), np.asarray(labels_pred)
+    check_rank("labels_true", labels_true, 1)
+    check_rank("labels_pred", labels_pred, 1)
+    check_same_length("labels_pred", labels_pred, "labels_true", labels_true)
+    if len(labels_true) == 0:
+        raise ValueError("labels_true: expected at least one label, got none")
+    return labels_true, labels_pred

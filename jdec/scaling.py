@@ -1,0 +1,85 @@
+"""Bringing the columns of a data set to a common size, in a way that new rows can follow."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jdec._checks import check_choice, check_positive
+
+#: Names of the scalings.
+SCALINGS = ("rms", "standard", "minmax", "none")
+
+
+class Scaling(NamedTuple):
+    """``(x - shift) * factor``, by column."""
+
+    shift: Float[np.ndarray, "D"]
+    factor: Float[np.ndarray, "D"]
+
+    def apply(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """Scale rows, [N D] float32; the argument is not changed.
+
+        Raises:
+            ValueError: If the rows are of another width, or overflow float32.
+        """
+        if x.shape[1] != len(self.shift):
+            raise ValueError(
+                f"x: X has {x.shape[1]} features, but the model is expecting "
+                f"{len(self.shift)} features as input"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (x - self.shift) * self.factor
+        if not np.isfinite(scaled).all():
+            raise ValueError("x: expected values that stay finite in float32 when scaled")
+        return scaled
+
+
+def fit_scaling(x: Float[np.ndarray, "N D"], name: str = "rms", *, scale: float = 1.0) -> Scaling:
+    r"""Find the shift and factor of each column.
+
+    ``rms`` divides all entries by one number, so that :math:`\tfrac{1}{D}\|x_i\|^2` is 1 on average
+    and the geometry of the data is kept. ``standard`` gives each column mean 0 and variance 1,
+    ``minmax`` brings all entries to 0..1 by one shift and factor, ``none`` leaves them.
+
+    Args:
+        x: Rows, [N D] float32.
+        name: One of :data:`SCALINGS`.
+        scale: Factor on the result.
+
+    Returns:
+        A :class:`Scaling`; constant columns are shifted but not blown up.
+
+    Raises:
+        ValueError: For an unknown name or a ``scale`` that is not positive.
+
+    Examples:
+        >>> scaling = fit_scaling(np.array([[3.0, 4.0]], np.float32))
+        >>> float((scaling.apply(np.array([[3.0, 4.0]], np.float32)) ** 2).mean().round(5))
+        1.0
+
+    Source: Xie et al. 2016, section 4.3 (rms).
+    """
+    check_choice("scaling", name, SCALINGS)
+    check_positive("scale", scale)
+    width = x.shape[1]
+    shift, factor = np.zeros(width), np.ones(width)
+    if name == "rms":
+        factor = factor * _inverse(np.sqrt(_mean_square(x)))
+    elif name == "standard":
+        shift = x.mean(axis=0, dtype=np.float64)
+        factor = _inverse(np.std(x, axis=0, dtype=np.float64))
+    elif name == "minmax":
+        low, high = float(x.min()), float(x.max())
+        shift, factor = shift + low, factor * _inverse(np.float64(high - low))
+    return Scaling(shift.astype(np.float32), (scale * factor).astype(np.float32))
+
+
+def _mean_square(x: Float[np.ndarray, "N D"]) -> np.float64:
+    # Row by row in float64: neither large values overflow nor is a second copy of x made.
+    norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+    return norms.mean() / x.shape[1]
+
+
+def _inverse(size: Any) -> Any:
+    return np.divide(1.0, size, out=np.ones_like(size), where=size > 0)
