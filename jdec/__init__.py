@@ -1,6 +1,7 @@
 """Deep Embedded Clustering (Xie, Girshick & Farhadi, ICML 2016) as a functional JAX library."""
 
-from jdec.augmentation import random_shift as random_shift
+from jdec.augmentation import Augmentation as Augmentation
+from jdec.augmentation import random_affine as random_affine
 from jdec.autoencoder import StackedDenoisingAutoencoder as StackedDenoisingAutoencoder
 from jdec.autoencoder import encoder_params as encoder_params
 from jdec.autoencoder import init_params as init_params
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEC",
     "Algorithm",
+    "Augmentation",
     "Clustering",
     "Config",
     "DECInfo",
@@ -74,7 +76,7 @@ __all__ = [
     "make_encode",
     "make_optimizer",
     "preset_config",
-    "random_shift",
+    "random_affine",
     "refresh_targets",
     "run",
     "run_interval",

@@ -1,55 +1,97 @@
 """Random variants of rows that are images: what moves in a picture without changing its cluster."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import check_integer
+from jdec._checks import check_fraction, check_non_negative
 
 
-def random_shift(
+@dataclass(frozen=True)
+class Augmentation:
+    """How far random variants of an image may go; all zero for none.
+
+    Attributes:
+        max_shift: Pixels, up or down and left or right.
+        max_rotation: Degrees, either way.
+        max_zoom: Share of the size, larger or smaller, each axis by itself.
+        max_shear: Horizontal pixels for each vertical one.
+    """
+
+    max_shift: float = 0.0
+    max_rotation: float = 0.0
+    max_zoom: float = 0.0
+    max_shear: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_non_negative("max_shift", self.max_shift)
+        check_non_negative("max_rotation", self.max_rotation)
+        check_fraction("max_zoom", self.max_zoom)
+        check_non_negative("max_shear", self.max_shear)
+
+    def __bool__(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.max_shift or self.max_rotation or self.max_zoom or self.max_shear)
+
+
+def random_affine(
     key: Key[Array, ""],
     x: Float[Array, "B D"],
     image_shape: tuple[int, ...],
-    max_shift: int,
+    augmentation: Augmentation,
 ) -> Float[Array, "B D"]:
-    """Move each image by up to ``max_shift`` pixels up or down and left or right; edges repeat.
+    """Shift, rotate, zoom and shear each image by random amounts of its own.
+
+    Each pixel takes the value of the nearest source pixel: one gather, whatever the transformation.
+    What comes from outside the picture repeats its edge.
 
     Args:
         key: Typed random key.
         x: Images as rows, [B D].
         image_shape: (height, width) or (height, width, channels), with D entries.
-        max_shift: Largest displacement in pixels, each way.
+        augmentation: The largest amounts; the actual ones are uniform up to them, either way.
 
     Returns:
-        Moved images as rows, [B D].
+        Images as rows, [B D].
 
     Raises:
-        ValueError: If the shape does not have D entries or ``max_shift`` is negative.
+        ValueError: If the shape does not have D entries.
 
     Examples:
-        >>> random_shift(jax.random.key(0), jnp.ones((2, 4)), (2, 2), 1).shape
+        >>> x = jnp.arange(8.0).reshape(2, 4)
+        >>> random_affine(jax.random.key(0), x, (2, 2), Augmentation(max_shift=1.0)).shape
         (2, 4)
+        >>> random_affine(jax.random.key(0), x, (2, 2), Augmentation()).tolist() == x.tolist()
+        True
 
     Source: Guo, Zhu, Liu & Yin, "Deep Embedded Clustering with Data Augmentation", ACML 2018.
     """
-    check_integer("max_shift", max_shift, minimum=0)
     height, width, *channels = image_shape
-    if height * width * math.prod(channels) != x.shape[1]:
+    if math.prod(image_shape) != x.shape[1]:
         raise ValueError(
-            f"image_shape: expected {x.shape[1]} pixels as x has columns, got {image_shape}"
+            f"image_shape: expected {x.shape[1]} entries as x has columns, got {image_shape}"
         )
-    if max_shift == 0:
+    if not augmentation:
         return x
-    images = x.reshape(-1, height, width, *channels)
-    margin = (max_shift, max_shift)
-    padded = jnp.pad(images, [(0, 0), margin, margin, *[(0, 0)] * len(channels)], mode="edge")
-    corners = jax.random.randint(key, (len(x), 2), 0, 2 * max_shift + 1)
+    amounts = jax.random.uniform(key, (6, len(x), 1, 1), minval=-1.0, maxval=1.0)
+    angle = amounts[0] * math.radians(augmentation.max_rotation)
+    zoom_down, zoom_right = 1 + augmentation.max_zoom * amounts[1:3]
+    shear = augmentation.max_shear * amounts[3]
+    shift_down, shift_right = augmentation.max_shift * amounts[4:6]
 
-    def cut(image: Float[Array, "H W ..."], corner: Array) -> Float[Array, "h w ..."]:
-        start = (corner[0], corner[1], *[0] * len(channels))
-        return jax.lax.dynamic_slice(image, start, (height, width, *channels))
+    # Where each pixel comes from, as offsets from the centre of the picture.
+    down = (jnp.arange(height) - (height - 1) / 2)[:, None]
+    right = (jnp.arange(width) - (width - 1) / 2)[None, :] + shear * down
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    source_down = zoom_down * (cos * down - sin * right) + shift_down + (height - 1) / 2
+    source_right = zoom_right * (sin * down + cos * right) + shift_right + (width - 1) / 2
+    row = jnp.clip(jnp.round(source_down).astype(jnp.int32), 0, height - 1)
+    column = jnp.clip(jnp.round(source_right).astype(jnp.int32), 0, width - 1)
 
-    return jax.vmap(cut)(padded, corners).reshape(x.shape)
+    pixels = (row * width + column).reshape(len(x), height * width, 1)
+    images = x.reshape(len(x), height * width, math.prod(channels))
+    return jnp.take_along_axis(images, pixels, axis=1).reshape(x.shape)

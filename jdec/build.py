@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jdec._typing import Params
-from jdec.augmentation import random_shift
+from jdec.augmentation import random_affine
 from jdec.autoencoder import (
     StackedDenoisingAutoencoder,
     encoder_params,
@@ -101,15 +101,15 @@ def build_clustering(config: Config, n_features: int) -> Clustering:
         batch_order=settings.batch_order,
         freeze_encoder=settings.freeze_encoder,
         reset_optimizer=settings.reset_optimizer,
-        augment=partial(_augment, config) if config.max_shift else None,
+        augment=partial(_augment, config) if config.augmentation else None,
         block_size=BLOCK_SIZE,
     )
 
 
 def _augment(config: Config, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    if not config.max_shift or config.image_shape is None:
+    if config.image_shape is None:
         return x
-    return random_shift(key, x, config.image_shape, config.max_shift)
+    return random_affine(key, x, config.image_shape, config.augmentation)
 
 
 @partial(jax.jit, static_argnames=("config", "stage", "n_steps", "n_rows"), donate_argnames="state")

@@ -37,7 +37,7 @@ class Checkpoints:
         ValueError: If the directory cannot be made or written to.
 
     Examples:
-        >>> import tempfile
+        >>> import tempfile, jax.numpy as jnp
         >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
         ...     checkpoints.save(1, {"w": np.ones(2, np.float32)}, {"phase": "finetune"})
         ...     checkpoints.latest(lambda metadata: {"w": jnp.zeros(2)}).metadata

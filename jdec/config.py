@@ -16,6 +16,7 @@ from jdec._checks import (
     check_non_negative,
     check_positive,
 )
+from jdec.augmentation import Augmentation
 from jdec.autoencoder import INITIALIZERS
 from jdec.scaling import SCALINGS
 from jdec.training import BATCH_ORDERS, OPTIMIZERS, SCHEDULES
@@ -192,8 +193,8 @@ class Config:
             0..1), or none.
         scale: Factor on the scaled data.
         image_shape: (height, width) or (height, width, channels) of rows that are images.
-        max_shift: Images are moved by up to so many pixels, at random, whenever they are in a
-            mini-batch; 0 for none. P and labels come from the unmoved images.
+        augmentation: Random variants of images, drawn anew whenever they are in a mini-batch. P and
+            labels come from the images as they are.
         network: The autoencoder.
         pretrain: Its pretraining.
         kmeans: The initial centroids.
@@ -204,7 +205,7 @@ class Config:
     scaling: Literal["rms", "standard", "minmax", "none"] = "rms"
     scale: float = 1.0
     image_shape: tuple[int, ...] | None = None
-    max_shift: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     kmeans: KMeansConfig = field(default_factory=KMeansConfig)
@@ -215,7 +216,6 @@ class Config:
         check_integer("n_clusters", self.n_clusters)
         check_choice("scaling", self.scaling, SCALINGS)
         check_positive("scale", self.scale)
-        check_integer("max_shift", self.max_shift, minimum=0)
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", tuple(self.image_shape))
             for side in self.image_shape:
@@ -225,8 +225,8 @@ class Config:
                     "image_shape: expected (height, width) or (height, width, channels), "
                     f"got {self.image_shape}"
                 )
-        if self.max_shift and self.image_shape is None:
-            raise ValueError("max_shift: expected image_shape as well, to know what to move")
+        if self.augmentation and self.image_shape is None:
+            raise ValueError("augmentation: expected image_shape as well, to know what to move")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested dictionaries of plain JSON values."""
@@ -333,7 +333,7 @@ def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
         if dataclasses.is_dataclass(hints[name]):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{prefix}{name}: expected an object, got {value!r}")
-            value = _from_dict(hints[name], value, f"{prefix}{name}.")  # type: ignore[arg-type]
+            value = _from_dict(hints[name], value, f"{prefix}{name}.")
         elif hints[name] is bool and not isinstance(value, bool):
             raise ValueError(f"{prefix}{name}: expected true or false, got {value!r}")
         elif typing.get_origin(hints[name]) is tuple and not isinstance(value, list | tuple):
@@ -377,15 +377,17 @@ class Preset:
         fields: Dotted field names and their values.
         by_dataset: More fields for data sets of these names.
         budgets: Dotted names of step counts that adapt to N.
-        shift_share: ``max_shift`` as a share of the shorter side, where rows are images.
+        image_fields: More fields where rows are images of at least 16 pixels a side; smaller ones
+            do not bear being moved.
     """
 
     fields: Mapping[str, Any]
     by_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     budgets: Mapping[str, Budget] = field(default_factory=dict)
-    shift_share: float = 0.0
+    image_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+_SMALLEST_IMAGE = 16
 _AUTHORS_SGD = {"name": "sgd", "momentum": 0.9}
 
 #: ``paper``: the constants of the authors' code. ``fast``: minutes on a CPU.
@@ -439,7 +441,14 @@ PRESETS: Mapping[str, Preset] = {
             "pretrain.finetune_steps": Budget(epochs=15, at_least=1000, at_most=4000),
             "clustering.update_interval": Budget(epochs=1, at_least=30, at_most=300),
         },
-        shift_share=0.08,
+        image_fields={
+            "augmentation": {
+                "max_shift": 2.0,
+                "max_rotation": 10.0,
+                "max_zoom": 0.1,
+                "max_shear": 0.1,
+            }
+        },
     ),
 }
 
@@ -476,13 +485,12 @@ def preset_config(
     check_choice("preset", preset, PRESETS)
     check_integer("n_rows", n_rows)
     recipe = PRESETS[preset]
-    config = Config(n_clusters=n_clusters, image_shape=image_shape).replace(
-        {**recipe.fields, **recipe.by_dataset.get(dataset, {})}
-    )
-    steps: dict[str, Any] = {}
+    fields = {**recipe.fields, **recipe.by_dataset.get(dataset, {})}
+    if image_shape is not None and min(image_shape[:2]) >= _SMALLEST_IMAGE:
+        fields |= recipe.image_fields
+    config = Config(n_clusters=n_clusters, image_shape=image_shape).replace(fields)
+    steps = {}
     for name, budget in recipe.budgets.items():
         phase = config.pretrain if name.startswith("pretrain.") else config.clustering
         steps[name] = budget.steps(n_rows, phase.batch_size)
-    if image_shape is not None and recipe.shift_share:
-        steps["max_shift"] = int(recipe.shift_share * min(image_shape[:2]))
     return config.replace(steps)

@@ -84,6 +84,7 @@ def plot_embedding(
     n_outside = int((~((low <= points) & (points <= high)).all(axis=1)).sum())
     notes = [f"{len(shown):,} of {len(rows):,} rows drawn"] * (len(shown) < len(rows))
     notes += [f"{n_outside:,} outside the view"] * (n_outside > 0)
+    notes += ["× cluster centre"] * (n_clusters > _MOST_NUMBERS)
     title = title or f"Embedding of {len(rows):,} rows, latent dimensions: {rows.shape[1]}"
     figure = _new_figure(_WIDTH, 6.2 if y is None else 5.0, title, notes)
     panels = figure.subplots(1, 1 if y is None else 2, sharex=True, sharey=True, squeeze=False)[0]
@@ -149,8 +150,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = No
     }
     panels = {names: lines for names, lines in panels.items() if lines}
     # A last panel without a neighbour spans both columns.
-    last = len(panels) - 1
-    mosaic: list[Any] = [[place, min(place + 1, last)] for place in range(0, last + 1, 2)]
+    mosaic: list[Any] = [[i, min(i + 1, len(panels) - 1)] for i in range(0, len(panels), 2)]
     heading = "Training history" + ": no values" * (not panels)
     figure = _new_figure(_WIDTH, 0.5 + 3.0 * max(1, len(mosaic)), heading)
     axes = figure.subplot_mosaic(mosaic).values() if panels else []
@@ -162,9 +162,9 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = No
         n_bad = int(np.isnan(drawn).sum())
         ax.set(xlabel="step", ylabel=ylabel, title=title + f" ({n_bad} not finite)" * (n_bad > 0))
         if title in ("Pretraining", "Changed labels"):
-            ax.set_yscale("log")
-            if (drawn == 0).any():  # on a logarithmic axis they would vanish
-                ax.set_yscale("symlog", linthresh=min(drawn[drawn > 0], default=tol or 1e-4))
+            least = min(drawn[drawn > 0], default=0)
+            scale = {"linthresh": least or tol or 1e-4} if (drawn <= 0).any() else {}
+            ax.set_yscale("symlog" if scale else "log", **scale)  # "log" would drop zeros
         if title == "Pretraining":
             for index, (phase, start, end) in enumerate(phases):
                 ax.axvspan(start, end, color="0.93" if index % 2 else "1", zorder=0, lw=0)
