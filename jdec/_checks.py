@@ -51,6 +51,19 @@ def check_fraction(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless ``value`` is true or false."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: expected true or false, got {value!r}")
+
+
+def check_seed(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a seed that JAX tells from all others: 0 … 2**32 - 1."""
+    check_integer(name, value, minimum=0)
+    if value >= 2**32:
+        raise ValueError(f"{name}: expected an integer below 2**32, got {value}")
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     choices = tuple(choices)
@@ -141,6 +154,8 @@ def as_rows(name: str, x: Any) -> np.ndarray:
 
 
 def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool | str | bytes):
+        return False
     try:
         return math.isfinite(float(value))
     except (TypeError, ValueError):

@@ -84,8 +84,9 @@ def random_affine(
     shift_down, shift_right = augmentation.max_shift * amounts[4:6]
 
     # Where each pixel comes from, as offsets from the centre of the picture.
-    down = (jnp.arange(height) - (height - 1) / 2)[:, None]
-    right = (jnp.arange(width) - (width - 1) / 2)[None, :] + shear * down
+    down = (jnp.arange(height, dtype=amounts.dtype) - (height - 1) / 2)[None, :, None]
+    right = (jnp.arange(width, dtype=amounts.dtype) - (width - 1) / 2)[None, None, :]
+    right = right + shear * down
     sin, cos = jnp.sin(angle), jnp.cos(angle)
     source_down = zoom_down * (cos * down - sin * right) + shift_down + (height - 1) / 2
     source_right = zoom_right * (sin * down + cos * right) + shift_right + (width - 1) / 2

@@ -20,6 +20,7 @@ import tyro
 from tyro.conf import Positional
 
 from jdec._atomic import atomic_write
+from jdec._checks import check_seed
 from jdec.augmentation import Augmentation
 from jdec.config import (
     PRESETS,
@@ -175,6 +176,7 @@ def run_fit(argv: list[str]) -> int:
     """Run ``jdec fit``: parse once for the data, then again with the preset's values for them."""
     began = time.perf_counter()
     first = _parse(Fit, argv)
+    check_seed("seed", first.seed)
     dataset = load_dataset(first.data, data_dir=first.data_dir)
     if first.image_shape is not None:
         dataset = Dataset(**{**vars(dataset), "image_shape": first.image_shape})

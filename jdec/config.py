@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from jdec._checks import (
     check_choice,
+    check_flag,
     check_fraction,
     check_integer,
     check_non_negative,
@@ -77,9 +78,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        object.__setattr__(self, "hidden_dims", tuple(self.hidden_dims))
-        for width in self.hidden_dims:
-            check_integer("hidden_dims", width)
+        object.__setattr__(self, "hidden_dims", _integers("hidden_dims", self.hidden_dims))
         check_integer("latent_dim", self.latent_dim)
         check_choice("initializer", self.initializer, INITIALIZERS)
 
@@ -124,6 +123,8 @@ class PretrainConfig:
         check_fraction("finetune_corruption_rate", self.finetune_corruption_rate)
         check_positive("loss_scale", self.loss_scale)
         check_choice("rows", self.rows, ("all", "train"))
+        check_flag("corrupt_data", self.corrupt_data)
+        _check_part("optimizer", self.optimizer, OptimizerConfig)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,9 @@ class ClusteringConfig:
         check_integer("max_intervals", self.max_intervals, minimum=0)
         check_integer("batch_size", self.batch_size)
         check_choice("batch_order", self.batch_order, BATCH_ORDERS)
+        check_flag("freeze_encoder", self.freeze_encoder)
+        check_flag("reset_optimizer", self.reset_optimizer)
+        _check_part("optimizer", self.optimizer, OptimizerConfig)
 
 
 @dataclass(frozen=True)
@@ -216,10 +220,13 @@ class Config:
         check_integer("n_clusters", self.n_clusters)
         check_choice("scaling", self.scaling, SCALINGS)
         check_positive("scale", self.scale)
+        _check_part("augmentation", self.augmentation, Augmentation)
+        _check_part("network", self.network, NetworkConfig)
+        _check_part("pretrain", self.pretrain, PretrainConfig)
+        _check_part("kmeans", self.kmeans, KMeansConfig)
+        _check_part("clustering", self.clustering, ClusteringConfig)
         if self.image_shape is not None:
-            object.__setattr__(self, "image_shape", tuple(self.image_shape))
-            for side in self.image_shape:
-                check_integer("image_shape", side)
+            object.__setattr__(self, "image_shape", _integers("image_shape", self.image_shape))
             if len(self.image_shape) not in (2, 3):
                 raise ValueError(
                     "image_shape: expected (height, width) or (height, width, channels), "
@@ -230,7 +237,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested dictionaries of plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        # NumPy's numbers become Python's.
+        return json.loads(json.dumps(dataclasses.asdict(self), default=lambda value: value.item()))
 
     def to_json(self) -> str:
         """Return the settings as JSON text."""
@@ -311,6 +319,20 @@ class Config:
         ]
 
 
+def _integers(name: str, values: Any) -> tuple[int, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name}: expected a list of integers, got {values!r}")
+    values = tuple(values)
+    for value in values:
+        check_integer(name, value)
+    return values
+
+
+def _check_part(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}")
+
+
 def read_config(path: str | Path) -> Config:
     """Read a configuration from a JSON file.
 
@@ -319,20 +341,20 @@ def read_config(path: str | Path) -> Config:
     """
     try:
         return Config.from_json(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"config: cannot read {path}: {error}") from error
 
 
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{prefix[:-1] or 'config'}: expected an object, got {values!r}")
     fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            raise ValueError(f"unknown config field {prefix + name!r}; known: {', '.join(fields)}")
+            raise ValueError(f"unknown config field {f'{prefix}{name}'!r}; known: {', '.join(fields)}")
         if dataclasses.is_dataclass(hints[name]):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{prefix}{name}: expected an object, got {value!r}")
             value = _from_dict(hints[name], value, f"{prefix}{name}.")
         elif hints[name] is bool and not isinstance(value, bool):
             raise ValueError(f"{prefix}{name}: expected true or false, got {value!r}")

@@ -16,7 +16,7 @@ from sklearn.base import (
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jdec._checks import check_n_clusters
+from jdec._checks import check_seed
 from jdec.config import Config, preset_config
 from jdec.fit import fit
 from jdec.model import assign, load_model, save_model
@@ -123,7 +123,6 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             ValueError: For bad input or settings.
         """
         X = validate_data(self, X, dtype=np.float32)
-        check_n_clusters(self.n_clusters, len(X))
         result = fit(
             self._key(),
             X,
@@ -203,6 +202,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def _key(self) -> Any:
         if isinstance(self.random_state, int | np.integer):
+            check_seed("random_state", self.random_state)
             return jax.random.key(int(self.random_state))
         return jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from tqdm.auto import tqdm
 
 from jdec._atomic import write_json, write_json_lines
-from jdec._checks import as_rows, check_n_clusters, check_rank, check_same_length
+from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank, check_same_length
 from jdec._typing import Params
 from jdec.autoencoder import encoder_params, init_params
 from jdec.build import (
@@ -122,6 +122,10 @@ def fit(
         y = np.asarray(y)
         check_rank("y", y, 1)
         check_same_length("y", y, "x", rows)
+    if n_train is not None:
+        check_integer("n_train", n_train)
+        if n_train > len(rows):
+            raise ValueError(f"n_train: expected at most the {len(rows)} rows of x, got {n_train}")
     if config.image_shape is not None and np.prod(config.image_shape) != rows.shape[1]:
         raise ValueError(
             f"image_shape: expected {rows.shape[1]} entries as x has columns, "
@@ -181,6 +185,11 @@ class _Run:
         record = workdir / "run.json"
         if record.exists():
             _check_same_run(record, mine, resume)
+        elif any((workdir / "checkpoints").glob("[0-9]*")):
+            raise ValueError(
+                f"workdir: expected run.json beside the checkpoints in {workdir}, to know which "
+                "run they are of; choose another folder"
+            )
         self.checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
         self.workdir = workdir
         write_json(record, mine)
@@ -422,7 +431,7 @@ def _check_same_run(record: Path, mine: dict[str, Any], resume: bool) -> None:
         ]
         if theirs["key"] != mine["key"]:
             differences.append(f"random key: {theirs['key']} against {mine['key']}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"workdir: cannot read {record}: {error}") from error
     if differences:
         raise ValueError(

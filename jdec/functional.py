@@ -50,10 +50,12 @@ def squared_distances(
             f"centroids: expected width {embeddings.shape[1]} as the embeddings have, "
             f"got {centroids.shape[1]}"
         )
-    dtype = jnp.promote_types(jnp.promote_types(embeddings.dtype, centroids.dtype), jnp.float32)
+    is_double = jnp.float64 in (embeddings.dtype, centroids.dtype)
+    dtype = jnp.dtype(jnp.float64 if is_double else jnp.float32)
     z, mu = embeddings.astype(dtype), centroids.astype(dtype)
     # Distances do not depend on the origin, so its gradient is zero and need not be traced.
-    origin = jax.lax.stop_gradient(jnp.clip(mu, -_FARTHEST, _FARTHEST).mean(axis=0))
+    bounded = jnp.clip(mu, -_FARTHEST, _FARTHEST)
+    origin = jax.lax.stop_gradient(bounded.mean(axis=0, keepdims=True))
     z = jnp.clip(z - origin, -_FARTHEST, _FARTHEST)
     mu = jnp.clip(mu - origin, -_FARTHEST, _FARTHEST)
     cross = jnp.matmul(z, mu.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype)
@@ -181,7 +183,7 @@ def target_distribution(
     elif frequencies.shape != q.shape[1:]:
         raise ValueError(f"frequencies: expected shape {q.shape[1:]}, got {frequencies.shape}")
     # q * (q / f) and not q² / f: the square of a small q underflows before the division.
-    weights = q * (q / jnp.where(frequencies > 0, frequencies, 1))
+    weights = q * (q / jnp.where(frequencies > 0, frequencies, 1)[None, :])
     total = weights.sum(axis=1, keepdims=True)
     return weights / jnp.where(total > 0, total, 1)
 

@@ -86,9 +86,9 @@ def kmeans(
     check_integer("max_iter", max_iter)
     check_non_negative("tol", tol)
     x = jnp.asarray(x)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
     n_rows, n_features = x.shape
-    mean = x.mean(axis=0)
+    mean = x.mean(axis=0, keepdims=True)
     # Far from the origin |μ|² - 2xμ would cancel, so all of it runs on centred rows.
     x = x - mean
     threshold = tol * x.var(axis=0).mean()
@@ -138,7 +138,7 @@ def _greedy_plus_plus(
 
     def distances_to(points: Float[Array, "C D"]) -> Float[Array, "C N"]:
         cross = _product(points, x.T)
-        squared = (points * points).sum(axis=1)[:, None] - 2 * cross + squared_norms
+        squared = (points * points).sum(axis=1)[:, None] - 2 * cross + squared_norms[None, :]
         return jnp.maximum(squared, 0)
 
     first_key, key = jax.random.split(key)
@@ -153,7 +153,7 @@ def _greedy_plus_plus(
         draws = jax.random.uniform(jax.random.fold_in(key, index), (n_candidates,), x.dtype)
         rows = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
         candidates = x[jnp.minimum(rows, x.shape[0] - 1)]
-        improved = jnp.minimum(nearest, distances_to(candidates))
+        improved = jnp.minimum(nearest[None, :], distances_to(candidates))
         best = jnp.argmin(improved.sum(axis=1))
         return (seeds.at[index].set(candidates[best]), improved[best]), None
 
@@ -170,7 +170,7 @@ def _assign(
     least = half.min(axis=0)
     # min over an iota in place of argmin: two plain reductions vectorise, a paired one does not.
     indices = jnp.arange(n_clusters, dtype=jnp.int32)[:, None]
-    labels = jnp.where(half == least, indices, n_clusters - 1).min(axis=0)
+    labels = jnp.where(half == least[None, :], indices, n_clusters - 1).min(axis=0)
     distances = jnp.maximum(2 * least + (block * block).sum(axis=1), 0)
     return labels, distances
 
@@ -197,7 +197,8 @@ def _lloyd(
         sums, counts, inertia, farthest, farthest_distance = carry
         labels, distances = _assign(block, centroids)
         distances = distances * weight
-        members = jnp.where(labels == jnp.arange(n_clusters)[:, None], weight, 0).astype(dtype)
+        is_member = labels[None, :] == jnp.arange(n_clusters, dtype=jnp.int32)[:, None]
+        members = jnp.where(is_member, weight[None, :], 0)
         row = jnp.argmax(distances)
         is_farther = distances[row] > farthest_distance
         carry = (
@@ -226,9 +227,8 @@ def _lloyd(
         # One empty cluster an iteration takes the farthest row; where every row sits on its
         # centroid there is nothing to give, and empty clusters stay.
         reseed = empty.any() & (farthest_distance > 0)
-        moved = jnp.where(
-            reseed & (jnp.arange(n_clusters) == jnp.argmax(empty))[:, None], farthest, moved
-        )
+        is_reseeded = reseed & (jnp.arange(n_clusters) == jnp.argmax(empty))
+        moved = jnp.where(is_reseeded[:, None], farthest[None, :], moved)
         movement = ((moved - run.centroids) ** 2).sum()
         return _Lloyd(moved, inertia, run.n_iter + 1, (movement <= threshold) & ~reseed)
 

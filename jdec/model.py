@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jdec._atomic import atomic_write
+from jdec._checks import as_rows
 from jdec._typing import Params
 from jdec.autoencoder import encoder_dims
 from jdec.build import BLOCK_SIZE, assign_block
@@ -29,7 +30,7 @@ class Model(NamedTuple):
 
 
 def assign(
-    model: Model, x: Float[np.ndarray, "N D"]
+    model: Model, x: Any
 ) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
     """Embed rows and assign them to clusters, block by block.
 
@@ -38,16 +39,17 @@ def assign(
 
     Args:
         model: From :func:`jdec.fit` or :func:`load_model`.
-        x: Unscaled rows, [N D] float32.
+        x: Unscaled rows, [N D], numeric and finite.
 
     Returns:
         Embeddings [N Z] and the soft assignment [N K].
 
     Raises:
-        ValueError: If the rows are of another width than the model's.
+        ValueError: For bad input, or rows of another width than the model's.
 
     Source: Xie et al. 2016, Eq. 1.
     """
+    x = as_rows("x", x)
     embeddings, assignments = [], []
     for start in range(0, len(x), BLOCK_SIZE):
         block = model.scaling.apply(x[start : start + BLOCK_SIZE])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt
 
 from jdec._checks import check_choice, check_fraction, check_non_negative, check_positive
 from jdec._typing import Params
@@ -147,7 +147,7 @@ def batch_rows(
     return ((_product_modulo(step, batch_size, n_rows) + offsets) % n_rows).astype(jnp.int32)
 
 
-def _product_modulo(step: Int[Array, ""] | int, factor: int, modulus: int) -> Int[Array, ""]:
+def _product_modulo(step: Int[Array, ""] | int, factor: int, modulus: int) -> UInt[Array, ""]:
     # step · factor overflows 32 bits in long runs, so it is built up bit by bit below the modulus.
     step = jnp.asarray(step).astype(jnp.uint32) % modulus
     product = jnp.uint32(0)

@@ -1,0 +1,1 @@
+"""Benchmarks of jdec: what is claimed is measured here, and recorded in results/."""

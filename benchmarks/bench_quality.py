@@ -1,0 +1,74 @@
+"""Accuracy, wall time and memory of the whole ``jdec fit`` command, over seeds.
+
+    python -m benchmarks.bench_quality digits --seeds 0-4
+    python -m benchmarks.bench_quality mnist --seeds 0-2
+    python -m benchmarks.bench_quality reuters10k --seeds 0-2
+
+Each fit is a process of its own, from a cold start: importing, compiling, loading, the k-means on
+the input to compare with, and drawing are all in its seconds. Labels only score the result.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records import append_record, parse_seeds
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", nargs="?", default="digits")
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--seeds", type=parse_seeds, default=[0])
+    parser.add_argument("--smoke", action="store_true", help="a few steps, nothing recorded")
+    parser.add_argument("options", nargs="*", help="options of jdec fit, after --")
+    arguments = parser.parse_args()
+    options = list(arguments.options)
+    if arguments.smoke:
+        options += ["--network.hidden-dims", "16", "--pretrain.finetune-steps", "20"]
+        options += ["--clustering.max-intervals", "2"]
+    for seed in arguments.seeds:
+        figures = measure(arguments.data, arguments.preset, seed, options)
+        append_record("quality", figures, smoke=arguments.smoke)
+
+
+def measure(data: str, preset: str, seed: int, options: list[str]) -> dict[str, Any]:
+    """Fit once in a fresh process; return its metrics, wall seconds and peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "jdec", "fit", data, "--preset", preset]
+        command += ["--seed", str(seed), "--out", str(out), "--quiet", *options]
+        began = time.perf_counter()
+        process = subprocess.Popen(command)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        if status:
+            raise SystemExit(f"{' '.join(command)} failed")
+        metrics = json.loads((out / "metrics.json").read_text())
+        config = json.loads((out / "config.json").read_text())
+    return {
+        "dataset": data,
+        "note": metrics["note"],
+        "preset": preset,
+        "options": options,
+        "seed": seed,
+        "n_clusters": metrics["n_clusters"],
+        "scores": metrics["scores"],
+        "stop_reason": metrics["stop_reason"],
+        "n_intervals": metrics["n_intervals"],
+        "seconds": metrics["seconds"],
+        "wall_seconds": round(wall, 2),
+        "peak_memory_mb": round(usage.ru_maxrss / 1024),
+        "config": config,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Dated records of measurements, one JSON object a line."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from jdec.results import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def append_record(what: str, figures: dict[str, Any], *, smoke: bool = False) -> Path | None:
+    """Append a measurement with date, device, versions and commit to results/; print it as well.
+
+    Args:
+        what: Name of the benchmark.
+        figures: JSON values.
+        smoke: Only print: figures of a smoke run are not worth keeping.
+
+    Returns:
+        The file written to, or None.
+    """
+    record = {
+        "what": what,
+        "date": datetime.date.today().isoformat(),
+        "commit": _commit(),
+        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "environment": environment(),
+        **figures,
+    }
+    print(json.dumps(record))
+    if smoke:
+        return None
+    device = str(record["environment"]["device"]).split(":")[0]
+    path = RESULTS / f"{record['date']}_{device}_{what}.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    return path
+
+
+def read_records(what: str) -> list[dict[str, Any]]:
+    """Return all records of a benchmark, oldest first."""
+    paths = sorted(RESULTS.glob(f"*_{what}.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``0-4`` or ``0,2,5``."""
+    if "-" in text:
+        first, last = text.split("-")
+        return list(range(int(first), int(last) + 1))
+    return [int(part) for part in text.split(",")]
+
+
+def _commit() -> str:
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return run.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

@@ -1,0 +1,53 @@
+"""Settings of the whole suite: strict promotion, and annotations checked at run time."""
+
+import jax
+import jaxtyping
+import optax
+import pytest
+from hypothesis import settings
+
+CHECKED = (
+    *("functional", "kmeans", "autoencoder", "training", "pretrain", "dec", "augmentation"),
+    *("scaling", "build"),
+)
+
+settings.register_profile("jdec", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.load_profile("jdec")
+
+# An implicit conversion or an accidental broadcast in jdec is an error.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def _with_standard_promotion(chain):
+    """Let optax mix its int32 step counts with floats (Adam's bias correction, the schedules)."""
+
+    def wrapped(*parts):
+        chained = chain(*parts)
+
+        def update(*args, **kwargs):
+            with jax.numpy_dtype_promotion("standard"):
+                return chained.update(*args, **kwargs)
+
+        return chained._replace(update=update)
+
+    return wrapped
+
+
+optax.chain = _with_standard_promotion(optax.chain)
+
+# Shapes and dtypes in the annotations of these modules are checked at every call. Before the first
+# import of jdec, hence here; ints pass for floats, as everywhere in Python.
+with jaxtyping.install_import_hook(
+    [f"jdec.{module}" for module in CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+):
+    import jdec  # noqa: F401
+
+
+@pytest.fixture
+def unchecked():
+    """Leave bad arguments to the library's own checks, as outside of the tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
