@@ -128,6 +128,8 @@ def as_rows(name: str, x: Any) -> np.ndarray:
         ) from error
     if array.dtype.kind == "c":
         raise ValueError(f"{name}: Complex data not supported; expected real numbers")
+    if array.dtype.kind in "mM":  # which astype would turn into counts of some unit
+        raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         try:
             array = array.astype(np.float64)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
@@ -15,14 +16,20 @@ from jdec._typing import Params
 from jdec.augmentation import random_affine
 from jdec.autoencoder import (
     StackedDenoisingAutoencoder,
+    corrupt,
     encoder_params,
     make_autoencoder,
     make_encode,
 )
 from jdec.config import Config, OptimizerConfig
 from jdec.dec import Clustering, DECInfo, DECState, encode_rows, init_state, run_interval
-from jdec.functional import soft_assignment
-from jdec.kmeans import KMeansResult, kmeans
+from jdec.functional import (
+    clustering_loss,
+    log_soft_assignment,
+    soft_assignment,
+    target_distribution,
+)
+from jdec.kmeans import KMeansResult, merged_kmeans
 from jdec.pretrain import PretrainState, finetune, layerwise
 from jdec.training import Algorithm, make_optimizer, scan_steps
 
@@ -101,9 +108,15 @@ def build_clustering(config: Config, n_features: int) -> Clustering:
         batch_order=settings.batch_order,
         freeze_encoder=settings.freeze_encoder,
         reset_optimizer=settings.reset_optimizer,
-        augment=partial(_augment, config) if config.augmentation else None,
+        augment=partial(_alter, config),
         block_size=BLOCK_SIZE,
     )
+
+
+def _alter(config: Config, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    augment_key, corrupt_key = jax.random.split(key)
+    x = _augment(config, augment_key, x)
+    return corrupt(corrupt_key, x, config.clustering.corruption_rate)
 
 
 def _augment(config: Config, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
@@ -151,16 +164,43 @@ def start_clustering(
     clustering = build_clustering(config, x.shape[1])
     params = encoder_params(params)
     embeddings = encode_rows(clustering.encode, params, x, block_size=clustering.block_size)
-    settings = config.kmeans
-    initial = kmeans(
-        key,
-        embeddings,
-        config.n_clusters,
-        n_init=settings.n_init,
-        max_iter=settings.max_iter,
-        tol=settings.tol,
-    )
+    initial = _initial_partition(key, embeddings, config)
     return initial, init_state(params, initial.centroids, x, clustering)
+
+
+def _initial_partition(
+    key: Key[Array, ""], embeddings: Float[Array, "N Z"], config: Config
+) -> KMeansResult:
+    settings = config.kmeans
+
+    def partition(restart_key: Key[Array, ""], factor: int, n_init: int) -> KMeansResult:
+        return merged_kmeans(
+            restart_key,
+            embeddings,
+            config.n_clusters,
+            oversampling=factor,
+            n_init=n_init,
+            max_iter=settings.max_iter,
+            tol=settings.tol,
+        )
+
+    def signal(candidate: KMeansResult) -> Float[Array, ""]:
+        log_q = log_soft_assignment(embeddings, candidate.centroids, alpha=config.clustering.alpha)
+        divergence = clustering_loss(log_q, target_distribution(jnp.exp(log_q))).mean()
+        return jnp.where(jnp.isfinite(divergence), divergence, -jnp.inf)
+
+    candidates = []
+    for index, factor in enumerate(settings.oversampling):
+        factor_key = jax.random.fold_in(key, index)
+        if settings.select == "inertia":
+            best = partition(factor_key, factor, settings.n_init)
+            candidates.append(jax.tree.map(lambda leaf: leaf[None], best))
+        else:
+            keys = jax.random.split(factor_key, settings.n_init)
+            candidates.append(jax.lax.map(partial(partition, factor=factor, n_init=1), keys))
+    runs: KMeansResult = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *candidates)
+    score = -runs.inertia if settings.select == "inertia" else jax.lax.map(signal, runs)
+    return jax.tree.map(lambda leaf: leaf[jnp.argmax(score)], runs)
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="state")

@@ -1,9 +1,13 @@
 """Checkpoints of a running fit: written whole or not at all, checked against a digest when read."""
 
+import contextlib
 import hashlib
+import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -80,13 +84,14 @@ class Checkpoints:
             tree: Pytree of arrays.
             metadata: JSON values.
         """
-        # A copy, because the caller goes on and donates the buffers to the next steps.
+        # Copies, because the caller goes on, donates the buffers and lengthens its history.
         tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+        metadata = json.loads(json.dumps(metadata))
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(tree),
-                metadata=ocp.args.JsonSave({"digest": _digest(tree), **metadata}),
+                metadata=ocp.args.JsonSave({"digest": _digest(tree, metadata), **metadata}),
             ),
         )
 
@@ -109,7 +114,8 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                restored = self._restore(step, template)
+                with _no_late_errors():
+                    restored = self._restore(step, template)
             except Exception as error:  # whatever a damaged file makes of its reader
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 logger.warning(
@@ -140,8 +146,8 @@ class Checkpoints:
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         )
         tree = read["state"]
-        if _digest(tree) != digest:
-            raise ValueError("its arrays do not match the digest saved with them")
+        if _digest(tree, metadata) != digest:
+            raise ValueError("its content does not match the digest saved with it")
         return Restored(step, tree, metadata)
 
     def _delete(self, step: int) -> None:
@@ -152,8 +158,28 @@ class Checkpoints:
             self._manager.reload()
 
 
-def _digest(tree: PyTree) -> str:
-    digest = hashlib.sha256()
+@contextlib.contextmanager
+def _no_late_errors() -> Iterator[None]:
+    # When one array cannot be read, orbax closes its event loop under the reads of the others, and
+    # each of those would print a traceback to stderr.
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(0.2)  # for reads still under way
+        raise
+    finally:
+        sys.unraisablehook = previous
+
+
+def _digest(tree: PyTree, metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())

@@ -132,20 +132,30 @@ class KMeansConfig:
     """Initial centroids: k-means on the embeddings.
 
     Attributes:
+        oversampling: Pieces for each cluster that k-means finds and Ward linkage then merges; 1 is
+            plain k-means. Each value is tried, with n_init restarts each.
         n_init: Restarts.
         max_iter: Most iterations of a restart.
         tol: Movement of the centroids, relative to the variance, that ends a restart.
+        select: Which restart to start from: inertia: the least; divergence: the greatest KL(P||Q),
+            which is what self-training has to learn from.
     """
 
+    oversampling: tuple[int, ...] = (1,)
     n_init: int = 20
     max_iter: int = 300
     tol: float = 1e-4
+    select: Literal["inertia", "divergence"] = "inertia"
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        object.__setattr__(self, "oversampling", _integers("oversampling", self.oversampling))
+        if not self.oversampling:
+            raise ValueError("oversampling: expected at least one value, got none")
         check_integer("n_init", self.n_init)
         check_integer("max_iter", self.max_iter)
         check_non_negative("tol", self.tol)
+        check_choice("select", self.select, ("inertia", "divergence"))
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ class ClusteringConfig:
         max_intervals: Stop after this many in any case; 0 keeps the k-means result.
         batch_size: Rows in a mini-batch.
         batch_order: random (with replacement) or sequential (in order, cyclic).
+        corruption_rate: Masking noise on the mini-batches; P and labels come from clean rows.
         freeze_encoder: Train the centroids alone.
         reset_optimizer: Fresh optimizer state at every refresh, as the authors' code.
         optimizer: Of encoder and centroids; cosine and one_cycle span max_intervals.
@@ -170,6 +181,7 @@ class ClusteringConfig:
     max_intervals: int = 100
     batch_size: int = 256
     batch_order: Literal["random", "sequential"] = "random"
+    corruption_rate: float = 0.0
     freeze_encoder: bool = False
     reset_optimizer: bool = False
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", 1e-4))
@@ -182,6 +194,7 @@ class ClusteringConfig:
         check_integer("max_intervals", self.max_intervals, minimum=0)
         check_integer("batch_size", self.batch_size)
         check_choice("batch_order", self.batch_order, BATCH_ORDERS)
+        check_fraction("clustering.corruption_rate", self.corruption_rate)
         check_flag("freeze_encoder", self.freeze_encoder)
         check_flag("reset_optimizer", self.reset_optimizer)
         _check_part("optimizer", self.optimizer, OptimizerConfig)
@@ -353,13 +366,11 @@ def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            raise ValueError(f"unknown config field {f'{prefix}{name}'!r}; known: {', '.join(fields)}")
+            raise ValueError(
+                f"unknown config field {f'{prefix}{name}'!r}; known: {', '.join(fields)}"
+            )
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value, f"{prefix}{name}.")
-        elif hints[name] is bool and not isinstance(value, bool):
-            raise ValueError(f"{prefix}{name}: expected true or false, got {value!r}")
-        elif typing.get_origin(hints[name]) is tuple and not isinstance(value, list | tuple):
-            raise ValueError(f"{prefix}{name}: expected a list of integers, got {value!r}")
         known[name] = value
     try:
         return cls(**known)
@@ -456,12 +467,26 @@ PRESETS: Mapping[str, Preset] = {
         fields={
             "pretrain.finetune_corruption_rate": 0.2,
             "pretrain.optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "one_cycle"},
-            "clustering.max_intervals": 20,
+            "kmeans.oversampling": (6,),
+            "kmeans.n_init": 5,
+            "kmeans.max_iter": 60,
+            "kmeans.select": "divergence",
+            "clustering.max_intervals": 15,
             "clustering.optimizer": {"name": "adam", "learning_rate": 1e-4},
         },
         budgets={
-            "pretrain.finetune_steps": Budget(epochs=15, at_least=1000, at_most=4000),
+            "pretrain.finetune_steps": Budget(epochs=15, at_least=2000, at_most=4000),
             "clustering.update_interval": Budget(epochs=1, at_least=30, at_most=300),
+        },
+        by_dataset={
+            # Sparse text: gentler steps, and no one oversampling that suits it.
+            "reuters10k": {
+                "pretrain.finetune_steps": 1000,
+                "pretrain.optimizer.learning_rate": 3e-4,
+                "kmeans.oversampling": (1, 2, 3, 4, 6),
+                "kmeans.n_init": 4,
+                "clustering.optimizer": {**_AUTHORS_SGD, "learning_rate": 0.01},
+            },
         },
         image_fields={
             "augmentation": {
@@ -513,6 +538,8 @@ def preset_config(
     config = Config(n_clusters=n_clusters, image_shape=image_shape).replace(fields)
     steps = {}
     for name, budget in recipe.budgets.items():
+        if name in fields:
+            continue
         phase = config.pretrain if name.startswith("pretrain.") else config.clustering
         steps[name] = budget.steps(n_rows, phase.batch_size)
     return config.replace(steps)

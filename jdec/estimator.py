@@ -122,7 +122,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         Raises:
             ValueError: For bad input or settings.
         """
-        X = validate_data(self, X, dtype=np.float32)
+        X = self._validate(X, reset=True)
         result = fit(
             self._key(),
             X,
@@ -197,8 +197,12 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def _assign(self, X: Any) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        return assign(self.model_, X)
+        return assign(self.model_, self._validate(X, reset=False))
+
+    def _validate(self, X: Any, *, reset: bool) -> Float[np.ndarray, "N D"]:
+        # Rows that are not finite, or not in float32, are left to this library: it names them.
+        with np.errstate(over="ignore"):
+            return validate_data(self, X, dtype=np.float32, ensure_all_finite=False, reset=reset)
 
     def _key(self) -> Any:
         if isinstance(self.random_state, int | np.integer):

@@ -450,7 +450,7 @@ def _warn_of_empty_clusters(
             f"{len(empty)} of {len(sizes)} clusters are empty: {_listed(empty)}; "
             "fewer clusters or a lower clustering learning rate may fit the data better",
             EmptyClusterWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     distances = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
@@ -460,7 +460,7 @@ def _warn_of_empty_clusters(
         warnings.warn(
             f"clusters {_listed(collapsed)} have collapsed onto the same centroid",
             EmptyClusterWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jdec._checks import check_integer, check_n_clusters, check_non_negative, check_rank
 
 _BLOCK_ENTRIES = 2**20
+_MOST_PIECES = 1000
 
 
 class KMeansResult(NamedTuple):
@@ -42,7 +43,7 @@ def kmeans(
     *,
     n_init: int = 20,
     max_iter: int = 300,
-    tol: float = 1e-4,
+    tol: float | Float[Array, ""] = 1e-4,
     restarts_at_once: int | None = None,
 ) -> KMeansResult:
     r"""Partition rows into clusters of least inertia :math:`\sum_i \min_j \|x_i - \mu_j\|^2`.
@@ -85,6 +86,8 @@ def kmeans(
     check_integer("n_init", n_init)
     check_integer("max_iter", max_iter)
     check_non_negative("tol", tol)
+    if restarts_at_once is not None:
+        check_integer("restarts_at_once", restarts_at_once)
     x = jnp.asarray(x)
     x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
     n_rows, n_features = x.shape
@@ -112,6 +115,90 @@ def kmeans(
     return KMeansResult(
         run.centroids + mean, labels.reshape(-1)[:n_rows], inertia, run.n_iter, run.converged
     )
+
+
+def merged_kmeans(
+    key: Key[Array, ""],
+    x: Float[Array, "N D"],
+    n_clusters: int,
+    *,
+    oversampling: int = 6,
+    n_init: int = 20,
+    max_iter: int = 300,
+    tol: float | Float[Array, ""] = 1e-4,
+) -> KMeansResult:
+    r"""Partition rows by k-means into more clusters than asked, and merge these by Ward linkage.
+
+    A cluster may then be long or bent where one centroid of k-means would cut it up: the pieces
+    follow the data first, and only pieces that lie close are joined.
+
+    Args:
+        key: Typed random key.
+        x: Rows, [N D], floating point.
+        n_clusters: Number of clusters K.
+        oversampling: Pieces for each cluster; with 1 this is :func:`kmeans`. At most 1000 pieces
+            in all are made, so a K beyond that is :func:`kmeans` as well.
+        n_init: Restarts of k-means.
+        max_iter: Most iterations of a restart.
+        tol: As in :func:`kmeans`.
+
+    Returns:
+        As :func:`kmeans`: the centroids are the means of the merged clusters, and ``labels`` the
+        merged clusters themselves, so that a row need not belong to its nearest centroid.
+
+    Raises:
+        ValueError: As :func:`kmeans`.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2], [5.3]])
+        >>> result = merged_kmeans(jax.random.key(0), x, 2, oversampling=2, n_init=2)
+        >>> bool(jnp.allclose(jnp.sort(result.centroids[:, 0]), jnp.array([0.1, 15.5 / 3])))
+        True
+
+    Source: Wong, "A hybrid clustering method for identifying high-density clusters", JASA 1982;
+    Ward 1963.
+    """
+    check_integer("oversampling", oversampling)
+    check_n_clusters(n_clusters, x.shape[0])
+    n_pieces = max(n_clusters, min(oversampling * n_clusters, x.shape[0], _MOST_PIECES))
+    pieces = kmeans(key, x, n_pieces, n_init=n_init, max_iter=max_iter, tol=tol)
+    sizes = jnp.bincount(pieces.labels, length=n_pieces).astype(pieces.centroids.dtype)
+    centroids, merged = _ward_merge(pieces.centroids, sizes, n_clusters)
+    labels = merged[pieces.labels]
+    inertia = pieces.inertia + (sizes * ((pieces.centroids - centroids[merged]) ** 2).sum(1)).sum()
+    return KMeansResult(centroids, labels, inertia, pieces.n_iter, pieces.converged)
+
+
+def _ward_merge(
+    centroids: Float[Array, "M D"], sizes: Float[Array, "M"], n_clusters: int
+) -> tuple[Float[Array, "K D"], Int[Array, "M"]]:
+    # Join, M-K times, the two clusters whose union adds least to the inertia.
+    n_pieces = centroids.shape[0]
+    indices = jnp.arange(n_pieces, dtype=jnp.int32)
+    # Far from the origin the expanded distances would cancel.
+    origin = centroids.mean(axis=0, keepdims=True)
+
+    def merge(_, carry):  # type: ignore[no-untyped-def]
+        means, weights, merged, alive = carry
+        norms = (means * means).sum(axis=1)
+        squared = norms[:, None] - 2 * _product(means, means.T) + norms[None, :]
+        total = weights[:, None] + weights[None, :]
+        cost = squared * weights[:, None] * weights[None, :] / jnp.maximum(total, 1)
+        usable = alive[:, None] & alive[None, :] & (indices[:, None] < indices[None, :])
+        pair = jnp.argmin(jnp.where(usable, cost, jnp.inf))
+        kept, gone = pair // n_pieces, pair % n_pieces
+        weight = weights[kept] + weights[gone]
+        mean = weights[kept] * means[kept] + weights[gone] * means[gone]
+        means = means.at[kept].set(mean / jnp.maximum(weight, 1))
+        weights = weights.at[kept].set(weight)
+        merged = jnp.where(merged == gone, kept.astype(jnp.int32), merged)
+        return means, weights, merged, alive.at[gone].set(False)
+
+    start = (centroids - origin, sizes, indices, jnp.ones(n_pieces, bool))
+    means, _, merged, alive = jax.lax.fori_loop(0, n_pieces - n_clusters, merge, start)
+    kept = jnp.nonzero(alive, size=n_clusters)[0]
+    rank = (jnp.cumsum(alive) - 1).astype(jnp.int32)
+    return means[kept] + origin, rank[merged]
 
 
 def _in_blocks(
@@ -230,7 +317,10 @@ def _lloyd(
         is_reseeded = reseed & (jnp.arange(n_clusters) == jnp.argmax(empty))
         moved = jnp.where(is_reseeded[:, None], farthest[None, :], moved)
         movement = ((moved - run.centroids) ** 2).sum()
-        return _Lloyd(moved, inertia, run.n_iter + 1, (movement <= threshold) & ~reseed)
+        # Compiled, a centroid that stands still may seem to move by a rounding error.
+        rounding = ((jnp.finfo(dtype).eps * moved) ** 2).sum()
+        converged = (movement <= threshold + rounding) & ~reseed
+        return _Lloyd(moved, inertia, run.n_iter + 1, converged)
 
     start = _Lloyd(seeds, jnp.asarray(jnp.inf, dtype), jnp.int32(0), jnp.bool_(False))
     return jax.lax.while_loop(lambda run: (run.n_iter < max_iter) & ~run.converged, iterate, start)

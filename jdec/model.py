@@ -1,8 +1,8 @@
 """A trained model: assigns rows to clusters, and is kept in one file without pickles."""
 
 import json
-import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +29,7 @@ class Model(NamedTuple):
     config: Config
 
 
-def assign(
-    model: Model, x: Any
-) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
+def assign(model: Model, x: Any) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
     """Embed rows and assign them to clusters, block by block.
 
     Blocks have one size whatever N is: nothing is compiled anew for another N, and a row's result
@@ -86,8 +84,13 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
             arrays[f"extra/{name}"] = value
         else:
             values[name] = value
-    header = {"format": _FORMAT, "config": model.config.to_dict(), "extra": values}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    header = {
+        "format": _FORMAT,
+        "config": model.config.to_dict(),
+        "extra": values,
+        "arrays": list(arrays),
+    }
     try:
         with atomic_write(path) as file:
             np.savez(file, header=np.array(json.dumps(header)), **arrays)
@@ -109,11 +112,15 @@ def load_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, since np.load leaves a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != _FORMAT:
             raise ValueError(f"format {header['format']!r}, expected {_FORMAT!r}")
+        if sorted(header["arrays"]) != sorted(arrays):
+            missing = sorted(set(header["arrays"]) ^ set(arrays))
+            raise ValueError(f"arrays missing or surplus: {', '.join(missing)}")
         params: dict[str, dict[str, Any]] = {}
         extra = dict(header["extra"])
         for name, array in arrays.items():
@@ -131,9 +138,7 @@ def load_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
         _check_dims(model)
     except FileNotFoundError:
         raise ValueError(f"model: no file {path}; fit one first") from None
-    except (OSError, EOFError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"model: {path} is damaged or not a jdec model: {error}") from error
-    except ValueError as error:
+    except Exception as error:  # whatever a damaged file makes of its reader
         raise ValueError(f"model: {path} is damaged or not a jdec model: {error}") from error
     return model, extra
 
@@ -144,6 +149,17 @@ def _check_dims(model: Model) -> None:
     dims = encoder_dims(model.params)
     if dims != expected:
         raise ValueError(f"expected layers of widths {expected}, got {dims}")
+    for layer, widths in enumerate(pairwise(dims)):
+        shapes = {name: leaf.shape for name, leaf in model.params[f"encoder_{layer}"].items()}
+        if shapes != {"kernel": widths, "bias": widths[1:]}:
+            raise ValueError(
+                f"expected kernel {widths} and bias {widths[1:]} in layer {layer}, got {shapes}"
+            )
+    if model.scaling.factor.shape != model.scaling.shift.shape:
+        raise ValueError(
+            f"expected scaling factors of shape {model.scaling.shift.shape}, "
+            f"got {model.scaling.factor.shape}"
+        )
     if model.centroids.shape != (model.config.n_clusters, network.latent_dim):
         raise ValueError(
             f"expected centroids of shape {(model.config.n_clusters, network.latent_dim)}, "

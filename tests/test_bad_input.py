@@ -1,0 +1,315 @@
+"""What a user may get wrong: each is a ValueError that says what was expected and what came."""
+
+import datetime
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+
+from jdec.augmentation import Augmentation, random_affine
+from jdec.autoencoder import make_autoencoder
+from jdec.config import Config, preset_config
+from jdec.datasets import load_dataset
+from jdec.dec import Clustering, run
+from jdec.estimator import DEC
+from jdec.fit import fit
+from jdec.functional import soft_assignment
+from jdec.kmeans import kmeans
+from jdec.metrics import clustering_scores
+from jdec.model import assign, load_model, save_model
+from jdec.scaling import fit_scaling
+from jdec.training import make_optimizer
+
+CONFIG = Config(2).replace(
+    {
+        "network.hidden_dims": [4],
+        "network.latent_dim": 2,
+        "pretrain.finetune_steps": 2,
+        "pretrain.batch_size": 4,
+        "kmeans.n_init": 1,
+        "clustering.update_interval": 1,
+        "clustering.max_intervals": 1,
+        "clustering.batch_size": 4,
+    }
+)
+X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """Optimise little: compilation takes longest."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def refused(call, *needed):
+    with pytest.raises(ValueError, match=re.escape(needed[0])) as caught:
+        call()
+    message = str(caught.value)
+    for text in needed:
+        assert text in message
+    assert len(message) < 400
+    return message
+
+
+def with_value(value, row, column=1):
+    x = X.copy()
+    x[row, column] = value
+    return x
+
+
+def ragged():
+    return [[1.0, 2.0], [3.0]]
+
+
+BAD_ROWS = {
+    "NaN": (with_value(np.nan, 7), ["expected finite numbers, got NaN in row 7"]),
+    "NaN in the first row": (with_value(np.nan, 0), ["got NaN in row 0"]),
+    "NaN far down": (
+        np.where(np.arange(20_001) == 20_000, np.nan, 0)[:, None],
+        ["got NaN in row 20000"],
+    ),
+    "infinity": (with_value(np.inf, 11), ["got infinity in row 11"]),
+    "minus infinity": (with_value(-np.inf, 3), ["got infinity in row 3"]),
+    "too large for float32": (
+        with_value(0, 0).astype(np.float64) + 1e200 * np.eye(12, 3, k=-5),
+        ["got infinity in row 5"],
+    ),
+    "objects": (np.array([[1, "a"], [2, "b"]], dtype=object), ["expected numbers", "object"]),
+    "dates": (np.full((4, 2), datetime.date(2020, 1, 1)), ["expected numbers", "object"]),
+    "times": (np.zeros((4, 2), "M8[s]"), ["expected numbers", "datetime64"]),
+    "text": ([["a", "b"], ["c", "d"]], ["expected numbers", "<U1"]),
+    "bytes": (np.array([[b"a"], [b"b"]]), ["expected numbers", "S1"]),
+    "complex": (X + 1j, ["Complex data not supported", "expected real numbers"]),
+    "one dimension": (X[0], ["Expected 2D array", "got a 1D array of shape (3,)", "reshape"]),
+    "three dimensions": (X[None], ["Expected 2D array", "got a 3D array of shape (1, 12, 3)"]),
+    "a number": (3.0, ["Expected 2D array", "got a 0D array"]),
+    "nothing": (None, ["Expected 2D array"]),
+    "no rows": (X[:0], ["expected at least one row", "(0, 3)"]),
+    "no columns": (X[:, :0], ["0 feature(s)", "(12, 0)"]),
+    "an empty list": ([], ["Expected 2D array", "(0,)"]),
+    "ragged": (ragged(), ["rows of unequal length"]),
+    "sparse": (scipy.sparse.csr_matrix(X), ["expected a dense matrix, got a sparse one"]),
+    "a sparse array": (scipy.sparse.csc_array(X), ["expected a dense matrix", "toarray"]),
+    "a frame of text": (pd.DataFrame({"a": [1, 2], "b": ["u", "v"]}), ["expected numbers"]),
+    "a frame with gaps": (
+        pd.DataFrame({"a": [1, 2], "b": [1.0, None]}),
+        ["got NaN in row 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_rows_are_refused_by_fit(name):
+    rows, needed = BAD_ROWS[name]
+    refused(lambda: fit(jax.random.key(0), rows, CONFIG), *needed, "x: ")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fit(jax.random.key(0), X, CONFIG).model
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_rows_are_refused_by_assign(name, model):
+    rows, needed = BAD_ROWS[name]
+    refused(lambda: assign(model, rows), *needed, "x: ")
+
+
+# What is no table of numbers scikit-learn refuses in words of its own.
+THEIRS = {
+    "objects": "could not convert string to float",
+    "dates": "float",
+    "text": "could not convert string to float",
+    "bytes": "could not convert string to float",
+    "complex": "Complex data not supported",
+    "one dimension": "Expected 2D array, got 1D array",
+    "three dimensions": "with dim 3",
+    "a number": "Expected 2D array, got scalar array",
+    "nothing": "Expected 2D array, got scalar array",
+    "no rows": "Found array with 0 sample(s)",
+    "no columns": "Found array with 0 feature(s)",
+    "an empty list": "Expected 2D array, got 1D array",
+    "ragged": "inhomogeneous shape",
+    "sparse": "Sparse data was passed for X",
+    "a sparse array": "Sparse data was passed for X",
+    "a frame of text": "could not convert string to float",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BAD_ROWS if name != "times"])
+def test_bad_rows_are_refused_by_the_estimator(name, model, tmp_path):
+    rows, needed = BAD_ROWS[name]
+    needed = [THEIRS[name]] if name in THEIRS else needed
+    error = TypeError if name in ("dates", "sparse", "a sparse array") else ValueError
+    estimator = DEC(2, config=CONFIG)
+    with pytest.raises(error) as caught:
+        estimator.fit(rows)
+    assert all(text in str(caught.value) for text in needed)
+    assert not hasattr(estimator, "labels_")
+
+
+@pytest.mark.parametrize("name", ["NaN", "infinity", "too large for float32"])
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "transform"])
+def test_rows_that_are_not_finite_are_named_by_a_fitted_estimator(name, method, model, tmp_path):
+    save_model(tmp_path / "model.npz", model)
+    rows, needed = BAD_ROWS[name]
+    refused(lambda: getattr(DEC.load(tmp_path / "model.npz"), method)(rows), *needed)
+
+
+@pytest.mark.parametrize("n_clusters", [13, 10**6])
+def test_more_clusters_than_rows_are_refused(n_clusters):
+    needed = (f"got n_clusters={n_clusters} for n_samples=12", "n_clusters: expected at most")
+    config = CONFIG.replace({"n_clusters": n_clusters})
+    refused(lambda: fit(jax.random.key(0), X, config), *needed)
+    refused(lambda: DEC(n_clusters, hidden_dims=(4,)).fit(X), *needed)
+    refused(lambda: kmeans(jax.random.key(0), jnp.asarray(X), n_clusters), *needed)
+
+
+@pytest.mark.parametrize("n_clusters", [0, -1, 2.0, "2", None, True])
+def test_numbers_of_clusters_that_are_none_are_refused(n_clusters):
+    needed = (f"n_clusters: expected an integer >= 1, got {n_clusters!r}",)
+    refused(lambda: Config(n_clusters), *needed)
+    refused(lambda: CONFIG.replace({"n_clusters": n_clusters}), *needed)
+    refused(lambda: preset_config("fast", n_clusters=n_clusters, n_rows=9), *needed)
+    refused(lambda: DEC(n_clusters).fit(X), *needed)
+    refused(lambda: kmeans(jax.random.key(0), jnp.asarray(X), n_clusters), *needed)
+
+
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("inf"), None, "1"])
+def test_values_that_must_be_positive(value):
+    needed = f"expected a finite number > 0, got {value!r}"
+    z = jnp.zeros((2, 2))
+    refused(lambda: CONFIG.replace({"clustering.alpha": value}), f"alpha: {needed}")
+    refused(lambda: soft_assignment(z, z, alpha=value), f"alpha: {needed}")
+    refused(lambda: Clustering(encode=None, tx=None, alpha=value), f"alpha: {needed}")
+    for phase in ("pretrain", "clustering"):
+        name = f"{phase}.optimizer.learning_rate"
+        refused(lambda name=name: CONFIG.replace({name: value}), f"learning_rate: {needed}")
+    refused(lambda: make_optimizer("adam", value, n_steps=1), f"learning_rate: {needed}")
+    refused(lambda: CONFIG.replace({"scale": value}), f"scale: {needed}")
+    refused(lambda: fit_scaling(X, scale=value), f"scale: {needed}")
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5, "10", None])
+def test_counts_that_must_be_at_least_one(value):
+    needed = f"expected an integer >= 1, got {value!r}"
+    for name in (
+        *("pretrain.batch_size", "clustering.batch_size", "clustering.update_interval"),
+        *("kmeans.n_init", "kmeans.max_iter", "network.latent_dim"),
+    ):
+        leaf = name.split(".")[-1]
+        refused(lambda name=name: CONFIG.replace({name: value}), f"{leaf}: {needed}")
+    x = jnp.asarray(X)
+    refused(lambda: kmeans(jax.random.key(0), x, 2, n_init=value), f"n_init: {needed}")
+    refused(lambda: kmeans(jax.random.key(0), x, 2, max_iter=value), f"max_iter: {needed}")
+    refused(lambda: make_autoencoder(3, (value,), 2), f"dims: {needed}")
+    refused(lambda: Clustering(None, None, batch_size=value), f"batch_size: {needed}")
+    refused(lambda: Clustering(None, None, update_interval=value), f"update_interval: {needed}")
+    refused(
+        lambda: run(jax.random.key(0), None, x, None, max_intervals=value),
+        f"max_intervals: {needed}",
+    )
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, "10", None])
+def test_counts_that_may_be_zero(value):
+    needed = f"expected an integer >= 0, got {value!r}"
+    for name in ("layerwise_steps", "finetune_steps"):
+        refused(lambda name=name: CONFIG.replace({f"pretrain.{name}": value}), f"{name}: {needed}")
+    refused(lambda: CONFIG.replace({"clustering.max_intervals": value}), f"max_intervals: {needed}")
+
+
+@pytest.mark.parametrize(
+    ("call", "needed"),
+    [
+        (lambda: load_dataset("mnits"), "name: expected one of digits, mnist"),
+        (lambda: preset_config("quick", n_clusters=2, n_rows=9), "got 'quick'"),
+        (lambda: DEC(2, preset="quick").fit(X), "preset: expected one of paper, fast; got 'quick'"),
+        (lambda: Config.from_dict({"n_clusters": 2, "alpha": 1}), "unknown config field 'alpha'"),
+        (lambda: CONFIG.replace({"clustering.alfa": 1}), "unknown config field 'clustering.alfa'"),
+        (lambda: DEC(2, settings={"alfa": 1}).fit(X), "unknown config field 'alfa'"),
+        (lambda: make_optimizer("sdg", 0.1, n_steps=1), "expected one of sgd, adam; got 'sdg'"),
+        (lambda: fit_scaling(X, "max"), "expected one of rms, standard, minmax, none; got 'max'"),
+    ],
+)
+def test_unknown_names_are_refused_with_those_that_are_known(call, needed):
+    refused(call, needed)
+
+
+@pytest.mark.parametrize(
+    ("y", "needed"),
+    [
+        (np.zeros(11), "y: expected as many entries as x has (12), got 11"),
+        (np.zeros((12, 1)), "y: expected an array of 1 dimension(s), got shape (12, 1)"),
+        ([], "y: expected as many entries as x has (12), got 0"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(y, needed):
+    refused(lambda: fit(jax.random.key(0), X, CONFIG, y=y), needed)
+
+
+def test_scores_need_labels_for_every_row():
+    refused(lambda: clustering_scores([0, 1], [0, 1, 2]), "labels_pred: expected as many entries")
+    refused(lambda: clustering_scores([], []), "expected at least one label, got none")
+    refused(lambda: clustering_scores([[0]], [0]), "labels_true: expected an array of 1 dim")
+
+
+@pytest.mark.parametrize(
+    ("n_train", "needed"),
+    [
+        (0, "n_train: expected an integer >= 1, got 0"),
+        (-1, "n_train: expected an integer >= 1, got -1"),
+        (13, "n_train: expected at most the 12 rows of x, got 13"),
+        (2.5, "n_train: expected an integer >= 1, got 2.5"),
+    ],
+)
+def test_training_splits_that_do_not_fit_are_refused(n_train, needed):
+    config = CONFIG.replace({"pretrain.rows": "train"})
+    refused(lambda: fit(jax.random.key(0), X, config, n_train=n_train), needed)
+
+
+def test_images_of_another_size_are_refused():
+    config = CONFIG.replace({"image_shape": [2, 2]})
+    needed = "image_shape: expected 3 entries as x has columns, got (2, 2)"
+    refused(lambda: fit(jax.random.key(0), X, config), needed)
+    refused(
+        lambda: random_affine(jax.random.key(0), jnp.asarray(X), (2, 2), Augmentation(1.0)), needed
+    )
+
+
+def test_rows_that_overflow_when_scaled_are_refused():
+    config = CONFIG.replace({"scaling": "none", "scale": 10.0})
+    x = with_value(3e38, 4)
+    refused(lambda: fit(jax.random.key(0), x, config), "stay finite in float32 when scaled")
+
+
+def test_a_model_refuses_rows_of_another_width(model, tmp_path):
+    save_model(tmp_path / "model.npz", model)
+    loaded, _ = load_model(tmp_path / "model.npz")
+    needed = "X has 4 features, but the model is expecting 3 features"
+    refused(lambda: assign(loaded, np.zeros((5, 4))), needed)
+    estimator = DEC.load(tmp_path / "model.npz")
+    needed = "X has 2 features, but DEC is expecting 3 features"
+    for method in (estimator.predict, estimator.predict_proba, estimator.transform):
+        refused(lambda method=method: method(X[:, :2]), needed)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    z, mu = jnp.zeros((4, 2)), jnp.zeros((3, 5))
+    refused(lambda: soft_assignment(z, mu), "centroids: expected width 2", "got 5")
+    refused(lambda: soft_assignment(z[0], mu), "embeddings: expected an array of 2 dimension(s)")
+    refused(lambda: kmeans(jax.random.key(0), z[0], 1), "x: expected an array of 2 dimension(s)")
+
+
+def test_the_callers_rows_are_never_mended():
+    x = with_value(np.nan, 7)
+    refused(lambda: fit(jax.random.key(0), x, CONFIG), "NaN in row 7")
+    assert np.isnan(x[7, 1])

@@ -1,0 +1,164 @@
+"""The house plan, read from the sources: who may import whom, and what may not be anywhere."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import jdec
+
+FOLDER = Path(jdec.__file__).parent
+
+LAYERS = [
+    {"_typing", "_checks", "_atomic"},
+    {"functional", "kmeans", "metrics", "scaling", "augmentation", "_files"},
+    {"autoencoder"},
+    {"training", "pretrain", "dec"},
+    # The shell is a ladder: a rung rests on those below it.
+    *({module} for module in ("config", "datasets", "checkpoint", "build", "model", "fit")),
+    {"plots", "estimator"},
+    {"results"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+# Within a layer: the module on the left rests on those on the right.
+WITHIN = {"pretrain": {"training"}, "dec": {"training"}}
+
+ONLY = {"flax": {"autoencoder"}, "orbax": {"checkpoint"}, "matplotlib": {"plots"}}
+
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def tree_of(module):
+    return ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def imports_of(tree):
+    """Dotted names of all modules imported, at the top or within functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module if node.level == 0 else f"jdec.{node.module or ''}"
+            if node.module == "jdec" or (node.level and not node.module):
+                yield from (f"jdec.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def own_imports(module):
+    return {
+        name.split(".")[1]
+        for name in imports_of(tree_of(module))
+        if name.startswith("jdec.") and name.split(".")[1] in MODULES
+    }
+
+
+def layer_of(module):
+    return next(number for number, layer in enumerate(LAYERS) if module in layer)
+
+
+def test_every_module_has_a_layer():
+    assert set().union(*LAYERS) == set(MODULES)
+    assert not [path for path in FOLDER.rglob("*.py") if path.parent != FOLDER]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_lower_layers_alone(module):
+    allowed = set().union(*LAYERS[: layer_of(module)]) | WITHIN.get(module, set())
+    assert own_imports(module) <= allowed
+
+
+def test_the_reader_of_imports_sees_them_all():
+    assert own_imports("dec") == {"_checks", "_typing", "functional", "training"}
+    source = """
+import jdec.kmeans, flax.linen as nn
+from . import dec
+from .fit import fit
+def f():
+    from jdec import plots
+    importlib.import_module("orbax.checkpoint")
+"""
+    assert set(imports_of(ast.parse(source))) == {
+        *("jdec.kmeans", "flax.linen", "jdec.", "jdec.dec", "jdec.fit", "jdec", "jdec.plots"),
+        "orbax.checkpoint",
+    }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_packages_have_one_door(module):
+    packages = {name.split(".")[0] for name in imports_of(tree_of(module))}
+    for package, doors in ONLY.items():
+        assert package not in packages or module in doors
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_the_doors_are_used(package):
+    for module in ONLY[package]:
+        assert any(name.split(".")[0] == package for name in imports_of(tree_of(module)))
+
+
+@pytest.mark.parametrize("module", sorted({*LAYERS[0], *LAYERS[1], *LAYERS[3]} - {"pretrain"}))
+def test_the_core_knows_no_network(module):
+    assert "autoencoder" not in own_imports(module)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "cli"])
+def test_the_library_does_not_print(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Call):
+            called = node.func
+            assert getattr(called, "id", None) != "print"
+            # jax.debug.print and the like
+            assert getattr(called, "attr", None) not in ("print", "breakpoint", "pprint")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_user_input_is_not_asserted(module):
+    assert not [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)]
+
+
+@pytest.mark.parametrize("module", sorted({*LAYERS[1], *LAYERS[2], *LAYERS[3]} - {"_files"}))
+def test_the_core_leaves_jit_to_its_caller(module):
+    for node in ast.walk(tree_of(module)):
+        assert getattr(node, "attr", None) not in ("jit", "pmap")
+
+
+# The public names.
+
+
+def test_all_is_sorted_and_complete():
+    # As ruff sorts: constants, classes, functions.
+    assert jdec.__all__ == sorted(jdec.__all__, key=lambda name: (not name.isupper(), name))
+    assert len(set(jdec.__all__)) == len(jdec.__all__)
+    tree = tree_of("__init__")
+    imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = [alias.asname for node in imported for alias in node.names]
+    assert sorted(names) == sorted(jdec.__all__)
+    for node in imported:
+        assert all(alias.name == alias.asname for alias in node.names)
+
+
+@pytest.mark.parametrize("name", jdec.__all__)
+def test_public_names_are_documented(name):
+    documented = getattr(jdec, name)
+    text = inspect.getdoc(documented)
+    assert text
+    first = text.splitlines()[0]
+    assert first.endswith((".", ":"))
+    # A dataclass without a docstring shows its signature, and a named tuple's is "Alias for …".
+    assert not first.startswith((f"{name}(", "Alias"))
+    if inspect.isfunction(documented):
+        parameters = inspect.signature(documented).parameters
+        if "Args:" in text:
+            arguments = text.split("Args:")[1].split("Returns:")[0]
+            missing = [parameter for parameter in parameters if f"{parameter}:" not in arguments]
+            assert not missing
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_say_what_they_are(module):
+    if module != "__main__":
+        assert inspect.getdoc(importlib.import_module(f"jdec.{module}".removesuffix(".__init__")))
