@@ -5,11 +5,13 @@ import hashlib
 import json
 import logging
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -74,7 +76,8 @@ class Checkpoints:
         traceback: TracebackType | None,
     ) -> None:
         """Wait for what is still being written."""
-        self._manager.close()
+        with _deferred_interrupt():
+            self._manager.close()
 
     def save(self, step: int, tree: PyTree, metadata: Mapping[str, Any]) -> None:
         """Save arrays and JSON metadata under a number; returns before they are on disk.
@@ -87,13 +90,14 @@ class Checkpoints:
         # Copies, because the caller goes on, donates the buffers and lengthens its history.
         tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
         metadata = json.loads(json.dumps(metadata))
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree),
-                metadata=ocp.args.JsonSave({"digest": _digest(tree, metadata), **metadata}),
-            ),
-        )
+        with _deferred_interrupt():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(tree),
+                    metadata=ocp.args.JsonSave({"digest": _digest(tree, metadata), **metadata}),
+                ),
+            )
 
     def latest(self, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
         """Restore the newest checkpoint that is whole.
@@ -156,6 +160,24 @@ class Checkpoints:
         except Exception:  # one too broken for its own library
             shutil.rmtree(self.directory / str(step), ignore_errors=True)
             self._manager.reload()
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[None]:
+    # Interrupted halfway, orbax leaves a thread that waits for the rest and keeps the process
+    # alive; so Ctrl-C takes effect once the call is over.
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        handler(*received[0])
 
 
 @contextlib.contextmanager

@@ -213,7 +213,7 @@ def run_fit(argv: list[str]) -> int:
         result.seconds["k-means on the input"] = time.perf_counter() - fitted
     about = {"recipe": _recipe(arguments), "seed": arguments.seed}
     metrics = write_results(out, dataset, config, result, scores=scores, about=about)
-    say(_summary(out, metrics, time.perf_counter() - began))
+    say(_summary(out, config, metrics, time.perf_counter() - began))
     return 0
 
 
@@ -423,7 +423,14 @@ def _score_table(scores: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _summary(out: Path, metrics: dict[str, Any], total: float) -> str:
+def _start(config: Config) -> str:
+    if config.kmeans.oversampling == (1,):
+        return f"AE + k-means: best of {config.kmeans.n_init} restarts)"
+    factors = "/".join(map(str, config.kmeans.oversampling))
+    return f"AE + k-means: into {factors} pieces a cluster, merged by Ward linkage)"
+
+
+def _summary(out: Path, config: Config, metrics: dict[str, Any], total: float) -> str:
     sizes = metrics["cluster_sizes"]
     shown = ", ".join(map(str, sizes[:20])) + (", …" if len(sizes) > 20 else "")
     reasons = {
@@ -434,7 +441,7 @@ def _summary(out: Path, metrics: dict[str, Any], total: float) -> str:
     lines = [""]
     if metrics["scores"] is not None:
         lines += [_score_table(metrics["scores"]), ""]
-        lines.append(f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts)")
+        lines += [f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;", _start(config)]
     changed = metrics["label_change"]
     lines += [
         f"sizes    {shown}",

@@ -24,7 +24,7 @@ from jdec.plots import plot_embedding, plot_history, plot_top_samples, save_figu
 from jdec.scaling import fit_scaling
 
 #: Restarts of the k-means on the input that DEC is compared with.
-BASELINE_RESTARTS = 10
+BASELINE_RESTARTS = 5
 
 
 def environment() -> dict[str, Any]:
