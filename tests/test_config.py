@@ -477,7 +477,7 @@ def test_paper_moves_no_images_and_ignores_the_number_of_rows(dataset):
 def test_steps_of_fast_follow_the_number_of_rows(n_rows):
     config = preset_config("fast", n_clusters=3, n_rows=n_rows)
     steps, interval = config.pretrain.finetune_steps, config.clustering.update_interval
-    assert steps == min(max(math.ceil(15 * n_rows / 256), 1000), 4000)
+    assert steps == min(max(math.ceil(15 * n_rows / 256), 2000), 4000)
     assert interval == min(max(math.ceil(n_rows / 256), 30), 300)
     assert config.pretrain.layerwise_steps == 0
 
