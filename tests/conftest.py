@@ -1,5 +1,8 @@
 """Settings of the whole suite: strict promotion, and annotations checked at run time."""
 
+import gc
+import itertools
+
 import jax
 import jaxtyping
 import optax
@@ -51,3 +54,15 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# Each compiled program holds memory mappings, of which a process may have 65 530 on Linux; XLA
+# crashes beyond. So they are forgotten now and then.
+_TESTS_BETWEEN_CLEARINGS = 40
+_done = itertools.count(1)
+
+
+def pytest_runtest_logfinish():
+    if next(_done) % _TESTS_BETWEEN_CLEARINGS == 0:
+        jax.clear_caches()
+        gc.collect()

@@ -2,6 +2,7 @@ import functools
 import json
 import logging
 import shutil
+import signal
 from typing import Any, NamedTuple
 
 import jax
@@ -188,6 +189,25 @@ def test_leaving_waits_until_all_is_written(tmp_path):
     assert numbers(tmp_path) == [1]
     restored = Checkpoints(tmp_path).latest(lambda _: {"w": jnp.zeros(2**20)})
     assert restored.tree["w"].sum() == 2**20
+
+
+def test_an_interrupt_waits_for_the_save_in_progress(tmp_path, monkeypatch):
+    """Interrupted halfway, it would leave a thread that never ends."""
+    done = []
+    with Checkpoints(tmp_path) as checkpoints:
+        save = checkpoints._manager.save
+
+        def interrupted(*args, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+            save(*args, **kwargs)
+            done.append(True)
+
+        monkeypatch.setattr(checkpoints._manager, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(1, make_tree(1), metadata(1))
+        assert done == [True]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert same_bits(latest(tmp_path).tree, make_tree(1))
 
 
 def test_an_interrupted_save_is_cleared_away(saved, tmp_path):

@@ -27,7 +27,7 @@ COMMANDS = ["fit", "predict", "evaluate", "datasets", "info"]
 SETTINGS = [
     *("--network.hidden-dims", "8", "--network.latent-dim", "2"),
     *("--pretrain.finetune-steps", "40", "--pretrain.batch-size", "32"),
-    *("--kmeans.n-init", "2", "--kmeans.oversampling", "1"),
+    *("--kmeans.n-init", "2", "--kmeans.oversampling", "1", "--kmeans.select", "inertia"),
     *("--clustering.batch-size", "32", "--clustering.tol", "0"),
     *("--clustering.update-interval", "10", "--clustering.max-intervals", "3"),
 ]
@@ -40,6 +40,7 @@ CONFIG = preset_config("fast", n_clusters=3, n_rows=90, image_shape=(4, 4)).repl
         "pretrain.batch_size": 32,
         "kmeans.n_init": 2,
         "kmeans.oversampling": (1,),
+        "kmeans.select": "inertia",
         "clustering.batch_size": 32,
         "clustering.tol": 0.0,
         "clustering.update_interval": 10,

@@ -509,6 +509,14 @@ def test_fast_moves_images_that_are_large_enough(image_shape, moved):
     assert config.image_shape == image_shape
 
 
+def test_steps_that_a_data_set_has_of_its_own_stay():
+    for dataset, fields in PRESETS["fast"].by_dataset.items():
+        for n_rows in (100, 10**7):
+            config = preset_config("fast", n_clusters=3, n_rows=n_rows, dataset=dataset)
+            for name, value in fields.items():
+                assert config.replace({name: value}) == config
+
+
 def test_presets_know_no_labels():
     # The same settings whatever the data set is called, except where the authors have constants.
     for dataset in ("digits", "mnist", "fashion_mnist", "own"):

@@ -586,9 +586,7 @@ ONE_CONSTANT = np.c_[RNG.normal(size=20), np.full(20, 7.0)]
 ODD_DATA = {
     "K = N": (NORMAL[:6], {"n_clusters": 6}),
     "K = 1": (NORMAL, {"n_clusters": 1}),
-    "N = D = K = 1": ([[3.0]], {"n_clusters": 1}),
     "D = 1": (np.r_[RNG.normal(size=(10, 1)), 9 + RNG.normal(size=(10, 1))], {}),
-    "Z > D": (NORMAL, {"network.latent_dim": 5}),
     "no hidden layer": (NORMAL, {"network.hidden_dims": []}),
     "constant column, rms": (ONE_CONSTANT, {}),
     "constant column, standard": (ONE_CONSTANT, {"scaling": "standard"}),
