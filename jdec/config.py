@@ -1,5 +1,6 @@
 """Every setting of a run as frozen, validated dataclasses, and the two presets as data."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -319,7 +320,8 @@ class Config:
                 target = target.get(parent) if isinstance(target, dict) else None
             if not isinstance(target, dict) or leaf not in target:
                 raise ValueError(f"unknown config field {name!r}")
-            target[leaf] = value
+            # A copy, since a later name may lead into it.
+            target[leaf] = copy.deepcopy(value)
         return self.from_dict(values)
 
     def differences(self, other: "Config") -> list[str]:

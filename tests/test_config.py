@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import math
@@ -227,6 +228,14 @@ def test_replace_changes_several_fields_and_not_the_original():
 def test_replace_takes_a_whole_part():
     changed = Config(3).replace({"kmeans": {"n_init": 2}})
     assert changed == Config(3, kmeans=KMeansConfig(n_init=2))
+
+
+def test_replace_leaves_its_argument_alone():
+    optimizer = {"name": "sgd", "learning_rate": 1.0, "momentum": 0.5}
+    fields = {"pretrain.optimizer": optimizer, "pretrain.optimizer.learning_rate": 0.25}
+    config = Config(3).replace(fields)
+    assert config.pretrain.optimizer == OptimizerConfig("sgd", 0.25, momentum=0.5)
+    assert optimizer == {"name": "sgd", "learning_rate": 1.0, "momentum": 0.5}
 
 
 # Refusals.
@@ -515,6 +524,17 @@ def test_steps_that_a_data_set_has_of_its_own_stay():
             config = preset_config("fast", n_clusters=3, n_rows=n_rows, dataset=dataset)
             for name, value in fields.items():
                 assert config.replace({name: value}) == config
+
+
+def test_using_a_preset_does_not_change_it():
+    """A recipe of one data set must not reach the next."""
+    before = copy.deepcopy(PRESETS)
+    for preset, recipe in before.items():
+        plain = preset_config(preset, n_clusters=3, n_rows=500)
+        for dataset in [*DATASETS, *recipe.by_dataset]:
+            preset_config(preset, n_clusters=3, n_rows=500, dataset=dataset, image_shape=(28, 28))
+        assert preset_config(preset, n_clusters=3, n_rows=500) == plain
+    assert before == PRESETS
 
 
 def test_presets_know_no_labels():

@@ -327,7 +327,7 @@ def test_it_can_be_pickled(fitted):
 
 
 def test_empty_clusters_are_warned_of():
-    with pytest.warns(EmptyClusterWarning, match="1 of 4 clusters are empty"):
+    with pytest.warns(EmptyClusterWarning, match="of 4 clusters are empty: "):
         small().fit(np.repeat(X[[0, 40, 90]], 40, axis=0))
 
 
