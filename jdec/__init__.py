@@ -10,6 +10,7 @@ from jdec.autoencoder import make_encode as make_encode
 from jdec.config import Config as Config
 from jdec.config import preset_config as preset_config
 from jdec.datasets import Dataset as Dataset
+from jdec.datasets import imbalanced_subset as imbalanced_subset
 from jdec.datasets import load_dataset as load_dataset
 from jdec.dec import Clustering as Clustering
 from jdec.dec import DECInfo as DECInfo
@@ -65,6 +66,7 @@ __all__ = [
     "encoder_params",
     "finetune",
     "fit",
+    "imbalanced_subset",
     "init_params",
     "init_state",
     "kmeans",
