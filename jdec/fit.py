@@ -1,7 +1,5 @@
 """The shell: the whole of DEC on real data, with compilation, progress, checkpoints and guards."""
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +35,7 @@ from jdec.metrics import clustering_scores
 from jdec.model import Model, assign
 from jdec.pretrain import PretrainState
 from jdec.scaling import fit_scaling
+from jdec.workdir import check_same_run, fingerprint
 
 #: A record of the history, as :func:`fit` hands it to callbacks and writes it to history.jsonl.
 Record = dict[str, Any]
@@ -76,6 +75,8 @@ def fit(
     *,
     y: Any = None,
     n_train: int | None = None,
+    unlabeled: Any = None,
+    autoencoder_params: Params | None = None,
     workdir: str | Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callable[[Record], None]] = (),
@@ -92,6 +93,9 @@ def fit(
         config: All settings.
         y: Classes, [N], only to report ACC, NMI and ARI along the way; training never sees them.
         n_train: Number of leading rows that are the training split, for ``pretrain.rows="train"``.
+        unlabeled: More rows, [M D], for pretraining alone.
+        autoencoder_params: Parameters of encoder and decoder to start from, as another result's
+            ``autoencoder_params``; pretraining is left out.
         workdir: Folder for checkpoints, config.json and history.jsonl.
         resume: Go on with what ``workdir`` holds; starts afresh if it holds nothing yet.
         callbacks: Called with each record of the history as it is made.
@@ -131,8 +135,16 @@ def fit(
             f"image_shape: expected {rows.shape[1]} entries as x has columns, "
             f"got {config.image_shape}"
         )
+    if unlabeled is not None:
+        unlabeled = as_rows("unlabeled", unlabeled)
+        if unlabeled.shape[1] != rows.shape[1]:
+            raise ValueError(
+                f"unlabeled: expected {rows.shape[1]} columns as x has, got {unlabeled.shape[1]}"
+            )
     with ExitStack() as stack:
-        run = _Run(key, rows, config, y, n_train, callbacks, progress)
+        run = _Run(key, rows, config, y, n_train, unlabeled, callbacks, progress)
+        if autoencoder_params is not None:
+            run.start_from(autoencoder_params)
         if workdir is not None:
             run.open_workdir(Path(workdir), resume, stack)
         return run.to_the_end()
@@ -154,6 +166,7 @@ class _Run:
         config: Config,
         y: np.ndarray | None,
         n_train: int | None,
+        unlabeled: Float[np.ndarray, "M D"] | None,
         callbacks: Sequence[Callable[[Record], None]],
         progress: bool,
     ) -> None:
@@ -162,9 +175,11 @@ class _Run:
         self.rows = rows
         self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
         self.x = jnp.asarray(self.scaling.apply(rows))
+        self.unlabeled = unlabeled
         self.n_pretrain_rows = len(rows)
         if config.pretrain.rows == "train" and n_train is not None:
             self.n_pretrain_rows = n_train
+        self.pretrained: Params | None = None
         self.network = build_network(config, rows.shape[1])
         self.history: list[Record] = []
         self.seconds: dict[str, float] = {}
@@ -175,16 +190,39 @@ class _Run:
             key, 4
         )
 
+    def start_from(self, params: Params) -> None:
+        """Take pretrained parameters, if they are those of this network."""
+        wanted = jax.eval_shape(lambda key: init_params(key, self.network), self.init_key)
+        shapes = [
+            {
+                jax.tree_util.keystr(path, simple=True, separator="."): jnp.shape(leaf)
+                for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            }
+            for tree in (wanted, params)
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"autoencoder_params: expected arrays of shapes {shapes[0]}, got {shapes[1]}"
+            )
+        self.pretrained = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
     # Work directory -----------------------------------------------------------------------------
 
     def open_workdir(self, workdir: Path, resume: bool, stack: ExitStack) -> None:
         """Make the folder ready, or refuse it before anything in it is changed."""
         if workdir.exists() and not workdir.is_dir():
             raise ValueError(f"workdir: expected a folder, got the file {workdir}")
-        mine = self._fingerprint()
+        data = {
+            "shape": list(self.rows.shape),
+            "sha256": self.rows,
+            "pretraining rows": self.n_pretrain_rows,
+            "unlabeled": self.unlabeled,
+            "autoencoder_params": self.pretrained,
+        }
+        mine = fingerprint(self.key, self.config, data)
         record = workdir / "run.json"
         if record.exists():
-            _check_same_run(record, mine, resume)
+            check_same_run(record, mine, resume)
         elif any((workdir / "checkpoints").glob("[0-9]*")):
             raise ValueError(
                 f"workdir: expected run.json beside the checkpoints in {workdir}, to know which "
@@ -194,18 +232,6 @@ class _Run:
         self.workdir = workdir
         write_json(record, mine)
         write_json(workdir / "config.json", self.config.to_dict())
-
-    def _fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self.rows.data).hexdigest()
-        return {
-            "config": self.config.to_dict(),
-            "data": {
-                "shape": list(self.rows.shape),
-                "sha256": digest,
-                "pretraining rows": self.n_pretrain_rows,
-            },
-            "key": jax.random.key_data(self.key).tolist(),
-        }
 
     def _restore(self) -> tuple[str, int, Any]:
         """Return the phase, its step and its arrays to go on from."""
@@ -260,6 +286,12 @@ class _Run:
         return self._result(params, initial, state)
 
     def _pretrain(self, phase: str, step: int, tree: PretrainState | None) -> Params:
+        if self.pretrained is not None:
+            return self.pretrained
+        x, n_rows = self.x, self.n_pretrain_rows
+        if self.unlabeled is not None:
+            x = jnp.concatenate([x[:n_rows], jnp.asarray(self.scaling.apply(self.unlabeled))])
+            n_rows = len(x)
         params = init_params(self.init_key, self.network) if tree is None else tree.params
         stages = pretraining_stages(self.config)
         names = [stage.name for stage in stages]
@@ -272,11 +304,17 @@ class _Run:
                 state, first_step = jax.jit(algorithm.init)(params), 0
             # A state of its own: donation deletes the arrays it is made of.
             state = jax.tree.map(jnp.copy, state)
-            params = self._pretrain_stage(index, stage, state, first_step)
+            params = self._pretrain_stage(index, stage, state, first_step, x, n_rows)
         return params
 
     def _pretrain_stage(
-        self, index: int, stage: Stage, state: PretrainState, first_step: int
+        self,
+        index: int,
+        stage: Stage,
+        state: PretrainState,
+        first_step: int,
+        x: Float[Array, "M D"],
+        n_rows: int,
     ) -> Params:
         key = jax.random.fold_in(self.pretrain_key, index)
         with self._bar(f"pretraining, {stage.name}", stage.n_steps, first_step, "step") as bar:
@@ -285,12 +323,12 @@ class _Run:
                 state, losses = pretrain_steps(
                     key,
                     state,
-                    self.x,
+                    x,
                     start,
                     config=self.config,
                     stage=stage,
                     n_steps=n_steps,
-                    n_rows=self.n_pretrain_rows,
+                    n_rows=n_rows,
                 )
                 loss = _mean_loss(losses, f"pretraining, {stage.name}", start)
                 self._count_seconds("pretraining", began)
@@ -410,34 +448,6 @@ def _mean_loss(losses: Any, phase: str, first_step: int) -> float:
             "or scale the data"
         )
     return float(losses.mean(dtype=np.float64))
-
-
-def _check_same_run(record: Path, mine: dict[str, Any], resume: bool) -> None:
-    workdir = record.parent
-    if not resume:
-        raise ValueError(
-            f"workdir: {workdir} already holds a run; resume it, or choose another folder"
-        )
-    try:
-        theirs = json.loads(record.read_text())
-        differences = Config.from_dict(theirs["config"]).differences(
-            Config.from_dict(mine["config"])
-        )
-        names = ("shape", "sha256", "pretraining rows")
-        differences += [
-            f"data {name}: {theirs['data'][name]} against {mine['data'][name]}"
-            for name in names
-            if theirs["data"][name] != mine["data"][name]
-        ]
-        if theirs["key"] != mine["key"]:
-            differences.append(f"random key: {theirs['key']} against {mine['key']}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"workdir: cannot read {record}: {error}") from error
-    if differences:
-        raise ValueError(
-            f"workdir: {workdir} holds a run that differs from this one in "
-            + "; ".join(differences)
-        )
 
 
 def _warn_of_empty_clusters(

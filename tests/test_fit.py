@@ -397,6 +397,72 @@ def test_all_rows_are_pretrained_on_unless_asked_otherwise(result):
     assert same_bits(everything.autoencoder_params, result.autoencoder_params)
 
 
+def test_unlabeled_rows_are_pretrained_on_and_nothing_else():
+    config = SMALL.replace({"scaling": "none"})
+    joined = fit(jax.random.key(0), X, config)
+    extra = fit(jax.random.key(0), X[:200], config, unlabeled=X[200:])
+    assert extra.labels.shape == (200,)
+    assert same_bits(joined.autoencoder_params, extra.autoencoder_params)
+    fewer = fit(jax.random.key(0), X[:200], config)
+    assert not same_bits(fewer.autoencoder_params, extra.autoencoder_params)
+
+
+def test_unlabeled_rows_follow_the_training_split():
+    config = SMALL.replace({"scaling": "none", "pretrain.rows": "train"})
+    joined = np.concatenate([X[:100], X[200:]])
+    one = fit(jax.random.key(0), joined, config)
+    other = fit(jax.random.key(0), X[:200], config, n_train=100, unlabeled=X[200:])
+    assert same_bits(one.autoencoder_params, other.autoencoder_params)
+
+
+@pytest.mark.parametrize(
+    ("unlabeled", "message"),
+    [
+        (np.ones((3, 5)), "unlabeled: expected 64 columns as x has, got 5"),
+        (np.full((3, 64), np.nan), "unlabeled: "),
+    ],
+)
+def test_bad_unlabeled_rows_are_refused(unlabeled, message):
+    with pytest.raises(ValueError, match=message):
+        fit(jax.random.key(0), X, SMALL, unlabeled=unlabeled)
+
+
+def test_pretrained_parameters_give_the_same_result(result):
+    again = fit(jax.random.key(0), X, SMALL, autoencoder_params=result.autoencoder_params)
+    assert same_bits(arrays(again), arrays(result))
+    assert [record["phase"] for record in again.history] == ["clustering"] * 4
+    assert "pretraining" not in again.seconds
+    # They are still there: nothing of the caller's was donated.
+    assert np.isfinite(result.autoencoder_params["encoder_0"]["kernel"]).all()
+
+
+def test_a_workdir_belongs_to_its_pretrained_parameters(result, tmp_path):
+    fit(
+        jax.random.key(0),
+        X,
+        SMALL,
+        autoencoder_params=result.autoencoder_params,
+        workdir=tmp_path / "run",
+    )
+    again = fit(
+        jax.random.key(0),
+        X,
+        SMALL,
+        autoencoder_params=result.autoencoder_params,
+        workdir=tmp_path / "run",
+        resume=True,
+    )
+    assert same_bits(arrays(again), arrays(result))
+    with pytest.raises(ValueError, match=r"data autoencoder_params: .* against None"):
+        fit(jax.random.key(0), X, SMALL, workdir=tmp_path / "run", resume=True)
+
+
+def test_parameters_of_another_network_are_refused(result):
+    config = SMALL.replace({"network.latent_dim": 5})
+    with pytest.raises(ValueError, match=r"autoencoder_params: expected .*\(16, 5\).*\(16, 4\)"):
+        fit(jax.random.key(0), X, config, autoencoder_params=result.autoencoder_params)
+
+
 def test_the_learning_rate_schedule_spans_the_phase():
     """A run cut into twenty calls has one schedule, not twenty."""
     changes = {"pretrain.optimizer.schedule": "cosine", "pretrain.finetune_steps": 20}

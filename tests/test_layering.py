@@ -17,7 +17,10 @@ LAYERS = [
     {"autoencoder"},
     {"training", "pretrain", "dec"},
     # The shell is a ladder: a rung rests on those below it.
-    *({module} for module in ("config", "datasets", "checkpoint", "build", "model", "fit")),
+    *(
+        {module}
+        for module in ("config", "datasets", "checkpoint", "workdir", "build", "model", "fit")
+    ),
     {"plots", "estimator"},
     {"results"},
     {"cli"},
