@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper import report as paper_report
 from benchmarks.records import read_records
 from jdec.config import Config, preset_config
 
@@ -27,12 +28,18 @@ def main() -> int:
     parser.add_argument("command", choices=["report"])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if outdated")
     arguments = parser.parse_args()
+    outdated = write_pages(check=arguments.check)
+    return 1 if arguments.check and outdated else 0
+
+
+def write_pages(*, check: bool = False) -> list[Path]:
+    """Render the pages that are out of date, or only name them; return them."""
     outdated = [page for page in PAGES if render(page.read_text()) != page.read_text()]
     for page in outdated:
-        if not arguments.check:
+        if not check:
             page.write_text(render(page.read_text()))
-        print(f"{page.relative_to(ROOT)}: {'outdated' if arguments.check else 'written'}")
-    return 1 if arguments.check and outdated else 0
+        print(f"{page.relative_to(ROOT)}: {'outdated' if check else 'written'}")
+    return outdated
 
 
 def render(text: str) -> str:
@@ -152,6 +159,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "step": step_table,
     "kmeans": kmeans_table,
     "settings": settings_table,
+    **paper_report.TABLES,
 }
 
 

@@ -13,13 +13,22 @@ from jdec.results import environment
 RESULTS = Path(__file__).parent / "results"
 
 
-def append_record(what: str, figures: dict[str, Any], *, smoke: bool = False) -> Path | None:
+def append_record(
+    what: str,
+    figures: dict[str, Any],
+    *,
+    smoke: bool = False,
+    folder: Path | None = None,
+    quiet: bool = False,
+) -> Path | None:
     """Append a measurement with date, device, versions and commit to results/; print it as well.
 
     Args:
         what: Name of the benchmark.
         figures: JSON values.
         smoke: Only print: figures of a smoke run are not worth keeping.
+        folder: Another folder than results/.
+        quiet: Do not print.
 
     Returns:
         The file written to, or None.
@@ -32,19 +41,20 @@ def append_record(what: str, figures: dict[str, Any], *, smoke: bool = False) ->
         "environment": environment(),
         **figures,
     }
-    print(json.dumps(record))
+    if not quiet:
+        print(json.dumps(record))
     if smoke:
         return None
     device = str(record["environment"]["device"]).split(":")[0]
-    path = RESULTS / f"{record['date']}_{device}_{what}.jsonl"
+    path = (folder or RESULTS) / f"{record['date']}_{device}_{what}.jsonl"
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
     return path
 
 
-def read_records(what: str) -> list[dict[str, Any]]:
+def read_records(what: str, folder: Path | None = None) -> list[dict[str, Any]]:
     """Return all records of a benchmark, oldest first."""
-    paths = sorted(RESULTS.glob(f"*_{what}.jsonl"))
+    paths = sorted((folder or RESULTS).glob(f"*_{what}.jsonl"))
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 

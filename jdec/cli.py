@@ -200,6 +200,7 @@ def run_fit(argv: list[str]) -> int:
         config,
         y=dataset.y,
         n_train=dataset.n_train,
+        unlabeled=dataset.unlabeled,
         workdir=out,
         resume=arguments.resume,
         progress=not arguments.quiet,
