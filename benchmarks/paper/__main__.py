@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.seeds,
         not arguments.no_sweeps,
         tuple(arguments.methods),
+        arguments.smoke,
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     laboratory = Laboratory(arguments.out, smoke=arguments.smoke, data_dir=arguments.data_dir)

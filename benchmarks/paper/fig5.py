@@ -66,7 +66,8 @@ def draw(
         if y is None:
             raise ValueError(f"{dataset}: expected classes, to colour by")
         generator = np.random.default_rng(0)
-        sample = generator.choice(len(y), min(_POINTS, len(y)), replace=False)
+        n_points = min(100 if options.smoke else _POINTS, len(y))
+        sample = generator.choice(len(y), n_points, replace=False)
         points = trace(laboratory, cell, sample)
         chosen = np.unique(np.linspace(0, len(points) - 1, _PANELS).round().astype(int))
 

@@ -40,7 +40,7 @@ def cells(options: Options) -> list[Cell]:
         Cell(Rows(dataset, split="train"), _METHOD, options.preset, seed, ("n_clusters", k))
         for dataset in options.datasets
         for seed in options.seeds
-        for k in _KS
+        for k in options.values(_KS)
     ]
 
 

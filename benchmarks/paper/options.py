@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.paper.cells import Cell, Rows
 from benchmarks.paper.methods import sweep
@@ -17,6 +18,7 @@ class Options:
         seeds: Seeds of the default settings; sweeps take the first alone.
         sweeps: Whether to run the nine values of each hyper-parameter.
         methods: Only these methods, or all where empty.
+        smoke: Only the ends of each range.
     """
 
     datasets: Sequence[str]
@@ -24,6 +26,11 @@ class Options:
     seeds: Sequence[int]
     sweeps: bool = True
     methods: Sequence[str] = ()
+    smoke: bool = False
+
+    def values(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Return the values of a range that are to be run."""
+        return (values[0], values[-1]) if self.smoke and len(values) > 2 else values
 
     def wants(self, method: str) -> bool:
         """Whether a method was asked for."""
@@ -53,5 +60,5 @@ class Options:
             for dataset in self.datasets
             for method in methods
             if self.wants(method)
-            for value in sweep(method)[1]
+            for value in self.values(sweep(method)[1])
         ]

@@ -27,7 +27,7 @@ def cells(options: Options) -> list[Cell]:
         Cell(Rows(dataset, r_min=rate), method, options.preset, seed)
         for dataset in options.datasets
         for seed in options.seeds
-        for rate in _RATES
+        for rate in options.values(_RATES)
         for method in _METHODS
         if options.wants(method)
     ]
