@@ -424,6 +424,13 @@ class Preset:
 
 _SMALLEST_IMAGE = 16
 _AUTHORS_SGD = {"name": "sgd", "momentum": 0.9}
+# Gentler steps, and no one oversampling that suits it.
+_SPARSE_TEXT = {
+    "pretrain.optimizer.learning_rate": 3e-4,
+    "kmeans.oversampling": (1, 2, 3, 4, 6),
+    "kmeans.n_init": 4,
+    "clustering.optimizer": {**_AUTHORS_SGD, "learning_rate": 0.01},
+}
 
 #: ``paper``: the constants of the authors' code. ``fast``: minutes on a CPU.
 PRESETS: Mapping[str, Preset] = {
@@ -453,6 +460,7 @@ PRESETS: Mapping[str, Preset] = {
         by_dataset={
             "mnist": {"scaling": "none", "scale": 0.02},
             "stl10": {"scaling": "none", "clustering.update_interval": 40},
+            "cifar10": {"scaling": "none", "clustering.update_interval": 40},
             "reuters": {
                 "scaling": "none",
                 "scale": math.sqrt(2000),
@@ -481,14 +489,8 @@ PRESETS: Mapping[str, Preset] = {
             "clustering.update_interval": Budget(epochs=1, at_least=30, at_most=300),
         },
         by_dataset={
-            # Sparse text: gentler steps, and no one oversampling that suits it.
-            "reuters10k": {
-                "pretrain.finetune_steps": 1000,
-                "pretrain.optimizer.learning_rate": 3e-4,
-                "kmeans.oversampling": (1, 2, 3, 4, 6),
-                "kmeans.n_init": 4,
-                "clustering.optimizer": {**_AUTHORS_SGD, "learning_rate": 0.01},
-            },
+            "reuters10k": {**_SPARSE_TEXT, "pretrain.finetune_steps": 1000},
+            "reuters": _SPARSE_TEXT,  # 1000 steps would not see each of its rows once
         },
         image_fields={
             "augmentation": {

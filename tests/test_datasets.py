@@ -18,16 +18,17 @@ import pytest
 import scipy.sparse
 from sklearn.datasets import load_digits
 
-from jdec import _files, datasets
+from jdec import _files
 from jdec.datasets import (
     Dataset,
     dataset_table,
     download_dataset,
     imbalanced_subset,
     load_dataset,
+    registry,
 )
 
-NAMES = ["digits", "mnist", "fashion_mnist", "reuters10k"]
+NAMES = ["digits", "mnist", "fashion_mnist", "stl10", "cifar10", "reuters", "reuters10k"]
 IDX_FILES = [
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -44,6 +45,7 @@ def cache_dir(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(pooch, "os_cache", lambda project: folder / project)
     monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(folder / "scikit-learn"))
     return folder / "jdec"
 
 
@@ -153,6 +155,7 @@ def test_reuters10k(tmp_path, folder, kind):
     np.testing.assert_array_equal(data.x, x)
     assert [data.class_names[label] for label in data.y] == text.tolist()
     assert "not the 10 000 rows that the paper drew" in data.note
+    assert data.variant == "sample"
 
 
 def test_reuters10k_without_names_keeps_its_numbers(tmp_path):
@@ -272,13 +275,13 @@ def test_a_missing_file_is_named_with_places_and_command(tmp_path, monkeypatch, 
 
 
 def test_a_missing_file_without_source_says_where_to_place_it(tmp_path):
-    message = refused("reuters10k", "place reuters/reuters10k.npz", error=FileNotFoundError)
+    message = refused("cifar10", "place cifar10/cifar10_13k.npz", error=FileNotFoundError)
     assert "--download" not in message
 
 
 @pytest.mark.parametrize(
     ("name", "close"),
-    [("mnsit", "mnist"), ("Fashion-MNIST", "fashion_mnist"), ("reuters", "reuters10k")],
+    [("mnsit", "mnist"), ("Fashion-MNIST", "fashion_mnist"), ("reuters-10k", "reuters10k"), ("STL", "stl10")],
 )
 def test_an_unknown_name_gets_a_suggestion(name, close):
     refused(name, *NAMES, "no such file exists", f"did you mean {close!r}?")
@@ -754,9 +757,12 @@ def test_an_empty_file_is_refused(tmp_path, suffix):
 def test_table_without_data():
     rows = dataset_table()
     assert [row.name for row in rows] == NAMES
-    assert [row.path for row in rows] == [None] * 4
-    assert [row.downloadable for row in rows] == [False, True, True, False]
-    assert [row.built_in for row in rows] == [True, False, False, False]
+    assert [row.path for row in rows] == [None] * len(NAMES)
+    assert [row.name for row in rows if row.downloadable] == [
+        *("mnist", "fashion_mnist", "stl10", "reuters"),
+    ]
+    assert [row.name for row in rows if row.built_in] == ["digits"]
+    assert {row.variant for row in rows} == {""}
     assert rows[0].shape == (*load_dataset("digits").x.shape, 10)
     assert all(row.description for row in rows)
 
@@ -765,13 +771,13 @@ def test_table_says_where_data_was_found(tmp_path, cache_dir):
     write_images(tmp_path / "fashion-mnist")
     cache_dir.mkdir()
     np.savez(cache_dir / "reuters10k.npz", x=np.eye(3), y=[2, 0, 1])
-    found = {row.name: row.path for row in dataset_table(tmp_path)}
-    assert found == {
-        "digits": None,
-        "mnist": None,
+    found = {row.name: row for row in dataset_table(tmp_path) if row.path is not None}
+    assert {name: row.path for name, row in found.items()} == {
         "fashion_mnist": tmp_path / "fashion-mnist",
         "reuters10k": cache_dir / "reuters10k.npz",
     }
+    assert found["fashion_mnist"].variant == ""
+    assert found["reuters10k"].variant == "sample"
 
 
 # Download, from a server on this machine.
@@ -797,11 +803,11 @@ def source(tmp_path, monkeypatch):
         }
         for name in ("mnist", "fashion_mnist"):
             spec = dataclasses.replace(
-                datasets._REGISTRY[name],
+                registry.REGISTRY[name],
                 url=f"http://127.0.0.1:{server.server_port}/",
                 files=files,
             )
-            monkeypatch.setitem(datasets._REGISTRY, name, spec)
+            monkeypatch.setitem(registry.REGISTRY, name, spec)
         yield folder
         server.shutdown()
         thread.join()
@@ -859,8 +865,8 @@ def test_a_source_without_the_file_is_an_os_error(tmp_path, source):
 
 
 def test_no_server_is_an_os_error(tmp_path, source, monkeypatch):
-    spec = dataclasses.replace(datasets._REGISTRY["mnist"], url="http://127.0.0.1:1/")
-    monkeypatch.setitem(datasets._REGISTRY, "mnist", spec)
+    spec = dataclasses.replace(registry.REGISTRY["mnist"], url="http://127.0.0.1:1/")
+    monkeypatch.setitem(registry.REGISTRY, "mnist", spec)
     with pytest.raises(OSError, match=r"mnist: could not download http://127\.0\.0\.1:1/"):
         download_dataset("mnist", data_dir=tmp_path)
 
@@ -892,8 +898,10 @@ def test_what_cannot_be_downloaded_is_refused(name, needed):
 
 
 def test_known_sources_have_checksums():
-    for spec in datasets._REGISTRY.values():
-        if spec.url:
+    for spec in registry.REGISTRY.values():
+        if spec.archive[0]:
+            assert len(bytes.fromhex(spec.archive[1].removeprefix("md5:"))) == 16
+        elif spec.url:
             assert spec.url.endswith("/")
             assert all(len(bytes.fromhex(sha256)) == 32 for sha256 in spec.files.values())
 

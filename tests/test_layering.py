@@ -27,15 +27,35 @@ LAYERS = [
     {"__main__", "__init__"},
 ]
 # Within a layer: the module on the left rests on those on the right.
-WITHIN = {"pretrain": {"training"}, "dec": {"training"}}
+WITHIN = {
+    "pretrain": {"training"},
+    "dec": {"training"},
+    "datasets.pixels": {"datasets.dataset"},
+    "datasets.reuters": {"datasets.dataset", "datasets._cache"},
+    "datasets.vision": {"datasets.dataset", "datasets._cache"},
+    "datasets.registry": {
+        f"datasets.{name}" for name in ("dataset", "pixels", "reuters", "vision")
+    },
+    "datasets": {"datasets.dataset", "datasets.registry"},
+}
 
-ONLY = {"flax": {"autoencoder"}, "orbax": {"checkpoint"}, "matplotlib": {"plots"}}
+ONLY = {
+    "flax": {"autoencoder"},
+    "orbax": {"checkpoint"},
+    "matplotlib": {"plots"},
+    "skimage": {"datasets.vision"},
+}
 
-MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
+#: Dotted; a folder is the module of its __init__.py.
+FILES = {
+    ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in FOLDER.rglob("*.py")
+}
+MODULES = sorted(FILES)
 
 
 def tree_of(module):
-    return ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
 
 def imports_of(tree):
@@ -45,27 +65,27 @@ def imports_of(tree):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module if node.level == 0 else f"jdec.{node.module or ''}"
-            if node.module == "jdec" or (node.level and not node.module):
+            if node.level == 0 and node.module.split(".")[0] == "jdec":
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            elif node.level and not node.module:
                 yield from (f"jdec.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
 
 
 def own_imports(module):
-    return {
-        name.split(".")[1]
-        for name in imports_of(tree_of(module))
-        if name.startswith("jdec.") and name.split(".")[1] in MODULES
-    }
+    names = {name.removeprefix("jdec.") for name in imports_of(tree_of(module)) if "jdec." in name}
+    # A module of a folder does not rest on the __init__.py that collects their names.
+    return (names & set(MODULES)) - {module.rpartition(".")[0]}
 
 
 def layer_of(module):
-    return next(number for number, layer in enumerate(LAYERS) if module in layer)
+    # The modules of a folder share its layer.
+    return next(number for number, layer in enumerate(LAYERS) if module.split(".")[0] in layer)
 
 
 def test_every_module_has_a_layer():
-    assert set().union(*LAYERS) == set(MODULES)
-    assert not [path for path in FOLDER.rglob("*.py") if path.parent != FOLDER]
+    assert set().union(*LAYERS) == {module.split(".")[0] for module in MODULES}
 
 
 @pytest.mark.parametrize("module", MODULES)

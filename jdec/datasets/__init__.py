@@ -1,0 +1,17 @@
+"""Data sets by name or from a file. Labels are only handed on; nothing here trains with them."""
+
+from jdec.datasets.dataset import Dataset as Dataset
+from jdec.datasets.dataset import imbalanced_subset as imbalanced_subset
+from jdec.datasets.registry import DatasetRow as DatasetRow
+from jdec.datasets.registry import dataset_table as dataset_table
+from jdec.datasets.registry import download_dataset as download_dataset
+from jdec.datasets.registry import load_dataset as load_dataset
+
+__all__ = [
+    "Dataset",
+    "DatasetRow",
+    "dataset_table",
+    "download_dataset",
+    "imbalanced_subset",
+    "load_dataset",
+]

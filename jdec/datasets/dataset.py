@@ -1,0 +1,94 @@
+"""What a data set is here: rows, and what is known about them; subsets by class."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from jdec._checks import check_seed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Rows and, where known, their classes.
+
+    Attributes:
+        x: Rows in their natural units, float32 [N D]: pixels 0 … 255 for mnist and fashion_mnist,
+            0 … 16 for digits, features of images for stl10 and cifar10, rows of L2 norm 1 for
+            reuters and reuters10k, a file's own values.
+        y: Classes 0 … C-1, int64 [N], or None.
+        name: The name asked for, or the file's name without its suffix.
+        image_shape: Shape of a row as an image, (H, W) or (H, W, C), or None.
+        n_train: Number of leading rows that are the training split, or None.
+        class_names: Names of the classes 0 … C-1, or None.
+        note: What to say beside any number made from these rows.
+        variant: Which of several sources or recipes of that name the rows come from, such as
+            ``paper`` or ``sample``; empty where there is but one.
+        unlabeled: Further rows without classes, for pretraining alone, float32 [M D], or None.
+
+    Examples:
+        >>> Dataset(x=np.zeros((3, 2), np.float32), y=None, name="zeros").x.shape
+        (3, 2)
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None
+    name: str
+    image_shape: tuple[int, ...] | None = None
+    n_train: int | None = None
+    class_names: tuple[str, ...] | None = None
+    note: str = ""
+    variant: str = ""
+    unlabeled: np.ndarray | None = None
+
+
+def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int) -> Dataset:
+    """Drop rows at random so that the classes differ in size, the first one the smallest.
+
+    Each row is kept by itself, with a probability that rises linearly from ``min_retention_rate``
+    for class 0 to 1 for the last class.
+
+    Args:
+        dataset: Rows with at least two classes.
+        min_retention_rate: Probability of keeping a row of class 0, in (0, 1].
+        seed: Seed of the NumPy generator that draws the rows, 0 … 2**32 - 1.
+
+    Returns:
+        The rows kept, in their order. ``n_train`` counts those kept of the training split, the
+        note says how they were drawn, and all else is as in ``dataset``.
+
+    Raises:
+        ValueError: If ``min_retention_rate`` is not in (0, 1], ``seed`` is no seed, or the data
+            set has fewer than two classes.
+
+    Examples:
+        >>> x, y = np.zeros((3000, 2), np.float32), np.arange(3000) % 3
+        >>> np.bincount(imbalanced_subset(Dataset(x, y, "zeros"), 0.1, seed=0).y)
+        array([ 119,  551, 1000])
+
+    Source: Xie et al. 2016, section 5.4 and Table 4.
+    """
+    try:
+        rate = float(min_retention_rate)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if isinstance(min_retention_rate, bool | str) or not 0 < rate <= 1:
+        raise ValueError(
+            f"min_retention_rate: expected a number in (0, 1], got {min_retention_rate!r}"
+        )
+    check_seed("seed", seed)
+    if dataset.y is None:
+        raise ValueError(f"{dataset.name}: expected classes to draw by, got a data set without")
+    n_classes = int(dataset.y.max(initial=-1)) + 1
+    if n_classes < 2:
+        raise ValueError(f"{dataset.name}: expected at least 2 classes, got {n_classes}")
+    kept_rate = np.linspace(rate, 1, n_classes)[dataset.y]
+    kept = np.random.default_rng(seed).random(len(dataset.y)) < kept_rate
+    drawn = f"imbalanced: class 0 kept with probability {rate:g}, the last with 1 (seed {seed})"
+    return dataclasses.replace(
+        dataset,
+        x=dataset.x[kept],
+        y=dataset.y[kept],
+        n_train=None if dataset.n_train is None else int(kept[: dataset.n_train].sum()),
+        note="; ".join(filter(None, [dataset.note, drawn])),
+    )

@@ -1,0 +1,479 @@
+"""The data sets known by name: where their files lie, and how they are had and read."""
+
+import contextlib
+import dataclasses
+import difflib
+import logging
+import math
+import os
+import reprlib
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pooch
+
+from jdec._atomic import atomic_write
+from jdec._checks import as_rows
+from jdec._files import encode_labels, read_table
+from jdec.datasets import pixels, reuters, vision
+from jdec.datasets.dataset import Dataset
+
+_LOGGER = logging.getLogger("jdec")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRow:
+    """One line of the table of known data sets.
+
+    Attributes:
+        name: What :func:`load_dataset` takes.
+        description: One line.
+        shape: Rows, features, classes.
+        path: The file or folder found, or None.
+        downloadable: Whether :func:`download_dataset` can fetch it.
+        built_in: Whether it needs no file at all.
+        variant: As :attr:`Dataset.variant` would be of what was found, or empty.
+    """
+
+    name: str
+    description: str
+    shape: tuple[int, int, int]
+    path: Path | None
+    downloadable: bool
+    built_in: bool
+    variant: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Files of one form that a data set can be read from.
+
+    Attributes:
+        load: Reads the files, in the order of ``files``, as the data set of that name.
+        folders: Where they may lie within the folder for data.
+        files: Each file's name and, where it can be downloaded, its SHA256. One that ends in .gz
+            may have been unpacked.
+        place: Gives a folder of their own, in place of ``folders``.
+        variant: As :attr:`Dataset.variant`.
+    """
+
+    load: Callable[[str, Sequence[Path]], Dataset]
+    folders: tuple[str, ...] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    place: Callable[[], Path] | None = None
+    variant: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec(Source):
+    """What is known about a data set.
+
+    Attributes:
+        description: One line.
+        shape: Rows, features, classes.
+        alternatives: Further sources, for when the first one is not here.
+        url: Where to download the files from; ends in a slash.
+        archive: File there that holds the files, and its checksum, if they are not there singly.
+        fetch: Downloads them by other means; returns the folder.
+        advice: How to come by the data where it cannot be downloaded, or not all of it.
+    """
+
+    description: str = ""
+    shape: tuple[int, int, int] = (0, 0, 0)
+    alternatives: tuple[Source, ...] = ()
+    url: str = ""
+    archive: tuple[str, str] = ("", "")
+    fetch: Callable[[bool], Path] | None = None
+    advice: str = ""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All sources, the preferred one first."""
+        return (self, *self.alternatives)
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether :func:`download_dataset` can fetch it."""
+        return bool(self.url) or self.fetch is not None
+
+
+def load_dataset(name: str | Path, *, data_dir: str | Path | None = None) -> Dataset:
+    """Load a data set by name, or rows from a file. Nothing is downloaded.
+
+    Files of a named data set are looked for in ``data_dir``, then in ``$JDEC_DATA_DIR``, then in
+    the user's cache folder.
+
+    Args:
+        name: ``digits``, ``mnist``, ``fashion_mnist``, ``stl10``, ``cifar10``, ``reuters``,
+            ``reuters10k``, or the path of a ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``,
+            ``.tsv`` or ``.parquet`` file. A column or array called y, label, labels, target or
+            class becomes ``y``.
+        data_dir: The folder to look in first.
+
+    Returns:
+        A :class:`Dataset`.
+
+    Raises:
+        ValueError: If the name is neither known nor a file, or the file cannot be used.
+        FileNotFoundError: If files of a known data set are missing.
+        ImportError: If a parquet file is given and pandas or pyarrow is not installed, or features
+            of images are to be computed and scikit-image is not.
+
+    Examples:
+        >>> digits = load_dataset("digits")
+        >>> digits.x.shape, digits.x.dtype, digits.image_shape
+        ((1797, 64), dtype('float32'), (8, 8))
+        >>> load_dataset("digit")
+        Traceback (most recent call last):
+        ValueError: name: expected one of digits, mnist, fashion_mnist, stl10, cifar10, reuters,
+        reuters10k, or a file; got 'digit', and no such file exists; did you mean 'digits'?
+    """
+    if isinstance(name, str) and name in REGISTRY:
+        source, files = _find_files(name, data_dir)
+        return source.load(name, files)
+    path = _as_path("name", name)
+    if not name or not _exists(path):
+        raise _unknown(name, or_a_file=True)
+    return _load_file(path)
+
+
+def download_dataset(
+    name: str, *, data_dir: str | Path | None = None, progress: bool = False
+) -> Path:
+    """Fetch the files of a public data set and check their checksums.
+
+    Args:
+        name: ``mnist``, ``fashion_mnist``, ``stl10`` or ``reuters``; the last is fetched by
+            scikit-learn, into its own folder.
+        data_dir: Where to make the data set's folder; by default ``$JDEC_DATA_DIR``, else the
+            user's cache folder. A file there of the same name and another checksum is replaced.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The folder that holds the files.
+
+    Raises:
+        ValueError: If the name is unknown, has no public source, a checksum is wrong (nothing is
+            kept then), or the folder cannot be written.
+        OSError: If the source cannot be reached.
+
+    Examples:
+        >>> download_dataset("digits")
+        Traceback (most recent call last):
+        ValueError: digits: nothing to download: it comes with scikit-learn
+    """
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise _unknown(name)
+    spec = REGISTRY[name]
+    if not spec.downloadable:
+        raise ValueError(f"{name}: nothing to download: {spec.advice}")
+    if spec.fetch is not None:
+        _LOGGER.info("%s: fetching by scikit-learn", name)
+        with _reported(name, "it by scikit-learn"):
+            return spec.fetch(progress)
+    folder = _roots(data_dir)[0] / spec.folders[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"data_dir: expected a place to make {folder}, got an error: {error.strerror}"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"data_dir: expected a folder that can be written, got {folder}")
+    if spec.archive[0]:
+        if not all(_exists(folder / file) for file in spec.files):
+            _unpack(name, spec, folder, progress)
+        return folder
+    for file, sha256 in spec.files.items():
+        _LOGGER.info("%s: fetching %s%s into %s", name, spec.url, file, folder)
+        with _reported(name, spec.url + file):
+            _retrieve(spec.url + file, sha256, folder / file, progress)
+    return folder
+
+
+def dataset_table(data_dir: str | Path | None = None) -> list[DatasetRow]:
+    """List the known data sets and where each was found.
+
+    Args:
+        data_dir: The folder to look in first, as in :func:`load_dataset`.
+
+    Returns:
+        One row per data set.
+
+    Raises:
+        ValueError: If ``data_dir`` is not a path.
+
+    Examples:
+        >>> [row.name for row in dataset_table()]
+        ['digits', 'mnist', 'fashion_mnist', 'stl10', 'cifar10', 'reuters', 'reuters10k']
+    """
+    rows = []
+    for name, spec in REGISTRY.items():
+        files: list[Path] = []
+        variant = ""
+        with contextlib.suppress(FileNotFoundError):
+            source, files = _find_files(name, data_dir)
+            variant = source.variant
+        path = None
+        if files:
+            path = files[0] if len(files) == 1 else files[0].parent
+        rows.append(
+            DatasetRow(
+                name,
+                spec.description,
+                spec.shape,
+                path,
+                spec.downloadable,
+                built_in=not spec.files,
+                variant=variant,
+            )
+        )
+    return rows
+
+
+def _retrieve(url: str, sha256: str, path: Path, progress: bool) -> None:
+    # pooch writes to stderr through a logger of its own; this library reports through "jdec".
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        pooch.retrieve(url, sha256, path.name, path.parent, progressbar=progress)
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _reported(name: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        reason = " ".join(str(error).split())
+        raise kind(f"{name}: could not download {what}: {reason}") from error
+
+
+def _unpack(name: str, spec: Spec, folder: Path, progress: bool) -> None:
+    archive, checksum = spec.archive
+    _LOGGER.info("%s: fetching %s%s into %s", name, spec.url, archive, folder)
+    with _reported(name, spec.url + archive):
+        _retrieve(spec.url + archive, checksum, folder / archive, progress)
+    wanted = set(spec.files)
+    try:
+        with tarfile.open(folder / archive) as members:
+            for member in members:
+                file = Path(member.name).name
+                content = members.extractfile(member) if file in wanted else None
+                if content is not None:
+                    with atomic_write(folder / file) as target:
+                        shutil.copyfileobj(content, target)
+                    wanted.discard(file)
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise ValueError(f"{folder / archive}: could not be unpacked: {error}") from error
+    if wanted:
+        raise ValueError(
+            f"{folder / archive}: expected {sorted(wanted)[0]} in it, got an archive without"
+        )
+    # What it held lies beside it, and takes as much again.
+    (folder / archive).unlink()
+
+
+def _unknown(name: Any, *, or_a_file: bool = False) -> ValueError:
+    plain = str(name).lower().replace("-", "_").replace(" ", "_")
+    close = difflib.get_close_matches(plain, REGISTRY, n=1)
+    return ValueError(
+        f"name: expected one of {', '.join(REGISTRY)}{', or a file' if or_a_file else ''}; "
+        f"got {reprlib.repr(str(name))}{', and no such file exists' if or_a_file else ''}"
+        f"{f'; did you mean {close[0]!r}?' if close else ''}"
+    )
+
+
+def _as_path(name: str, value: Any) -> Path:
+    try:
+        return Path(value).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected a path, got {reprlib.repr(value)}") from error
+
+
+def _exists(path: Path) -> bool:
+    # Raises for a name that is too long and below a folder that may not be read.
+    with contextlib.suppress(OSError):
+        return path.exists()
+    return False
+
+
+def _roots(data_dir: str | Path | None) -> list[Path]:
+    roots = [_as_path("data_dir", data_dir)] if data_dir is not None else []
+    if os.environ.get("JDEC_DATA_DIR"):
+        roots.append(_as_path("JDEC_DATA_DIR", os.environ["JDEC_DATA_DIR"]))
+    roots.append(Path(pooch.os_cache("jdec")))
+    return list(dict.fromkeys(roots))
+
+
+def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Path]]:
+    spec, roots = REGISTRY[name], _roots(data_dir)
+    # Where nothing is whole, the place that has most files says best what is missing.
+    most, first_missing = -1, ""
+    for source in spec.sources:
+        places = [root / folder for root in roots for folder in source.folders]
+        for folder in [source.place()] if source.place else places:
+            found, missing = [], []
+            for file in source.files:
+                present = [
+                    path
+                    for path in (folder / file, folder / file.removesuffix(".gz"))
+                    if _exists(path)
+                ]
+                found += present[:1]
+                missing += [] if present else [file]
+            if not missing:
+                return source, found
+            if len(found) > most:
+                most, first_missing = len(found), missing[0]
+    if not spec.files:
+        return spec, []
+    command = f"run `jdec datasets --download {name}`" if spec.downloadable else ""
+    raise FileNotFoundError(
+        f"{name}: {first_missing} not found in "
+        f"{', '.join(str(root / folder) for root in roots for folder in spec.folders)}; "
+        f"{'; '.join(filter(None, [command, spec.advice]))}"
+    )
+
+
+def _load_file(path: Path) -> Dataset:
+    table = read_table(path)
+    x, shape = table.x, table.x.shape
+    if len(shape) > 2:
+        x = x.reshape(shape[0], math.prod(shape[1:]))
+    x = as_rows(str(path), x)
+    y, class_names = None, None
+    if table.labels is not None:
+        y, class_names = encode_labels(f"{path}: labels", table.labels, x)
+    return Dataset(
+        x, y, path.stem, shape[1:] if len(shape) in (3, 4) else None, class_names=class_names
+    )
+
+
+_TOKENS = Source(
+    load=reuters.load_tokens,
+    folders=("reuters", "."),
+    files=dict.fromkeys((reuters.TOPICS_FILE, *reuters.TOKEN_FILES), ""),
+    variant="paper",
+)
+_FETCH_RCV1 = Source(
+    load=reuters.load_fetch_rcv1,
+    files=dict.fromkeys(reuters.SCIKIT_LEARN_FILES, ""),
+    place=reuters.scikit_learn_folder,
+    variant="fetch_rcv1",
+)
+_TOKENS_ADVICE = (
+    f"for the paper's own recipe place {reuters.TOPICS_FILE} (of a08-topic-qrels), "
+    "lyrl2004_tokens_train.dat.gz and lyrl2004_tokens_test_pt0.dat.gz to pt3 (of a12-token-files) "
+    "of http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/ in the folder reuters"
+)
+
+# A new data set is one entry here and one function that reads its files, in a module beside this
+# one. The order is that of the table.
+REGISTRY: dict[str, Spec] = {
+    "digits": Spec(
+        description="handwritten digits, 8×8 pixels; comes with scikit-learn",
+        shape=(1797, 64, 10),
+        load=pixels.load_digits,
+        advice="it comes with scikit-learn",
+    ),
+    "mnist": Spec(
+        description="handwritten digits, 28×28 pixels, train and test split together",
+        shape=(70_000, 784, 10),
+        load=pixels.load_mnist,
+        folders=("mnist",),
+        files={
+            "train-images-idx3-ubyte.gz": (
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+            ),
+        },
+        url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    ),
+    "fashion_mnist": Spec(
+        description="photos of clothing, 28×28 pixels, train and test split together",
+        shape=(70_000, 784, 10),
+        load=pixels.load_fashion_mnist,
+        folders=("fashion_mnist", "fashion-mnist"),
+        files={
+            "train-images-idx3-ubyte.gz": (
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+            ),
+        },
+        url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    "stl10": Spec(
+        description="photos, 96×96 pixels, as HOG and colours; 100 000 more are unlabelled",
+        shape=(13_000, vision.N_FEATURES, 10),
+        load=vision.load_stl10,
+        folders=("stl10_binary", "stl10/stl10_binary", "stl10"),
+        files=dict.fromkeys(
+            ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"), ""
+        ),
+        url="http://ai.stanford.edu/~acoates/stl10/",
+        archive=("stl10_binary.tar.gz", "md5:91f7769df0f17e558f3565bffb0c7dfb"),
+    ),
+    "cifar10": Spec(
+        description="photos of a sample of CIFAR-10, as the features of stl10: its stand-in",
+        shape=(13_000, vision.N_FEATURES, 10),
+        load=vision.load_cifar10,
+        folders=("cifar10", "."),
+        files={"cifar10_13k.npz": ""},
+        advice=(
+            "no public file of this sample exists; place cifar10/cifar10_13k.npz in the data "
+            "folder, with arrays images [N 32 32 3] (uint8), labels [N] (0 … 9), names [10] and "
+            "unlabelled [M 32 32 3]"
+        ),
+    ),
+    "reuters": Spec(
+        **vars(_TOKENS),
+        description="news stories, TF-IDF of 2000 stems; all with one root category",
+        shape=(685_071, reuters.N_STEMS, 4),
+        alternatives=(_FETCH_RCV1,),
+        fetch=reuters.download_fetch_rcv1,
+        advice=_TOKENS_ADVICE,
+    ),
+    "reuters10k": Spec(
+        **vars(_TOKENS),
+        description="news stories, TF-IDF of 2000 stems; 10 000 of reuters, or a sample",
+        shape=(reuters.N_SUBSET, reuters.N_STEMS, 4),
+        alternatives=(
+            _FETCH_RCV1,
+            Source(
+                load=reuters.load_sample,
+                folders=("reuters", "."),
+                files={"reuters10k.npz": ""},
+                variant="sample",
+            ),
+        ),
+        advice=(
+            "run `jdec datasets --download reuters` for scikit-learn's copy of all of them; or "
+            f"{_TOKENS_ADVICE}; or place reuters/reuters10k.npz in the data folder, with arrays x "
+            "[N 2000] (rows of L2 norm 1) and y [N] (CCAT, GCAT, MCAT, ECAT)"
+        ),
+    ),
+}

@@ -1,0 +1,281 @@
+"""Photographs as HOG and colour features: stl10 and its stand-in cifar10."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from jdec._checks import as_rows, check_same_length
+from jdec._files import encode_labels, read_member
+from jdec.datasets._cache import cached
+from jdec.datasets.dataset import Dataset
+
+#: Side of the images, in pixels; smaller ones are enlarged to it.
+SIDE = 96
+_CELL = 8  # pixels
+_ORIENTATIONS = 9
+_THUMBNAIL = 8  # pixels
+_INNER_CELLS = SIDE // _CELL - 2
+#: Features of an image: 10 × 10 cells of 9 + 4 numbers, and 8 × 8 pixels of 2.
+N_FEATURES = _INNER_CELLS**2 * (_ORIENTATIONS + 4) + 2 * _THUMBNAIL**2
+
+_VERSION = 1  # of the numbers that image_features gives: part of the name of what is cached
+_SEED = 1234  # of the authors' code
+_BLOCK = 500  # images at a time: 14 MB of bytes, 80 MB of features and intermediate results
+_STL10_BYTES = 3 * SIDE * SIDE
+_STL10_CLASSES = (
+    *("airplane", "bird", "car", "cat", "deer"),
+    *("dog", "horse", "monkey", "ship", "truck"),
+)
+
+_LOGGER = logging.getLogger("jdec")
+
+
+def image_features(images: np.ndarray) -> np.ndarray:
+    """Describe each image by its edges (HOG) and by the colours of a thumbnail.
+
+    The layout is that of the authors: 13 numbers for each of the 10 × 10 inner cells of 8 × 8
+    pixels, the outer ones only serving to normalise them, then Cr and Cb of an 8 × 8 thumbnail:
+    1300 + 128 = 1428. The 13 numbers are those of Felzenszwalb et al.: a histogram of 9 undirected
+    orientations under 4 normalisations, each cut off at 0.2, summed over the normalisations and
+    over the orientations. scikit-image counts the orientations; the authors' own code, which is
+    not at hand, may differ in how it does.
+
+    Args:
+        images: uint8 [N H H 3], RGB, with H a multiple of 16 of at most 96.
+
+    Returns:
+        float32 [N 1428]: (HOG - 0.2) · 10, then (Cr, Cb - 128) / 10.
+
+    Raises:
+        ImportError: If scikit-image is not installed.
+
+    Source: Xie et al. 2016, section 4.1, and the authors' code; Felzenszwalb et al., PAMI 2010.
+    """
+    feature = _skimage_feature()
+    large = _enlarge(images)
+    features = np.empty((len(images), N_FEATURES), np.float32)
+    for row, image in enumerate(large):
+        features[row, : -2 * _THUMBNAIL**2] = 10 * (_histograms(feature, image).ravel() - 0.2)
+    colours = (_thumbnail_colours(images) - 128) / 10
+    features[:, -2 * _THUMBNAIL**2 :] = colours.reshape(len(images), -1)
+    return features
+
+
+def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
+    """Read the official binaries of STL-10 as features.
+
+    Args:
+        name: Name of the data set.
+        files: train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin.
+
+    Returns:
+        The labelled rows, train and test together, in the authors' order, and the unlabelled ones.
+
+    Raises:
+        ValueError: If a file has a wrong size or labels other than 1 … 10.
+        ImportError: If scikit-image is not installed and the features are not yet cached.
+    """
+    parts = [_read_stl10_images(path) for path in (files[0], files[2], files[4])]
+    labels = [_read_stl10_labels(path) for path in (files[1], files[3])]
+    for part in (0, 1):
+        check_same_length(str(files[2 * part + 1]), labels[part], files[2 * part].name, parts[part])
+    features = _cached_features(name, (files[0], files[2], files[4]), parts)
+    note = (
+        f"{N_FEATURES} features: HOG by scikit-image, not by the authors' code, and the colours of "
+        "a thumbnail"
+    )
+    return _shuffled(name, features, np.concatenate(labels), _STL10_CLASSES, note)
+
+
+def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
+    """Read a sample of CIFAR-10 as the features of :func:`load_stl10`.
+
+    Args:
+        name: Name of the data set.
+        files: One ``.npz`` with images [N 32 32 3] uint8, labels [N], names [C], and unlabelled
+            [M 32 32 3] uint8 or none.
+
+    Returns:
+        The labelled and the unlabelled rows, both in a random order that is always the same.
+
+    Raises:
+        ValueError: If an array is missing, or of another shape, type or range.
+        ImportError: If scikit-image is not installed and the features are not yet cached.
+    """
+    (path,) = files
+    images, labels, names = (read_member(path, part) for part in ("images", "labels", "names"))
+    if images is None or labels is None:
+        raise ValueError(f"{path}: expected arrays named images and labels")
+    _check_photographs(f"{path}: images", images)
+    parts = [images]
+    unlabelled = read_member(path, "unlabelled")
+    if unlabelled is not None and len(unlabelled):
+        _check_photographs(f"{path}: unlabelled", unlabelled)
+        parts.append(unlabelled)
+    if names is not None and labels.dtype.kind in "iu":
+        if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(names):
+            raise ValueError(f"{path}: expected labels 0 to {len(names) - 1} as it names classes")
+        labels = names[labels]
+    y, class_names = encode_labels(f"{path}: labels", labels, images)
+    sizes = np.bincount(y)
+    spread = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
+    note = (
+        f"{len(images)} of CIFAR-10's images (classes of {spread}) from a copy that is lossy "
+        f"(JPEG), enlarged to {SIDE}×{SIDE} pixels: a stand-in for STL-10, and not STL-10; "
+        f"{N_FEATURES} features: HOG by scikit-image, and the colours of a thumbnail"
+    )
+    return _shuffled(name, _cached_features(name, files, parts), y, class_names, note)
+
+
+def _shuffled(
+    name: str,
+    features: np.ndarray,
+    y: np.ndarray,
+    class_names: tuple[str, ...] | None,
+    note: str,
+) -> Dataset:
+    # The authors' code reads batches in sequence, and draws this order with this seed before.
+    random = np.random.RandomState(_SEED)
+    order = random.permutation(len(y))
+    unlabeled = None
+    if len(features) > len(y):
+        unlabeled = features[len(y) :][random.permutation(len(features) - len(y))]
+    x = as_rows(name, features[order])
+    return Dataset(x, y[order], name, class_names=class_names, note=note, unlabeled=unlabeled)
+
+
+def _cached_features(name: str, files: Sequence[Path], parts: Sequence[np.ndarray]) -> np.ndarray:
+    n_images = sum(len(part) for part in parts)
+
+    def compute() -> np.ndarray:
+        _skimage_feature()
+        _LOGGER.info("%s: features of %d images, about 5 ms each, once", name, n_images)
+        features = np.empty((n_images, N_FEATURES), np.float32)
+        start = 0
+        for block in _blocks(parts):
+            features[start : start + len(block)] = image_features(block)
+            start += len(block)
+        return features
+
+    def read(path: Path) -> np.ndarray:
+        # Mapped: the rows are copied once, into the order asked for.
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+        if features.shape != (n_images, N_FEATURES) or features.dtype != np.float32:
+            raise ValueError(f"expected float32 {(n_images, N_FEATURES)}")
+        return features
+
+    return cached(
+        name,
+        ".npy",
+        files,
+        {"version": _VERSION, "n_images": [len(part) for part in parts]},
+        compute,
+        lambda file, features: np.save(file, features, allow_pickle=False),
+        read,
+    )
+
+
+def _blocks(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for part in parts:
+        for start in range(0, len(part), _BLOCK):
+            yield np.ascontiguousarray(part[start : start + _BLOCK])
+
+
+def _skimage_feature() -> ModuleType:
+    try:
+        import skimage.feature
+    except ImportError as error:
+        raise ImportError(
+            'features of images need scikit-image: pip install "jdec[vision]"'
+        ) from error
+    return skimage.feature
+
+
+def _histograms(feature: ModuleType, image: np.ndarray) -> np.ndarray:
+    blocks = feature.hog(
+        image,
+        orientations=_ORIENTATIONS,
+        pixels_per_cell=(_CELL, _CELL),
+        cells_per_block=(2, 2),
+        block_norm="L2",
+        feature_vector=False,
+        channel_axis=-1,
+    )
+    blocks = np.minimum(blocks, 0.2)
+    # An inner cell is the last, or the first, of two blocks in either direction.
+    normalised = np.stack(
+        [
+            blocks[:-1, :-1, 1, 1],
+            blocks[:-1, 1:, 1, 0],
+            blocks[1:, :-1, 0, 1],
+            blocks[1:, 1:, 0, 0],
+        ],
+        axis=2,
+    )  # [rows, columns, normalisations, orientations]
+    # The weights are those of Felzenszwalb's code.
+    return np.concatenate([0.5 * normalised.sum(axis=2), 0.2357 * normalised.sum(axis=3)], axis=2)
+
+
+def _enlarge(images: np.ndarray) -> np.ndarray:
+    size = images.shape[1]
+    if size == SIDE:
+        return images
+    # Bilinear: where the centre of each new pixel lies between those of the old ones.
+    centres = np.clip((np.arange(SIDE) + 0.5) * size / SIDE - 0.5, 0, size - 1)
+    weights = np.maximum(1 - np.abs(centres[:, None] - np.arange(size)), 0).astype(np.float32)
+    rows = np.einsum("ij,njkc->nikc", weights, images.astype(np.float32), optimize=True)
+    return np.einsum("lk,nikc->nilc", weights, rows, optimize=True)
+
+
+def _thumbnail_colours(images: np.ndarray) -> np.ndarray:
+    # As OpenCV resizes and converts bytes: bilinear without smoothing, so that the four pixels in
+    # the middle of each square count; whole numbers after each step.
+    step = images.shape[1] // _THUMBNAIL
+    first, second = (slice(step // 2 - shift, None, step) for shift in (1, 0))
+    total = sum(
+        images[:, rows, columns].astype(np.int32)
+        for rows in (first, second)
+        for columns in (first, second)
+    )
+    red, green, blue = np.moveaxis((np.asarray(total) + 2) >> 2, -1, 0)
+    grey = np.rint(0.299 * red + 0.587 * green + 0.114 * blue)
+    colours = np.stack([0.713 * (red - grey), 0.564 * (blue - grey)], axis=-1)
+    return np.clip(np.rint(colours + 128), 0, 255).astype(np.float32)
+
+
+def _read_stl10_images(path: Path) -> np.ndarray:
+    try:
+        size = path.stat().st_size
+        if size == 0 or size % _STL10_BYTES:
+            raise ValueError(
+                f"{path}: expected images of {_STL10_BYTES} bytes each (96×96 pixels, 3 colours), "
+                f"got {size} bytes"
+            )
+        pixels = np.memmap(path, np.uint8, mode="r", shape=(size // _STL10_BYTES, 3, SIDE, SIDE))
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file: {error.strerror}") from error
+    return pixels.transpose(0, 3, 2, 1)  # each colour is stored column by column
+
+
+def _read_stl10_labels(path: Path) -> np.ndarray:
+    try:
+        labels = np.frombuffer(path.read_bytes(), np.uint8).astype(np.int64)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file: {error.strerror}") from error
+    wrong = (labels < 1) | (labels > len(_STL10_CLASSES))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{path}: expected labels 1 to 10, got {labels[row]} in row {row}")
+    return labels - 1
+
+
+def _check_photographs(name: str, images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3):
+        raise ValueError(
+            f"{name}: expected uint8 [N 32 32 3], got {images.dtype} {list(images.shape)}"
+        )
+    if not len(images):
+        raise ValueError(f"{name}: expected at least one image, got none")
