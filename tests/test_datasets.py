@@ -281,7 +281,12 @@ def test_a_missing_file_without_source_says_where_to_place_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "close"),
-    [("mnsit", "mnist"), ("Fashion-MNIST", "fashion_mnist"), ("reuters-10k", "reuters10k"), ("STL", "stl10")],
+    [
+        ("mnsit", "mnist"),
+        ("Fashion-MNIST", "fashion_mnist"),
+        ("reuters-10k", "reuters10k"),
+        ("STL", "stl10"),
+    ],
 )
 def test_an_unknown_name_gets_a_suggestion(name, close):
     refused(name, *NAMES, "no such file exists", f"did you mean {close!r}?")
