@@ -20,7 +20,7 @@ def append_record(
     smoke: bool = False,
     folder: Path | None = None,
     quiet: bool = False,
-) -> Path | None:
+) -> dict[str, Any]:
     """Append a measurement with date, device, versions and commit to results/; print it as well.
 
     Args:
@@ -31,7 +31,7 @@ def append_record(
         quiet: Do not print.
 
     Returns:
-        The file written to, or None.
+        The whole record.
     """
     record = {
         "what": what,
@@ -44,12 +44,12 @@ def append_record(
     if not quiet:
         print(json.dumps(record))
     if smoke:
-        return None
+        return record
     device = str(record["environment"]["device"]).split(":")[0]
     path = (folder or RESULTS) / f"{record['date']}_{device}_{what}.jsonl"
     with path.open("a") as file:
         file.write(json.dumps(record) + "\n")
-    return path
+    return record
 
 
 def read_records(what: str, folder: Path | None = None) -> list[dict[str, Any]]:

@@ -266,7 +266,7 @@ class Laboratory:
             **outcome.figures,
             "config": self.config(cell).to_dict(),
         }
-        self._append(record)
+        record = self._append(record)
         shutil.rmtree(self.out / "runs" / identity, ignore_errors=True)
         return record
 
@@ -277,7 +277,8 @@ class Laboratory:
         return read_records("paper", self.out if self.smoke else None)
 
     def _append(self, record: dict[str, Any]) -> dict[str, Any]:
-        append_record("paper", record, folder=self.out if self.smoke else None, quiet=True)
+        folder = self.out if self.smoke else None
+        record = append_record("paper", record, folder=folder, quiet=True)
         if "cell" in record:
             self.records[record["cell"]] = record
         return record

@@ -32,13 +32,14 @@ def cells(options: Options) -> list[Cell]:
 
 def gradient_magnitudes(embedding: Any, centroids: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return q [N K] and the norm of the gradient of the summed KL in each embedding, [N]."""
+    embedding, centroids = jnp.asarray(embedding), jnp.asarray(centroids)
     q = jnp.exp(log_soft_assignment(embedding, centroids))
     p = target_distribution(q)
 
     def loss(z: jax.Array) -> jax.Array:
         return clustering_loss(log_soft_assignment(z, centroids), p).sum()
 
-    return np.asarray(q), np.linalg.norm(jax.grad(loss)(jnp.asarray(embedding)), axis=1)
+    return np.asarray(q), np.linalg.norm(jax.grad(loss)(embedding), axis=1)
 
 
 def draw(

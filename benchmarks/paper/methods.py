@@ -102,12 +102,12 @@ def _rows(laboratory: Laboratory, cell: Cell, embed: bool) -> np.ndarray:
 
 #: Name in records and tables to the function that runs it.
 METHODS: Mapping[str, Callable[[Laboratory, Cell], Outcome]] = {
-    "k-means": partial(_kmeans_scikit_learn, embed=False),
-    "k-means (jdec)": partial(_kmeans_jdec, embed=False),
+    "k-means": partial(_kmeans_jdec, embed=False),
+    "k-means (scikit-learn)": partial(_kmeans_scikit_learn, embed=False),
     "LDMGI": partial(_spectral, estimator=LDMGI, embed=False),
     "SEC": partial(_spectral, estimator=SEC, embed=False),
-    "AE + k-means": partial(_kmeans_scikit_learn, embed=True),
-    "AE + k-means (jdec)": partial(_kmeans_jdec, embed=True),
+    "AE + k-means": partial(_kmeans_jdec, embed=True),
+    "AE + k-means (scikit-learn)": partial(_kmeans_scikit_learn, embed=True),
     "AE + LDMGI": partial(_spectral, estimator=LDMGI, embed=True),
     "AE + SEC": partial(_spectral, estimator=SEC, embed=True),
     "DEC's start": _start,
