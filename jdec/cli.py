@@ -186,7 +186,8 @@ def run_fit(argv: list[str]) -> int:
     out = arguments.out or Path("runs") / dataset.name
     say: Callable[[str], None] = (lambda line: None) if arguments.quiet else print
     say(
-        f"{dataset.name}: {len(dataset.x)} rows, {dataset.x.shape[1]} features, "
+        f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
+        f"{len(dataset.x)} rows, {dataset.x.shape[1]} features, "
         f"{config.n_clusters} clusters; {_recipe(arguments)}, seed {arguments.seed}; "
         f"{environment()['device']}"
     )
@@ -270,7 +271,7 @@ def run_datasets(arguments: Datasets) -> int:
         if row.built_in:
             where = "comes with scikit-learn"
         elif row.path is not None:
-            where = str(row.path)
+            where = str(row.path) + (f" ({row.variant})" if row.variant else "")
         elif row.downloadable:
             where = f"not here; jdec datasets --download {row.name}"
         else:

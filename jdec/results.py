@@ -116,6 +116,7 @@ def write_results(
     seconds = {**result.seconds, "pictures": time.perf_counter() - began}
     metrics = {
         "dataset": dataset.name,
+        "variant": dataset.variant,
         "note": dataset.note,
         "n_rows": len(dataset.x),
         "n_features": dataset.x.shape[1],

@@ -346,11 +346,12 @@ def test_datasets_are_listed(tmp_path, capsys):
     np.savez(tmp_path / "reuters10k.npz", x=np.eye(3), y=[0, 1, 2])
     assert main(["datasets", "--data-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    for name in ("digits", "mnist", "fashion_mnist", "reuters10k"):
+    names = ("digits", "mnist", "fashion_mnist", "stl10", "cifar10", "reuters", "reuters10k")
+    for name in names:
         assert re.search(rf"^{name} +\d+ x \d+ +\d+ classes  ", shown, re.MULTILINE)
     assert "comes with scikit-learn" in shown
     assert "not here; jdec datasets --download mnist" in shown
-    assert str(tmp_path / "reuters10k.npz") in shown
+    assert f"{tmp_path / 'reuters10k.npz'} (sample)\n" in shown
     assert all(len(line) < 100 + len(str(tmp_path)) for line in shown.splitlines())
 
 

@@ -152,7 +152,7 @@ def _cached_features(name: str, files: Sequence[Path], parts: Sequence[np.ndarra
 
     def compute() -> np.ndarray:
         _skimage_feature()
-        _LOGGER.info("%s: features of %d images, about 5 ms each, once", name, n_images)
+        _LOGGER.info("%s: features of %d images, some milliseconds each, once", name, n_images)
         features = np.empty((n_images, N_FEATURES), np.float32)
         start = 0
         for block in _blocks(parts):
