@@ -7,6 +7,8 @@ from jdec.autoencoder import encoder_params as encoder_params
 from jdec.autoencoder import init_params as init_params
 from jdec.autoencoder import make_autoencoder as make_autoencoder
 from jdec.autoencoder import make_encode as make_encode
+from jdec.baselines import LDMGI as LDMGI
+from jdec.baselines import SEC as SEC
 from jdec.config import Config as Config
 from jdec.config import preset_config as preset_config
 from jdec.datasets import Dataset as Dataset
@@ -46,6 +48,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DEC",
+    "LDMGI",
+    "SEC",
     "Algorithm",
     "Augmentation",
     "Clustering",

@@ -230,3 +230,65 @@ def caffe_step(value, velocity, grad, rate, momentum):
     """Return value and velocity: v ← m·v + lr·g, w ← w - v."""
     velocity = momentum * velocity + rate * grad
     return value - velocity, velocity
+
+
+# Spectral baselines: dense matrices, row by row.
+
+
+def nearest_neighbors(x, n_neighbors):
+    """Each row itself, then its nearest other rows."""
+    squared = squared_distances(x, x)
+    np.fill_diagonal(squared, -1)
+    return squared.argsort(axis=1, kind="stable")[:, :n_neighbors]
+
+
+def sec_matrix(x, n_neighbors, mu, gamma, weights):
+    """L + mu (H - Xc (Xc' Xc + gamma I)^-1 Xc')."""
+    x = as_float64(x)
+    n, d = x.shape
+    squared = squared_distances(x, x)
+    neighbors = nearest_neighbors(x, n_neighbors + 1)
+    sigma = np.sqrt([squared[i, neighbors[i, -1]] for i in range(n)])
+    affinity = np.zeros((n, n))
+    for i in range(n):
+        for j in neighbors[i, 1:]:
+            heat = np.exp(-squared[i, j] / (sigma[i] * sigma[j])) if squared[i, j] > 0 else 1
+            affinity[i, j] = affinity[j, i] = heat if weights == "heat" else 1
+    root = np.diag(affinity.sum(axis=1) ** -0.5)
+    centering = np.eye(n) - 1 / n
+    xc = centering @ x
+    linear = centering - xc @ np.linalg.inv(xc.T @ xc + gamma * np.eye(d)) @ xc.T
+    return np.eye(n) - root @ affinity @ root + mu * linear
+
+
+def ldmgi_matrix(x, n_neighbors, regularization):
+    """Sum over the cliques of H (Xc Xc' + lambda I)^-1 H."""
+    x = as_float64(x)
+    matrix = np.zeros((len(x), len(x)))
+    centering = np.eye(n_neighbors) - 1 / n_neighbors
+    for clique in nearest_neighbors(x, n_neighbors):
+        xc = centering @ x[clique]
+        inverse = np.linalg.inv(xc @ xc.T + regularization * np.eye(n_neighbors))
+        matrix[np.ix_(clique, clique)] += centering @ inverse @ centering
+    return matrix
+
+
+def spectral_rotation(embedding, max_iter=100):
+    """Best partition of Yu & Shi's iterations, started at every row, and its objective."""
+    f = as_float64(embedding)
+    f = f / np.linalg.norm(f, axis=1, keepdims=True)
+    best, best_labels = -1, None
+    for first in range(len(f)):
+        columns, likeness = [f[first]], np.zeros(len(f))
+        while len(columns) < f.shape[1]:
+            likeness += abs(f @ columns[-1])
+            columns.append(f[likeness.argmin()])
+        rotation = np.array(columns).T
+        for _ in range(max_iter):
+            labels = (f @ rotation).argmax(axis=1)
+            u, _, vt = np.linalg.svd(np.eye(f.shape[1])[labels].T @ f)
+            rotation = vt.T @ u.T
+        objective = (f @ rotation).max(axis=1).sum()
+        if objective > best:
+            best, best_labels = objective, (f @ rotation).argmax(axis=1)
+    return best_labels, best

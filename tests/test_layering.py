@@ -21,7 +21,7 @@ LAYERS = [
         {module}
         for module in ("config", "datasets", "checkpoint", "workdir", "build", "model", "fit")
     ),
-    {"plots", "estimator"},
+    {"baselines", "plots", "estimator"},
     {"results"},
     {"cli"},
     {"__main__", "__init__"},
