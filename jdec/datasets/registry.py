@@ -105,7 +105,7 @@ def load_dataset(name: str | Path, *, data_dir: str | Path | None = None) -> Dat
     """Load a data set by name, or rows from a file. Nothing is downloaded.
 
     Files of a named data set are looked for in ``data_dir``, then in ``$JDEC_DATA_DIR``, then in
-    the user's cache folder.
+    the user's cache folder; scikit-learn's copy of RCV1 in scikit-learn's folder.
 
     Args:
         name: ``digits``, ``mnist``, ``fashion_mnist``, ``stl10``, ``cifar10``, ``reuters``,

@@ -205,6 +205,16 @@ def read_roots(path: Path) -> dict[int, str]:
 
     Raises:
         ValueError: If the file is damaged or a line is not of that form.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "rcv1-v2.topics.qrels")
+        ...     _ = path.write_text(os.linesep.join(["C15 1 1", "CCAT 1 1", "CCAT 2 1", "GCAT 2 1"]))
+        ...     read_roots(path)
+        {1: 'CCAT', 2: ''}
+
+    Source: Lewis et al., JMLR 2004.
     """
     roots: dict[int, str] = {}
     known = frozenset(ROOTS)

@@ -36,12 +36,12 @@ _LOGGER = logging.getLogger("jdec")
 def image_features(images: np.ndarray) -> np.ndarray:
     """Describe each image by its edges (HOG) and by the colours of a thumbnail.
 
-    The layout is that of the authors: 13 numbers for each of the 10 × 10 inner cells of 8 × 8
-    pixels, the outer ones only serving to normalise them, then Cr and Cb of an 8 × 8 thumbnail:
-    1300 + 128 = 1428. The 13 numbers are those of Felzenszwalb et al.: a histogram of 9 undirected
-    orientations under 4 normalisations, each cut off at 0.2, summed over the normalisations and
-    over the orientations. scikit-image counts the orientations; the authors' own code, which is
-    not at hand, may differ in how it does.
+    13 numbers for each of the 10 × 10 inner cells of 8 × 8 pixels, the outer ones only serving to
+    normalise them, then Cr and Cb of an 8 × 8 thumbnail: 1300 + 128 = 1428, as many as the authors
+    have. The 13 numbers are those of Felzenszwalb et al.: a histogram of 9 undirected orientations
+    under 4 normalisations, each cut off at 0.2, summed over the normalisations and over the
+    orientations. The authors' own HOG is not public; that it has this layout is a guess from its
+    1300 numbers. Here scikit-image counts the orientations, each pixel for one cell and one bin.
 
     Args:
         images: uint8 [N H H 3], RGB, with H a multiple of 16 of at most 96.
@@ -51,6 +51,11 @@ def image_features(images: np.ndarray) -> np.ndarray:
 
     Raises:
         ImportError: If scikit-image is not installed.
+
+    Examples:
+        >>> features = image_features(np.zeros((2, 96, 96, 3), np.uint8))
+        >>> features.shape, features[0, 0].item(), features[0, -1].item()
+        ((2, 1428), -2.0, 0.0)
 
     Source: Xie et al. 2016, section 4.1, and the authors' code; Felzenszwalb et al., PAMI 2010.
     """
