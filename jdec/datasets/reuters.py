@@ -210,7 +210,7 @@ def read_roots(path: Path) -> dict[int, str]:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "rcv1-v2.topics.qrels")
-        ...     _ = path.write_text(os.linesep.join(["C15 1 1", "CCAT 1 1", "CCAT 2 1", "GCAT 2 1"]))
+        ...     _ = path.write_text(os.linesep.join(["CCAT 1 1", "CCAT 2 1", "GCAT 2 1"]))
         ...     read_roots(path)
         {1: 'CCAT', 2: ''}
 
