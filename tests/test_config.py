@@ -28,7 +28,8 @@ DATASETS = {
     "digits": (8, 8),
     "mnist": (28, 28),
     "fashion_mnist": (28, 28),
-    "stl10": (96, 96, 3),
+    "stl10": None,
+    "cifar10": None,
     "reuters": None,
     "reuters10k": None,
 }
@@ -466,6 +467,7 @@ def test_paper_has_the_authors_clustering():
     [
         ("mnist", 160, "none", 0.02),
         ("stl10", 40, "none", 1),
+        ("cifar10", 40, "none", 1),
         ("reuters", 20, "none", math.sqrt(2000)),
         ("reuters10k", 20, "none", math.sqrt(2000)),
     ],
