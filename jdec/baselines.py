@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.csgraph
 import scipy.sparse.linalg
 from jaxtyping import Array, Float, Int
 from sklearn.base import BaseEstimator, ClusterMixin
@@ -432,13 +433,12 @@ class LDMGI(_SpectralClustering):
 
     def _problem(self, X: np.ndarray, neighbors: np.ndarray) -> _Problem:
         matrix = _integrated_cliques(X, neighbors, float(self.regularization))
-        diagonal = matrix.diagonal()[:, None]
         if len(X) > _FACTORED_ROWS and X.shape[1] > 2:
-            return _Problem(lambda v: matrix @ v, lambda v: v / diagonal)
+            return _Problem(lambda v: matrix @ v, _rough_inverse(matrix))
         # Where cliques are linearly dependent and λ is small, eigenvalues differ by many orders of
         # magnitude, and the diagonal is no guide. The factors of a graph of many rows would not
         # be sparse, but for rows in the plane.
-        shift = 1e-13 * diagonal.max() * scipy.sparse.eye_array(len(X))
+        shift = 1e-13 * matrix.diagonal().max() * scipy.sparse.eye_array(len(X))
         factors = scipy.sparse.linalg.splu(
             (matrix + shift).tocsc(),
             permc_spec="MMD_AT_PLUS_A",
@@ -497,6 +497,35 @@ def _integrated_cliques(
         root = contrasts.T @ vectors / np.sqrt(np.maximum(values, 0) + regularization)[:, None, :]
         local[block] = root @ root.transpose(0, 2, 1)
     return _pairs(np.repeat(neighbors, size, axis=1), np.tile(neighbors, size), local, n_rows)
+
+
+def _rough_inverse(matrix: scipy.sparse.csr_array) -> _Operator:
+    # The diagonal is right about rows alone, and far too large for duplicates that move together,
+    # tied by entries of 1/λ: such groups, at each order of magnitude, add a diagonal of their own.
+    diagonal = matrix.diagonal()
+    entries = matrix.tocoo()
+    levels: list[tuple[scipy.sparse.csr_array, np.ndarray]] = []
+    strength = 10 * np.median(diagonal)
+    while strength < diagonal.max():
+        strong = np.abs(entries.data) > strength
+        ties = (entries.data[strong], (entries.row[strong], entries.col[strong]))
+        graph = scipy.sparse.coo_array(ties, shape=matrix.shape)
+        n_groups, groups = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        members = _pairs(groups, np.arange(len(groups)), np.ones(len(groups)), len(groups))
+        members = members[:n_groups]
+        grouped = (members @ matrix @ members.T).diagonal()
+        # Sums that should be 0 are rounding errors, of a graph in parts.
+        grouped = np.maximum(grouped, 1e-12 * diagonal.max())
+        levels.append((members, grouped[:, None]))
+        strength *= 100
+
+    def precondition(v: np.ndarray) -> np.ndarray:
+        total = v / diagonal[:, None]
+        for members, grouped in levels:
+            total += members.T @ ((members @ v) / grouped)
+        return total
+
+    return precondition
 
 
 def _decompose(X: np.ndarray) -> _Decomposition:

@@ -198,7 +198,9 @@ def test_a_graph_in_parts(method, power, n_clusters):
 
 @BOTH
 @pytest.mark.parametrize("power", [1e-8, 1.0, 1e8])
-def test_duplicates(method, power):
+@pytest.mark.parametrize("factored_rows", [0, 4000])
+def test_duplicates(method, power, factored_rows, monkeypatch):
+    monkeypatch.setattr(jdec.baselines, "_FACTORED_ROWS", factored_rows)
     x, y = make_blobs(100, centers=2, n_features=5, random_state=0)
     x, y = np.repeat(x, 3, axis=0), np.repeat(y, 3)
     name = "mu" if method is SEC else "regularization"
