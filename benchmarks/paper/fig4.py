@@ -53,25 +53,32 @@ def draw(
         data = laboratory.data(rows)
         start = laboratory.pretrained(rows, options.preset, seed)
         q, gradients = gradient_magnitudes(start.embedding, start.model.centroids)
-        cluster = int(np.random.default_rng(seed).integers(q.shape[1]))
+        cluster = int(np.random.default_rng(seed).choice(np.unique(q.argmax(axis=1))))
         share = q[:, cluster]
 
         figure = Figure(figsize=(8.2, 5), dpi=110, layout="constrained")
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(4, 1))[:, 0]
         axes = above.subplots()
-        axes.scatter(share, gradients, s=3, alpha=0.3, linewidths=0, rasterized=True)
+        members = q.argmax(axis=1) == cluster
+        for shown, colour, label in (
+            (~members, "0.7", "rows of other clusters"),
+            (members, "tab:blue", f"rows of cluster {cluster}"),
+        ):
+            axes.scatter(share[shown], gradients[shown], s=4, c=colour, linewidths=0, label=label)
+        axes.legend(markerscale=3)
         axes.set(
             xlabel=f"$q_{{ij}}$ of cluster j = {cluster}", ylabel=r"$|\partial L/\partial z_i|$"
         )
         axes.set_title(f"{dataset}: pull on each row as self-training starts")
         if data.image_shape is not None:
-            wanted = np.linspace(share.min(), share.max(), _SAMPLES)
+            own = np.where(members, share, np.inf)
+            wanted = np.linspace(own.min(), share[members].max(), _SAMPLES)
             for panel, value in zip(below.subplots(1, _SAMPLES), wanted, strict=True):
-                row = int(np.abs(share - value).argmin())
+                row = int(np.abs(own - value).argmin())
                 panel.imshow(data.x[row].reshape(data.image_shape), cmap="gray_r")
                 panel.set(xticks=[], yticks=[])
                 panel.set_xlabel(f"{share[row]:.2f}", fontsize=8)
-            below.suptitle("rows along $q_{ij}$", fontsize=9)
+            below.suptitle(f"rows of cluster {cluster} along $q_{{ij}}$", fontsize=9)
         figures[dataset] = figure
     return figures
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from benchmarks.paper.cells import Cell, Laboratory, Rows
@@ -24,7 +25,7 @@ from jdec.metrics import clustering_accuracy
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 
-_POINTS, _PANELS = 2000, 6
+_POINTS, _PANELS, _COLUMNS = 2000, 6, 3
 
 
 def cells(options: Options) -> list[Cell]:
@@ -71,9 +72,10 @@ def draw(
         points = trace(laboratory, cell, sample)
         chosen = np.unique(np.linspace(0, len(points) - 1, _PANELS).round().astype(int))
 
-        figure = Figure(figsize=(9, 8.4), dpi=110, layout="constrained")
-        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.2, 1))[:, 0]
-        panels = above.subplots(2, _PANELS // 2, squeeze=False).ravel()
+        n_lines = -(-len(chosen) // _COLUMNS)
+        figure = Figure(figsize=(9, 2.8 * n_lines + 2.8), dpi=110, layout="constrained")
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(n_lines, 1))[:, 0]
+        panels = above.subplots(n_lines, _COLUMNS, squeeze=False).ravel()
         for panel in panels:
             panel.set_axis_off()
         for panel, index in zip(panels, chosen, strict=False):
@@ -86,6 +88,7 @@ def draw(
         axes = below.subplots()
         axes.plot([p[0] for p in points], [100 * p[1] for p in points], marker="o", markersize=3)
         axes.set(xlabel="clustering step", ylabel="accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         figures[dataset] = figure
     return figures
