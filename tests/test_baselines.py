@@ -20,7 +20,9 @@ from sklearn.utils.estimator_checks import check_array_api_input, parametrize_wi
 from threadpoolctl import threadpool_limits
 
 import jdec.baselines
-from jdec.baselines import LDMGI, SEC, nearest_neighbors, spectral_rotation
+import jdec.spectral
+from jdec.baselines import LDMGI, SEC
+from jdec.spectral import nearest_neighbors, smallest_eigenpairs, spectral_rotation
 
 POWERS = [1e-8, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e8]
 BOTH = pytest.mark.parametrize("method", [SEC, LDMGI])
@@ -141,9 +143,8 @@ def test_sec_predicts_rows_it_has_not_seen():
 
 
 def pairs_of(matrix, n_wanted, precondition=lambda v: v):
-    problem = jdec.baselines._Problem(lambda v: matrix @ v, precondition)
     generator = np.random.RandomState(0)
-    return jdec.baselines._smallest_eigenpairs(problem, len(matrix), n_wanted, generator)
+    return smallest_eigenpairs(lambda v: matrix @ v, precondition, len(matrix), n_wanted, generator)
 
 
 @pytest.mark.parametrize("multiplicity", [1, 3, 7, 12])
@@ -164,7 +165,7 @@ def test_the_scale_of_a_matrix_does_not_matter(scale):
 
 
 def test_unfinished_eigenvectors_are_warned_of(monkeypatch):
-    monkeypatch.setattr(jdec.baselines, "_MOST_ITERATIONS", 2)
+    monkeypatch.setattr(jdec.spectral, "_MOST_ITERATIONS", 2)
     with pytest.warns(ConvergenceWarning, match="after 2 iterations"):
         LDMGI(4, random_state=0).fit(BLOBS)
 
@@ -237,7 +238,7 @@ def test_the_place_and_the_units_of_the_rows_do_not_matter(method):
 
 @pytest.mark.parametrize("block_entries", [2**25, 2**12])
 def test_neighbors_are_the_nearest(monkeypatch, block_entries):
-    monkeypatch.setattr(jdec.baselines, "_BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(jdec.spectral, "_BLOCK_ENTRIES", block_entries)
     for x in (BLOBS, DIGITS, MOONS + np.float32(100)):
         found = nearest_neighbors(x, 6)
         assert (found.dtype, found.shape) == (np.int32, (len(x), 6))
@@ -361,6 +362,7 @@ def test_bad_rows_are_refused(method, x, needed):
     assert needed in str(caught.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("estimator", "needed"),
     [
@@ -417,6 +419,7 @@ def test_bad_neighbors_are_refused(method, neighbors, needed):
     assert needed in str(caught.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_functions_check_their_input():
     for n_neighbors in (0, 241, 1.5, True):
         with pytest.raises(ValueError, match="n_neighbors: expected"):

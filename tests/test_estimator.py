@@ -33,12 +33,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Optimise little: compilation takes longest."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def small(n_clusters=4, **changes):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.experimental.compilation_cache import compilation_cache
 from sklearn.datasets import load_digits, make_blobs
 
 import jdec.build
@@ -26,6 +25,8 @@ from jdec.fit import DivergenceError, EmptyClusterWarning, _chunks, _warn_of_emp
 from jdec.metrics import clustering_accuracy
 from jdec.model import assign
 from jdec.scaling import fit_scaling
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 X, Y = (array[:300] for array in load_digits(return_X_y=True))
 SMALL = Config(10).replace(
@@ -55,24 +56,6 @@ TINY = SMALL.replace(
     }
 )
 SCORES = ("acc", "nmi", "ari")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation(tmp_path_factory):
-    """Optimise little, and compile equal programs of different settings once: it takes longest."""
-    new = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    old = {name: jax.config._read(name) for name in new}
-    for settings in (new, old):
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if settings is new:
-            yield
 
 
 def same_bits(one, other):

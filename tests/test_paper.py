@@ -23,6 +23,8 @@ from benchmarks.paper.report import EXPERIMENTS, TABLES
 from jdec.datasets import Dataset, load_dataset
 from jdec.fit import fit
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).parent.parent
 DEC = Cell(Rows("digits"), "DEC", "fast", 0)
 
