@@ -21,6 +21,7 @@ LAYERS = [
         {module}
         for module in ("config", "datasets", "checkpoint", "workdir", "build", "model", "fit")
     ),
+    {"spectral"},
     {"baselines", "plots", "estimator"},
     {"results"},
     {"cli"},
