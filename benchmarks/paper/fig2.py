@@ -17,7 +17,7 @@ from benchmarks.paper.cells import Cell, Laboratory
 from benchmarks.paper.options import Options
 from benchmarks.paper.tables import groups, markdown, percent, swept
 
-DATASETS = ("mnist", "stl10", "cifar10", "reuters10k")
+DATASETS = ("mnist", "reuters10k")
 DEFAULT_DATASETS = ("mnist",)
 
 _METHODS = ("DEC", "LDMGI", "SEC")
