@@ -46,7 +46,7 @@ def draw(
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend()
+            axes.legend(loc="lower left")
         figures[dataset] = figure
     return figures
 
