@@ -191,6 +191,15 @@ def test_leaving_waits_until_all_is_written(tmp_path):
     assert restored.tree["w"].sum() == 2**20
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt, also where the tests run as a background job and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_save_in_progress(tmp_path, monkeypatch):
     """Interrupted halfway, it would leave a thread that never ends."""
     done = []
