@@ -5,6 +5,7 @@ nearest neighbours of each row, and rotate the eigenvectors F to the nearest par
 or sparse and of low rank, and no N×N array is ever made.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
@@ -54,7 +55,7 @@ class _Problem(NamedTuple):
     rows: _Decomposition | None = None
 
 
-class _SpectralClustering(ClusterMixin, BaseEstimator):
+class _SpectralClustering(ClusterMixin, BaseEstimator, ABC):
     """What both methods share: neighbours, eigenvectors, rotation."""
 
     n_clusters: int
@@ -106,11 +107,13 @@ class _SpectralClustering(ClusterMixin, BaseEstimator):
             X = validate_data(self, X, dtype=np.float32, ensure_all_finite=False, reset=reset)
         return as_rows("X", X)
 
+    @abstractmethod
     def _check_settings(self) -> None:
-        raise NotImplementedError
+        """Refuse values out of range."""
 
+    @abstractmethod
     def _problem(self, X: np.ndarray, neighbors: np.ndarray) -> _Problem:
-        raise NotImplementedError
+        """Return the matrix whose eigenvectors are wanted."""
 
     def _fit_linear(self, problem: _Problem) -> None:
         """Leave it to the method that has a linear part."""
