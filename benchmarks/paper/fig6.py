@@ -2,8 +2,8 @@
 
 For k = 3 … 15: NMI, which needs labels, and the generalizability G = L_train / L_validation, which
 does not. The paper shows a peak of NMI at k = 9 and a sharp drop of G from 9 to 10, so that 9 is
-its choice for MNIST, where 4 and 9 share a cluster. Training and its validation are disjoint rows: the
-data set's own split, or four fifths of it.
+its choice for MNIST, where 4 and 9 share a cluster. Training and its validation are disjoint rows:
+the data set's own split, or four fifths of it.
 
     python -m benchmarks.paper fig6 --dataset mnist --preset fast --seeds 0
 
