@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     laboratory = Laboratory(arguments.out, smoke=arguments.smoke, data_dir=arguments.data_dir)
     methods = {**METHODS, **getattr(module, "METHODS", {})}
-    laboratory.run(module.cells(options), methods)
+    if hasattr(module, "cells"):  # else its picture is all
+        laboratory.run(module.cells(options), methods)
     if not hasattr(module, "draw"):
         return 0
     try:

@@ -19,11 +19,6 @@ from jdec.plots import plot_top_samples
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 
 
-def cells(options: Options) -> list[Cell]:
-    """Return no cells: the picture needs the model itself."""
-    return []
-
-
 def draw(
     laboratory: Laboratory, options: Options, records: list[dict[str, Any]]
 ) -> dict[str, Figure]:
@@ -41,8 +36,3 @@ def draw(
             images, result.soft_assignment, y=data.y, class_names=data.class_names
         )
     return figures
-
-
-def table(records: list[dict[str, Any]]) -> str:
-    """Return nothing: the picture is all."""
-    return ""

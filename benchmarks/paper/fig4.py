@@ -16,18 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.paper.cells import Cell, Laboratory, Rows
+from benchmarks.paper.cells import Laboratory, Rows
 from benchmarks.paper.options import Options
 from jdec.functional import clustering_loss, log_soft_assignment, target_distribution
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 
 _SAMPLES = 12
-
-
-def cells(options: Options) -> list[Cell]:
-    """Return no cells: the picture needs the embedding itself."""
-    return []
 
 
 def gradient_magnitudes(embedding: Any, centroids: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +76,3 @@ def draw(
             below.suptitle(f"rows of cluster {cluster} along $q_{{ij}}$", fontsize=9)
         figures[dataset] = figure
     return figures
-
-
-def table(records: list[dict[str, Any]]) -> str:
-    """Return nothing: the picture is all."""
-    return ""

@@ -28,11 +28,6 @@ DATASETS = DEFAULT_DATASETS = ("mnist",)
 _POINTS, _PANELS, _COLUMNS = 2000, 6, 3
 
 
-def cells(options: Options) -> list[Cell]:
-    """Return no cells: the picture needs the states along the way."""
-    return []
-
-
 def trace(
     laboratory: Laboratory, cell: Cell, sample: np.ndarray
 ) -> list[tuple[int, float, np.ndarray]]:
@@ -92,8 +87,3 @@ def draw(
         axes.grid(alpha=0.3)
         figures[dataset] = figure
     return figures
-
-
-def table(records: list[dict[str, Any]]) -> str:
-    """Return nothing: the picture is all."""
-    return ""
