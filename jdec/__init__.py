@@ -22,6 +22,7 @@ from jdec.dec import init_state as init_state
 from jdec.dec import refresh_targets as refresh_targets
 from jdec.dec import run as run
 from jdec.dec import run_interval as run_interval
+from jdec.dec import train_interval as train_interval
 from jdec.estimator import DEC as DEC
 from jdec.fit import FitResult as FitResult
 from jdec.fit import fit as fit
@@ -38,8 +39,13 @@ from jdec.model import Model as Model
 from jdec.model import assign as assign
 from jdec.model import load_model as load_model
 from jdec.model import save_model as save_model
+from jdec.population import PopulationResult as PopulationResult
+from jdec.population import fit_population as fit_population
 from jdec.pretrain import finetune as finetune
 from jdec.pretrain import layerwise as layerwise
+from jdec.sharding import connect as connect
+from jdec.sharding import data_mesh as data_mesh
+from jdec.sharding import member_mesh as member_mesh
 from jdec.training import Algorithm as Algorithm
 from jdec.training import make_optimizer as make_optimizer
 from jdec.training import scan_steps as scan_steps
@@ -60,16 +66,20 @@ __all__ = [
     "FitResult",
     "KMeansResult",
     "Model",
+    "PopulationResult",
     "StackedDenoisingAutoencoder",
     "assign",
     "cluster_frequencies",
     "clustering_accuracy",
     "clustering_loss",
     "clustering_scores",
+    "connect",
+    "data_mesh",
     "encode_rows",
     "encoder_params",
     "finetune",
     "fit",
+    "fit_population",
     "imbalanced_subset",
     "init_params",
     "init_state",
@@ -81,6 +91,7 @@ __all__ = [
     "make_autoencoder",
     "make_encode",
     "make_optimizer",
+    "member_mesh",
     "preset_config",
     "random_affine",
     "refresh_targets",
@@ -90,4 +101,5 @@ __all__ = [
     "scan_steps",
     "soft_assignment",
     "target_distribution",
+    "train_interval",
 ]

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec._typing import Params
 from jdec.augmentation import random_affine
@@ -22,7 +23,16 @@ from jdec.autoencoder import (
     make_encode,
 )
 from jdec.config import Config, OptimizerConfig
-from jdec.dec import Clustering, DECInfo, DECState, encode_rows, init_state, run_interval
+from jdec.dec import (
+    Clustering,
+    DECInfo,
+    DECState,
+    cluster_sizes,
+    embed_rows,
+    init_state,
+    refresh_targets,
+    train_interval,
+)
 from jdec.functional import (
     clustering_loss,
     log_soft_assignment,
@@ -31,10 +41,25 @@ from jdec.functional import (
 )
 from jdec.kmeans import KMeansResult, merged_kmeans
 from jdec.pretrain import PretrainState, finetune, layerwise
+from jdec.sharding import gather_rows, map_over_devices, map_shards, spread_rows
 from jdec.training import Algorithm, make_optimizer, scan_steps
 
 #: Rows encoded at once outside of training.
 BLOCK_SIZE = 2048
+
+
+class RunKeys(NamedTuple):
+    """The random keys of a run, one for each of its parts."""
+
+    init: Key[Array, ""]
+    pretraining: Key[Array, ""]
+    kmeans: Key[Array, ""]
+    clustering: Key[Array, ""]
+
+
+def split_run_key(key: Key[Array, ""]) -> RunKeys:
+    """Split the key of a run."""
+    return RunKeys(*jax.random.split(key, 4))
 
 
 class Stage(NamedTuple):
@@ -69,15 +94,21 @@ def build_network(config: Config, n_features: int) -> StackedDenoisingAutoencode
         config.network.latent_dim,
         corruption_rate=config.pretrain.finetune_corruption_rate,
         initializer=config.network.initializer,
+        precision=config.network.precision,
     )
 
 
-def build_optimizer(settings: OptimizerConfig, n_steps: int) -> optax.GradientTransformation:
-    """Return the optimizer of a phase of ``n_steps`` steps."""
+def build_optimizer(
+    settings: OptimizerConfig,
+    n_steps: int,
+    *,
+    learning_rate: float | Float[Array, ""] | None = None,
+) -> optax.GradientTransformation:
+    """Return the optimizer of a phase of ``n_steps`` steps, perhaps of another learning rate."""
     values = dict(vars(settings))
-    return make_optimizer(
-        values.pop("name"), values.pop("learning_rate"), n_steps=n_steps, **values
-    )
+    name, rate = values.pop("name"), values.pop("learning_rate")
+    rate = rate if learning_rate is None else learning_rate
+    return make_optimizer(name, rate, n_steps=n_steps, **values)
 
 
 def build_pretraining(config: Config, n_features: int, stage: Stage) -> Algorithm:
@@ -96,13 +127,35 @@ def build_pretraining(config: Config, n_features: int, stage: Stage) -> Algorith
     )
 
 
-def build_clustering(config: Config, n_features: int) -> Clustering:
+class Variant(NamedTuple):
+    """Settings of the clustering phase that may differ within a population; None: as configured."""
+
+    alpha: Float[Array, ""] | None = None
+    learning_rate: Float[Array, ""] | None = None
+    active: Bool[Array, "K"] | None = None  # which clusters take part
+
+
+class Rows(NamedTuple):
+    """How the rows of an array lie: its padding and its devices."""
+
+    n_rows: int | None = None  # those after them are padding
+    mesh: Mesh | None = None
+
+
+AS_CONFIGURED = Variant()
+ALL_ROWS = Rows()
+
+
+def build_clustering(
+    config: Config, n_features: int, *, rows: Rows = ALL_ROWS, variant: Variant = AS_CONFIGURED
+) -> Clustering:
     """Return the clustering phase of a configuration."""
     settings = config.clustering
+    n_steps = settings.max_intervals * settings.update_interval
     return Clustering(
         encode=make_encode(build_network(config, n_features)),
-        tx=build_optimizer(settings.optimizer, settings.max_intervals * settings.update_interval),
-        alpha=settings.alpha,
+        tx=build_optimizer(settings.optimizer, n_steps, learning_rate=variant.learning_rate),
+        alpha=settings.alpha if variant.alpha is None else variant.alpha,
         update_interval=settings.update_interval,
         batch_size=settings.batch_size,
         batch_order=settings.batch_order,
@@ -110,6 +163,10 @@ def build_clustering(config: Config, n_features: int) -> Clustering:
         reset_optimizer=settings.reset_optimizer,
         augment=partial(_alter, config),
         block_size=BLOCK_SIZE,
+        active=variant.active,
+        n_rows=rows.n_rows,
+        spread=partial(spread_rows, mesh=rows.mesh),
+        map_rows=partial(map_shards, mesh=rows.mesh),
     )
 
 
@@ -125,7 +182,11 @@ def _augment(config: Config, key: Key[Array, ""], x: Float[Array, "B D"]) -> Flo
     return random_affine(key, x, config.image_shape, config.augmentation)
 
 
-@partial(jax.jit, static_argnames=("config", "stage", "n_steps", "n_rows"), donate_argnames="state")
+@partial(
+    jax.jit,
+    static_argnames=("config", "stage", "n_steps", "n_rows", "mesh"),
+    donate_argnames="state",
+)
 def pretrain_steps(
     key: Key[Array, ""],
     state: PretrainState,
@@ -136,11 +197,38 @@ def pretrain_steps(
     stage: Stage,
     n_steps: int,
     n_rows: int,
+    mesh: Mesh | None = None,
 ) -> tuple[PretrainState, Float[Array, "S"]]:
     """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
+    return scan_pretraining(
+        key,
+        state,
+        x,
+        first_step,
+        config=config,
+        stage=stage,
+        n_steps=n_steps,
+        n_rows=n_rows,
+        mesh=mesh,
+    )
+
+
+def scan_pretraining(
+    key: Key[Array, ""],
+    state: PretrainState,
+    x: Float[Array, "N D"],
+    first_step: int | Int[Array, ""],
+    *,
+    config: Config,
+    stage: Stage,
+    n_steps: int,
+    n_rows: int,
+    mesh: Mesh | None = None,
+) -> tuple[PretrainState, Float[Array, "S"]]:
+    """Run S steps of a stage, as a part of any program."""
 
     def gather(batch_key: Key[Array, ""], rows: Int[Array, "B"]) -> Float[Array, "B D"]:
-        return _augment(config, batch_key, x[rows])
+        return spread_rows(_augment(config, batch_key, x[rows]), mesh)
 
     state, info = scan_steps(
         build_pretraining(config, x.shape[1], stage),
@@ -156,22 +244,36 @@ def pretrain_steps(
     return state, info.loss
 
 
-@partial(jax.jit, static_argnames="config")
+@partial(jax.jit, static_argnames=("config", "rows"))
 def start_clustering(
-    key: Key[Array, ""], params: Params, x: Float[Array, "N D"], *, config: Config
+    key: Key[Array, ""],
+    params: Params,
+    x: Float[Array, "N D"],
+    *,
+    config: Config,
+    rows: Rows = ALL_ROWS,
 ) -> tuple[KMeansResult, DECState]:
     """Run k-means on the pretrained embedding, and make the clustering phase's first state."""
-    clustering = build_clustering(config, x.shape[1])
+    clustering = build_clustering(config, x.shape[1], rows=rows)
     params = encoder_params(params)
-    embeddings = encode_rows(clustering.encode, params, x, block_size=clustering.block_size)
-    initial = _initial_partition(key, embeddings, config)
+    # Embeddings are few numbers a row: each device sees them all, and takes some of the restarts.
+    embeddings = gather_rows(embed_rows(params, x, clustering), rows.mesh)[: rows.n_rows]
+    initial = initial_partition(key, embeddings, config, mesh=rows.mesh)
     return initial, init_state(params, initial.centroids, x, clustering)
 
 
-def _initial_partition(
-    key: Key[Array, ""], embeddings: Float[Array, "N Z"], config: Config
+def initial_partition(
+    key: Key[Array, ""],
+    embeddings: Float[Array, "N Z"],
+    config: Config,
+    *,
+    alpha: float | Float[Array, ""] | None = None,
+    mesh: Mesh | None = None,
 ) -> KMeansResult:
+    """Partition the pretrained embedding as a configuration says."""
     settings = config.kmeans
+    alpha = config.clustering.alpha if alpha is None else alpha
+    map_restarts = None if mesh is None else partial(map_over_devices, mesh=mesh)
 
     def partition(restart_key: Key[Array, ""], factor: int, n_init: int) -> KMeansResult:
         return merged_kmeans(
@@ -182,10 +284,11 @@ def _initial_partition(
             n_init=n_init,
             max_iter=settings.max_iter,
             tol=settings.tol,
+            map_restarts=map_restarts if n_init > 1 else None,
         )
 
     def signal(candidate: KMeansResult) -> Float[Array, ""]:
-        log_q = log_soft_assignment(embeddings, candidate.centroids, alpha=config.clustering.alpha)
+        log_q = log_soft_assignment(embeddings, candidate.centroids, alpha=alpha)
         divergence = clustering_loss(log_q, target_distribution(jnp.exp(log_q))).mean()
         return jnp.where(jnp.isfinite(divergence), divergence, -jnp.inf)
 
@@ -197,18 +300,51 @@ def _initial_partition(
             candidates.append(jax.tree.map(lambda leaf: leaf[None], best))
         else:
             keys = jax.random.split(factor_key, settings.n_init)
-            candidates.append(jax.lax.map(partial(partition, factor=factor, n_init=1), keys))
+            one = partial(partition, factor=factor, n_init=1)
+            found = map_over_devices(one, keys, mesh)
+            candidates.append(jax.tree.map(partial(gather_rows, mesh=mesh), found))
     runs: KMeansResult = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *candidates)
     score = -runs.inertia if settings.select == "inertia" else jax.lax.map(signal, runs)
     return jax.tree.map(lambda leaf: leaf[jnp.argmax(score)], runs)
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="state")
+@partial(jax.jit, static_argnames=("config", "rows"), donate_argnames="state")
+def cluster_steps(
+    key: Key[Array, ""],
+    state: DECState,
+    x: Float[Array, "N D"],
+    *,
+    config: Config,
+    rows: Rows = ALL_ROWS,
+) -> tuple[DECState, Float[Array, "S"]]:
+    """Train the steps of one interval of the clustering phase; ``state`` is donated."""
+    return train_interval(key, state, x, build_clustering(config, x.shape[1], rows=rows))
+
+
+@partial(jax.jit, static_argnames=("config", "rows"), donate_argnames="state")
+def refresh(
+    state: DECState, x: Float[Array, "N D"], *, config: Config, rows: Rows = ALL_ROWS
+) -> tuple[DECState, Int[Array, "K"]]:
+    """Recompute P and labels, and count the rows of each cluster; ``state`` is donated.
+
+    A program of its own: a run that was interrupted begins with it, and gets the same bits.
+    """
+    state = refresh_targets(state, x, build_clustering(config, x.shape[1], rows=rows))
+    return state, cluster_sizes(state)
+
+
 def cluster_interval(
-    key: Key[Array, ""], state: DECState, x: Float[Array, "N D"], *, config: Config
+    key: Key[Array, ""],
+    state: DECState,
+    x: Float[Array, "N D"],
+    *,
+    config: Config,
+    rows: Rows = ALL_ROWS,
 ) -> tuple[DECState, DECInfo]:
     """Run one interval of the clustering phase; ``state`` is donated."""
-    return run_interval(key, state, x, build_clustering(config, x.shape[1]))
+    state, losses = cluster_steps(key, state, x, config=config, rows=rows)
+    state, sizes = refresh(state, x, config=config, rows=rows)
+    return state, DECInfo(losses, state.label_change, sizes)
 
 
 @partial(jax.jit, static_argnames="config")

@@ -19,7 +19,7 @@ from jdec._checks import (
     check_positive,
 )
 from jdec.augmentation import Augmentation
-from jdec.autoencoder import INITIALIZERS
+from jdec.autoencoder import INITIALIZERS, PRECISIONS
 from jdec.scaling import SCALINGS
 from jdec.training import BATCH_ORDERS, OPTIMIZERS, SCHEDULES
 
@@ -71,17 +71,21 @@ class NetworkConfig:
         hidden_dims: Widths between the data and the embedding.
         latent_dim: Z, width of the embedding.
         initializer: fan_in_uniform: U(±1/√fan_in); normal: N(0, 0.01²), the authors'.
+        precision: float32, also on accelerators; tensorfloat32, where a GPU has it; bfloat16:
+            products in bfloat16, with parameters, distances and sums in float32.
     """
 
     hidden_dims: tuple[int, ...] = (500, 500, 2000)
     latent_dim: int = 10
     initializer: Literal["fan_in_uniform", "normal"] = "fan_in_uniform"
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         object.__setattr__(self, "hidden_dims", _integers("hidden_dims", self.hidden_dims))
         check_integer("latent_dim", self.latent_dim)
         check_choice("initializer", self.initializer, INITIALIZERS)
+        check_choice("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)

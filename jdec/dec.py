@@ -9,12 +9,13 @@ Source: Xie et al. 2016, sections 3.1 and 3.3.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec._checks import check_choice, check_integer, check_non_negative, check_positive
 from jdec._typing import EncodeFn, Params
@@ -28,6 +29,12 @@ from jdec.training import BATCH_ORDERS, Algorithm, scan_steps
 
 #: ``augment(key, x [B D]) -> x [B D]``: a random variant of each row that keeps its cluster.
 AugmentFn = Callable[[Key[Array, ""], Float[Array, "B D"]], Float[Array, "B D"]]
+#: ``embed(params, x [N D]) -> embeddings [N Z]``, for all rows at once.
+EmbedRowsFn = Callable[[Params, Float[Array, "N D"]], Float[Array, "N Z"]]
+
+
+def _as_it_is(array: Any) -> Any:
+    return array
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Clustering:
         augment: Alters the rows of a mini-batch; P and the labels always come from the rows as
             they are.
         block_size: Rows encoded at once in a refresh.
+        active: Which clusters take part, [K]; all by default.
+        n_rows: How many of the rows count; those after them are padding, which no mini-batch draws
+            and no cluster frequency sees. All by default.
+        spread: Lays an array of rows out, as over devices; mini-batches and targets go through it.
+        map_rows: Turns a function that embeds all rows into one that does so by device.
     """
 
     encode: EncodeFn
@@ -58,6 +70,10 @@ class Clustering:
     reset_optimizer: bool = False
     augment: AugmentFn | None = None
     block_size: int = 2048
+    active: Bool[Array, "K"] | None = None
+    n_rows: int | None = None
+    spread: Callable[[Any], Any] = _as_it_is
+    map_rows: Callable[[EmbedRowsFn], EmbedRowsFn] = _as_it_is
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -164,15 +180,43 @@ def refresh_targets(state: DECState, x: Float[Array, "N D"], clustering: Cluster
 
     Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
     """
-    embeddings = encode_rows(clustering.encode, state.params, x, block_size=clustering.block_size)
-    q = soft_assignment(embeddings, state.centroids, alpha=clustering.alpha)
-    labels = q.argmax(axis=1).astype(jnp.int32)
-    changed = jnp.mean(labels != state.labels, dtype=jnp.float32)
-    return state._replace(
-        targets=target_distribution(q).astype(state.targets.dtype),
-        labels=labels,
-        label_change=jnp.where(jnp.isfinite(q).all(), changed, jnp.nan),
+    embeddings = embed_rows(state.params, x, clustering)
+    q = soft_assignment(
+        embeddings, state.centroids, alpha=clustering.alpha, active=clustering.active
     )
+    labels = q.argmax(axis=1).astype(jnp.int32)
+    n_rows = _count_rows(x, clustering)
+    if n_rows < x.shape[0]:
+        is_row = jnp.arange(x.shape[0]) < n_rows
+        q = jnp.where(is_row[:, None], q, 0)
+        labels = jnp.where(is_row, labels, -1)
+    n_changed = jnp.sum(labels != state.labels, dtype=jnp.int32)
+    return state._replace(
+        targets=clustering.spread(target_distribution(q).astype(state.targets.dtype)),
+        labels=clustering.spread(labels),
+        label_change=jnp.where(
+            jnp.isfinite(q).all(), n_changed.astype(jnp.float32) / n_rows, jnp.nan
+        ),
+    )
+
+
+def embed_rows(
+    params: Params, x: Float[Array, "N D"], clustering: Clustering
+) -> Float[Array, "N Z"]:
+    """Embed all rows as the phase does it: in its blocks, and on its devices."""
+    embed = partial(encode_rows, clustering.encode, block_size=clustering.block_size)
+    return clustering.map_rows(embed)(params, x)
+
+
+def cluster_sizes(state: DECState) -> Int[Array, "K"]:
+    """Count the rows of each cluster; padding, whose label is -1, belongs to none."""
+    n_clusters = state.centroids.shape[0]
+    labels = jnp.where(state.labels < 0, n_clusters, state.labels)
+    return jnp.bincount(labels, length=n_clusters)
+
+
+def _count_rows(x: Float[Array, "N D"], clustering: Clustering) -> int:
+    return x.shape[0] if clustering.n_rows is None else clustering.n_rows
 
 
 def clustering_algorithm(clustering: Clustering) -> Algorithm:
@@ -195,7 +239,9 @@ def clustering_algorithm(clustering: Clustering) -> Algorithm:
 
         def loss(trained: dict[str, Params]) -> Float[Array, ""]:
             embeddings = clustering.encode(trained.get("params", state.params), batch.x)
-            log_q = log_soft_assignment(embeddings, trained["centroids"], alpha=clustering.alpha)
+            log_q = log_soft_assignment(
+                embeddings, trained["centroids"], alpha=clustering.alpha, active=clustering.active
+            )
             return clustering_loss(log_q, batch.targets).mean()
 
         value, grads = jax.value_and_grad(loss)(trained)
@@ -210,6 +256,8 @@ def run_interval(
     key: Key[Array, ""], state: DECState, x: Float[Array, "N D"], clustering: Clustering
 ) -> tuple[DECState, DECInfo]:
     """Train S mini-batch steps on the state's P, then refresh it from all rows.
+
+    The two halves, :func:`train_interval` and :func:`refresh_targets`, can be had by themselves.
 
     Args:
         key: Typed random key of the phase, the same for all intervals: a step's key is
@@ -231,13 +279,34 @@ def run_interval(
 
     Source: Xie et al. 2016, section 3.1.
     """
+    state, losses = train_interval(key, state, x, clustering)
+    state = refresh_targets(state, x, clustering)
+    return state, DECInfo(losses, state.label_change, cluster_sizes(state))
+
+
+def train_interval(
+    key: Key[Array, ""], state: DECState, x: Float[Array, "N D"], clustering: Clustering
+) -> tuple[DECState, Float[Array, "S"]]:
+    """Train S mini-batch steps on the state's P, and count the interval; P and labels stay.
+
+    Args:
+        key: As in :func:`run_interval`.
+        state: From :func:`init_state` or an interval before.
+        x: All rows, [N D].
+        clustering: The phase's settings.
+
+    Returns:
+        The state, and the mean KL of each mini-batch.
+
+    Source: Xie et al. 2016, section 3.1.2.
+    """
     targets = state.targets
 
     def gather(batch_key: Key[Array, ""], rows: Int[Array, "B"]) -> DECBatch:
         batch = x[rows]
         if clustering.augment is not None:
             batch = clustering.augment(batch_key, batch)
-        return DECBatch(batch, targets[rows])
+        return DECBatch(clustering.spread(batch), clustering.spread(targets[rows]))
 
     if clustering.reset_optimizer:
         fresh = clustering.tx.init(_trained(state.params, state.centroids, clustering))
@@ -249,13 +318,11 @@ def run_interval(
         gather,
         first_step=state.interval * clustering.update_interval,
         n_steps=clustering.update_interval,
-        n_rows=x.shape[0],
+        n_rows=_count_rows(x, clustering),
         batch_size=clustering.batch_size,
         order=clustering.batch_order,
     )
-    state = refresh_targets(state._replace(interval=state.interval + 1), x, clustering)
-    sizes = jnp.bincount(state.labels, length=state.centroids.shape[0])
-    return state, DECInfo(losses, state.label_change, sizes)
+    return state._replace(interval=state.interval + 1), losses
 
 
 def is_finished(state: DECState, *, tol: float, max_intervals: int) -> Array | bool:

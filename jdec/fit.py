@@ -10,21 +10,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from tqdm.auto import tqdm
 
 from jdec._atomic import write_json, write_json_lines
-from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank, check_same_length
+from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank
 from jdec._typing import Params
 from jdec.autoencoder import encoder_params, init_params
 from jdec.build import (
+    Rows,
     Stage,
     build_clustering,
     build_network,
     build_pretraining,
-    cluster_interval,
+    cluster_steps,
     pretrain_steps,
     pretraining_stages,
+    refresh,
+    split_run_key,
     start_clustering,
 )
 from jdec.checkpoint import Checkpoints
@@ -35,7 +39,19 @@ from jdec.metrics import clustering_scores
 from jdec.model import Model, assign
 from jdec.pretrain import PretrainState
 from jdec.scaling import fit_scaling
-from jdec.workdir import check_same_run, fingerprint
+from jdec.sharding import (
+    arrays_from_first_process,
+    concatenate_rows,
+    fetch_rows,
+    from_first_process,
+    is_first_process,
+    join_rows,
+    local_rows,
+    over_processes,
+    replicate,
+    shard_rows,
+)
+from jdec.workdir import check_same_run, fingerprint, rows_digest
 
 #: A record of the history, as :func:`fit` hands it to callbacks and writes it to history.jsonl.
 Record = dict[str, Any]
@@ -79,6 +95,7 @@ def fit(
     autoencoder_params: Params | None = None,
     workdir: str | Path | None = None,
     resume: bool = False,
+    mesh: Mesh | None = None,
     callbacks: Sequence[Callable[[Record], None]] = (),
     progress: bool = False,
 ) -> FitResult:
@@ -97,7 +114,11 @@ def fit(
         autoencoder_params: Parameters of encoder and decoder to start from, as another result's
             ``autoencoder_params``; pretraining is left out.
         workdir: Folder for checkpoints, config.json and history.jsonl.
-        resume: Go on with what ``workdir`` holds; starts afresh if it holds nothing yet.
+        resume: Go on with what ``workdir`` holds; starts afresh if it holds nothing yet, and on
+            any number of devices.
+        mesh: From :func:`jdec.data_mesh`: spreads the rows over devices. With several processes,
+            each calls this function and reads its own rows of ``x`` alone, which may be a
+            memory-mapped file.
         callbacks: Called with each record of the history as it is made.
         progress: Show progress bars on stderr.
 
@@ -120,29 +141,41 @@ def fit(
 
     Source: Xie et al. 2016, section 3.
     """
-    rows = as_rows("x", x)
-    check_n_clusters(config.n_clusters, len(rows))
+    rows, n_rows = _own_rows("x", x, mesh)
+    check_n_clusters(config.n_clusters, n_rows)
     if y is not None:
         y = np.asarray(y)
         check_rank("y", y, 1)
-        check_same_length("y", y, "x", rows)
+        if len(y) != n_rows:
+            raise ValueError(f"y: expected as many entries as x has ({n_rows}), got {len(y)}")
     if n_train is not None:
         check_integer("n_train", n_train)
-        if n_train > len(rows):
-            raise ValueError(f"n_train: expected at most the {len(rows)} rows of x, got {n_train}")
+        if n_train > n_rows:
+            raise ValueError(f"n_train: expected at most the {n_rows} rows of x, got {n_train}")
     if config.image_shape is not None and np.prod(config.image_shape) != rows.shape[1]:
         raise ValueError(
             f"image_shape: expected {rows.shape[1]} entries as x has columns, "
             f"got {config.image_shape}"
         )
+    others = None
     if unlabeled is not None:
-        unlabeled = as_rows("unlabeled", unlabeled)
-        if unlabeled.shape[1] != rows.shape[1]:
+        others = _own_rows("unlabeled", unlabeled, mesh)
+        if others[0].shape[1] != rows.shape[1]:
             raise ValueError(
-                f"unlabeled: expected {rows.shape[1]} columns as x has, got {unlabeled.shape[1]}"
+                f"unlabeled: expected {rows.shape[1]} columns as x has, got {others[0].shape[1]}"
             )
     with ExitStack() as stack:
-        run = _Run(key, rows, config, y, n_train, unlabeled, callbacks, progress)
+        run = _Run(
+            key,
+            (rows, n_rows),
+            config,
+            y=y,
+            n_train=n_train,
+            unlabeled=others,
+            mesh=mesh,
+            callbacks=callbacks,
+            progress=progress,
+        )
         if autoencoder_params is not None:
             run.start_from(autoencoder_params)
         if workdir is not None:
@@ -150,7 +183,20 @@ def fit(
         return run.to_the_end()
 
 
-def _chunks(n_steps: int, first_step: int) -> Iterator[tuple[int, int]]:
+def _own_rows(name: str, x: Any, mesh: Mesh | None) -> tuple[Float[np.ndarray, "n D"], int]:
+    """Return the rows that this process holds, and how many there are in all."""
+    if mesh is None or jax.process_count() == 1:
+        rows = as_rows(name, x)
+        return rows, len(rows)
+    check_rank(name, x, 2)
+    mine = local_rows(len(x), mesh)
+    if mine.start == mine.stop:  # more devices than rows
+        return np.zeros((0, np.shape(x)[1]), np.float32), len(x)
+    return as_rows(name, x[mine]), len(x)
+
+
+def chunks(n_steps: int, first_step: int) -> Iterator[tuple[int, int]]:
+    """Cut a stage of pretraining into the first steps and lengths of its compiled calls."""
     size = min(max(1, -(-n_steps // _REPORTS)), _MOST_STEPS)
     for start in range(first_step, n_steps, size):
         yield start, min(size, n_steps - start)
@@ -162,37 +208,44 @@ class _Run:
     def __init__(
         self,
         key: Key[Array, ""],
-        rows: Float[np.ndarray, "N D"],
+        own_rows: tuple[Float[np.ndarray, "n D"], int],
         config: Config,
+        *,
         y: np.ndarray | None,
         n_train: int | None,
-        unlabeled: Float[np.ndarray, "M D"] | None,
+        unlabeled: tuple[Float[np.ndarray, "m D"], int] | None,
+        mesh: Mesh | None,
         callbacks: Sequence[Callable[[Record], None]],
         progress: bool,
     ) -> None:
-        self.key, self.config, self.y = key, config, y
-        self.callbacks, self.progress = callbacks, progress
-        self.rows = rows
-        self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
-        self.x = jnp.asarray(self.scaling.apply(rows))
+        self.key, self.config, self.y, self.mesh = key, config, y, mesh
+        self.callbacks = callbacks
+        self.progress = progress and is_first_process()
+        self.rows, self.n_rows = own_rows
+        self.scaling = fit_scaling(
+            self.rows, config.scaling, scale=config.scale, over_parts=over_processes
+        )
+        self.x = self._on_devices(self.rows, self.n_rows)
+        self.layout = Rows() if mesh is None else Rows(self.n_rows, mesh)
         self.unlabeled = unlabeled
-        self.n_pretrain_rows = len(rows)
+        self.n_pretrain_rows = self.n_rows
         if config.pretrain.rows == "train" and n_train is not None:
             self.n_pretrain_rows = n_train
         self.pretrained: Params | None = None
-        self.network = build_network(config, rows.shape[1])
+        self.network = build_network(config, self.rows.shape[1])
         self.history: list[Record] = []
         self.seconds: dict[str, float] = {}
         self.workdir: Path | None = None
         self.checkpoints: Checkpoints | None = None
         self.n_saved = 0
-        self.init_key, self.pretrain_key, self.kmeans_key, self.cluster_key = jax.random.split(
-            key, 4
-        )
+        self.keys = split_run_key(key)
+
+    def _on_devices(self, rows: Float[np.ndarray, "n D"], n_rows: int) -> Float[Array, "M D"]:
+        return shard_rows(self.scaling.apply(rows), n_rows, self.mesh)
 
     def start_from(self, params: Params) -> None:
         """Take pretrained parameters, if they are those of this network."""
-        wanted = jax.eval_shape(lambda key: init_params(key, self.network), self.init_key)
+        wanted = jax.eval_shape(lambda key: init_params(key, self.network), self.keys.init)
         shapes = [
             {
                 jax.tree_util.keystr(path, simple=True, separator="."): jnp.shape(leaf)
@@ -213,13 +266,15 @@ class _Run:
         if workdir.exists() and not workdir.is_dir():
             raise ValueError(f"workdir: expected a folder, got the file {workdir}")
         data = {
-            "shape": list(self.rows.shape),
-            "sha256": self.rows,
+            "shape": [self.n_rows, self.rows.shape[1]],
+            "digest": self._digest(self.rows, self.n_rows),
             "pretraining rows": self.n_pretrain_rows,
-            "unlabeled": self.unlabeled,
+            "unlabeled": None if self.unlabeled is None else self._digest(*self.unlabeled),
             "autoencoder_params": self.pretrained,
         }
         mine = fingerprint(self.key, self.config, data)
+        if not is_first_process():
+            return
         record = workdir / "run.json"
         if record.exists():
             check_same_run(record, mine, resume)
@@ -233,30 +288,63 @@ class _Run:
         write_json(record, mine)
         write_json(workdir / "config.json", self.config.to_dict())
 
+    def _digest(self, rows: Float[np.ndarray, "n D"], n_rows: int) -> str:
+        first_row = local_rows(n_rows, self.mesh).start
+        parts = over_processes(rows_digest(rows, first_row))
+        return "".join(f"{part:016x}" for part in parts.sum(axis=0))
+
     def _restore(self) -> tuple[str, int, Any]:
         """Return the phase, its step and its arrays to go on from."""
         restored = None if self.checkpoints is None else self.checkpoints.latest(self._template)
-        if restored is None:
+        found = None if restored is None else [restored.step, restored.metadata]
+        found = from_first_process(found)
+        if found is None:
             return "", 0, None
-        self.n_saved = restored.step
-        self.history = restored.metadata["history"]
-        self.seconds = restored.metadata["seconds"]
-        tree = jax.tree.map(jnp.asarray, restored.tree)
-        return restored.metadata["phase"], restored.metadata["step"], tree
+        self.n_saved, metadata = found
+        self.history, self.seconds = metadata["history"], metadata["seconds"]
+        if restored is None:
+            shapes = jax.eval_shape(lambda: self._template(metadata))
+            tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        else:
+            tree = jax.tree.map(jnp.asarray, restored.tree)
+        return metadata["phase"], metadata["step"], arrays_from_first_process(tree)
 
     def _template(self, metadata: dict[str, Any]) -> Any:
-        params = init_params(self.init_key, self.network)
+        params = init_params(self.keys.init, self.network)
         if metadata["phase"] != "clustering":
             stage = next(s for s in pretraining_stages(self.config) if s.name == metadata["phase"])
             return build_pretraining(self.config, self.rows.shape[1], stage).init(params)
         n_clusters, latent_dim = self.config.n_clusters, self.config.network.latent_dim
         centroids = jnp.zeros((n_clusters, latent_dim))
         clustering = build_clustering(self.config, self.rows.shape[1])
-        state = init_state(encoder_params(params), centroids, self.x, clustering)
         initial = KMeansResult(
-            centroids, state.labels, jnp.float32(0), jnp.int32(0), jnp.bool_(False)
+            centroids,
+            jnp.zeros(self.n_rows, jnp.int32),
+            jnp.float32(0),
+            jnp.int32(0),
+            jnp.bool_(False),
         )
-        return {"autoencoder": params, "initial": initial, "state": state}
+        state = init_state(encoder_params(params), centroids, self.x, clustering)
+        return self._clustering_tree(params, initial, state)
+
+    def _clustering_tree(self, params: Params, initial: KMeansResult, state: DECState) -> Any:
+        # P and the labels belong to the parameters and are left out: what is kept then neither
+        # grows with the rows nor depends on how many devices share them.
+        kept = state._asdict()
+        del kept["targets"], kept["labels"]
+        return {"autoencoder": params, "initial": initial, "state": kept}
+
+    def _complete_state(self, kept: dict[str, Any]) -> DECState:
+        kept = replicate(kept, self.mesh)
+        shape = (len(self.rows), self.config.n_clusters)
+        state = DECState(
+            targets=shard_rows(np.zeros(shape, np.float32), self.n_rows, self.mesh),
+            labels=shard_rows(np.zeros(shape[0], np.int32), self.n_rows, self.mesh),
+            **kept,
+        )
+        label_change = jnp.copy(state.label_change)
+        state, _ = refresh(_copy(state), self.x, config=self.config, rows=self.layout)
+        return state._replace(label_change=label_change)
 
     def _save(self, phase: str, step: int, tree: Any) -> None:
         if self.checkpoints is None or self.workdir is None:
@@ -277,7 +365,8 @@ class _Run:
         """Run every phase that is still to do."""
         phase, step, tree = self._restore()
         if phase == "clustering":
-            params, initial, state = tree["autoencoder"], tree["initial"], tree["state"]
+            params, initial = tree["autoencoder"], tree["initial"]
+            state = self._complete_state(tree["state"])
         else:
             params = self._pretrain(phase, step, tree)
             initial, state = self._initialise(params)
@@ -288,11 +377,8 @@ class _Run:
     def _pretrain(self, phase: str, step: int, tree: PretrainState | None) -> Params:
         if self.pretrained is not None:
             return self.pretrained
-        x, n_rows = self.x, self.n_pretrain_rows
-        if self.unlabeled is not None:
-            x = jnp.concatenate([x[:n_rows], jnp.asarray(self.scaling.apply(self.unlabeled))])
-            n_rows = len(x)
-        params = init_params(self.init_key, self.network) if tree is None else tree.params
+        x, n_rows = self._pretraining_rows()
+        params = init_params(self.keys.init, self.network) if tree is None else tree.params
         stages = pretraining_stages(self.config)
         names = [stage.name for stage in stages]
         for index in range(names.index(phase) if phase else 0, len(stages)):
@@ -302,10 +388,18 @@ class _Run:
             else:
                 algorithm = build_pretraining(self.config, self.network.dims[0], stage)
                 state, first_step = jax.jit(algorithm.init)(params), 0
-            # A state of its own: donation deletes the arrays it is made of.
-            state = jax.tree.map(jnp.copy, state)
+            state = _copy(replicate(state, self.mesh))
             params = self._pretrain_stage(index, stage, state, first_step, x, n_rows)
         return params
+
+    def _pretraining_rows(self) -> tuple[Float[Array, "M D"], int]:
+        """Return the rows of pretraining, and how many they are."""
+        if self.unlabeled is None:
+            return self.x, self.n_pretrain_rows
+        n_rows, (rows, n_others) = self.n_pretrain_rows, self.unlabeled
+        others = self._on_devices(rows, n_others)
+        joined = concatenate_rows(self.x, n_rows, others, n_others, self.mesh)
+        return joined, n_rows + n_others
 
     def _pretrain_stage(
         self,
@@ -316,9 +410,9 @@ class _Run:
         x: Float[Array, "M D"],
         n_rows: int,
     ) -> Params:
-        key = jax.random.fold_in(self.pretrain_key, index)
+        key = jax.random.fold_in(self.keys.pretraining, index)
         with self._bar(f"pretraining, {stage.name}", stage.n_steps, first_step, "step") as bar:
-            for start, n_steps in _chunks(stage.n_steps, first_step):
+            for start, n_steps in chunks(stage.n_steps, first_step):
                 began = time.perf_counter()
                 state, losses = pretrain_steps(
                     key,
@@ -329,6 +423,7 @@ class _Run:
                     stage=stage,
                     n_steps=n_steps,
                     n_rows=n_rows,
+                    mesh=self.mesh,
                 )
                 loss = _mean_loss(losses, f"pretraining, {stage.name}", start)
                 self._count_seconds("pretraining", began)
@@ -340,49 +435,60 @@ class _Run:
 
     def _initialise(self, params: Params) -> tuple[KMeansResult, DECState]:
         began = time.perf_counter()
-        initial, state = start_clustering(self.kmeans_key, params, self.x, config=self.config)
+        initial, state = start_clustering(
+            self.keys.kmeans, params, self.x, config=self.config, rows=self.layout
+        )
         if not np.isfinite(state.label_change):
             raise DivergenceError(
                 "k-means: the pretrained embedding is not finite; lower "
                 "pretrain.optimizer.learning_rate"
             )
         self._count_seconds("kmeans", began)
-        self._report_clustering(
-            state, None, np.bincount(state.labels, minlength=len(state.centroids))
-        )
+        labels = fetch_rows(state.labels, self.n_rows)
+        self._report_clustering(state, None, np.bincount(labels, minlength=len(state.centroids)))
         return initial, state
 
     def _self_train(self, params: Params, initial: KMeansResult, state: DECState) -> DECState:
         settings = self.config.clustering
         done = int(state.interval)
-        state = jax.tree.map(jnp.copy, state)
+        state = _copy(state)
         with self._bar("clustering", settings.max_intervals, done, "interval") as bar:
             while not is_finished(state, tol=settings.tol, max_intervals=settings.max_intervals):
                 began = time.perf_counter()
-                state, info = cluster_interval(self.cluster_key, state, self.x, config=self.config)
-                first_step = done * settings.update_interval
-                loss = _mean_loss(info.loss, "clustering", first_step)
+                state, losses = cluster_steps(
+                    self.keys.clustering, state, self.x, config=self.config, rows=self.layout
+                )
+                loss = _mean_loss(losses, "clustering", done * settings.update_interval)
+                self._count_seconds("clustering", began)
+                began = time.perf_counter()
+                state, sizes = refresh(state, self.x, config=self.config, rows=self.layout)
                 done += 1
-                if not np.isfinite(info.label_change):
+                label_change = float(state.label_change)
+                if not np.isfinite(label_change):
                     raise DivergenceError(
                         f"clustering: the embedding is not finite after step "
                         f"{done * settings.update_interval}; lower "
                         "clustering.optimizer.learning_rate"
                     )
-                self._count_seconds("clustering", began)
-                self._report_clustering(state, loss, info.cluster_sizes)
-                bar.set_postfix(
-                    loss=f"{loss:.4f}", changed=f"{float(info.label_change):.2%}", refresh=False
-                )
+                self._count_seconds("target refresh", began)
+                self._report_clustering(state, loss, sizes)
+                bar.set_postfix(loss=f"{loss:.4f}", changed=f"{label_change:.2%}", refresh=False)
                 bar.update(1)
                 self._save("clustering", done, self._clustering_tree(params, initial, state))
         return state
 
     def _result(self, params: Params, initial: KMeansResult, state: DECState) -> FitResult:
-        model = Model(self.scaling, state.params, state.centroids, self.config)
-        embedding, q = assign(model, self.rows)
+        params, initial = self._unspread(params), self._unspread(initial)
+        encoder, centroids = self._unspread((state.params, state.centroids))
+        model = Model(self.scaling, encoder, centroids, self.config)
+        # A process may have no rows, where there are more devices than rows.
+        own_rows = self.rows if len(self.rows) else np.zeros((1, self.rows.shape[1]), np.float32)
+        embedding, q = (
+            join_rows(part[: len(self.rows)], self.n_rows, self.mesh)
+            for part in assign(model, own_rows)
+        )
         labels = q.argmax(axis=1).astype(np.int32)
-        _warn_of_empty_clusters(labels, np.asarray(state.centroids))
+        _warn_of_empty_clusters(labels, np.asarray(centroids))
         settled = int(state.interval) > 0 and float(state.label_change) < self.config.clustering.tol
         if self.workdir is not None:
             write_json_lines(self.workdir / "history.jsonl", self.history)
@@ -398,6 +504,12 @@ class _Run:
             n_intervals=int(state.interval),
             seconds=self.seconds,
         )
+
+    def _unspread(self, tree: Any) -> Any:
+        """Take arrays that are on every device to the default device alone."""
+        if self.mesh is None:
+            return tree
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
 
     # Reporting ----------------------------------------------------------------------------------
 
@@ -428,14 +540,16 @@ class _Run:
             "cluster_sizes": np.asarray(sizes).tolist(),
         }
         if self.y is not None:
-            record |= clustering_scores(self.y, state.labels)
+            record |= clustering_scores(self.y, fetch_rows(state.labels, self.n_rows))
         self._report(record)
 
     def _count_seconds(self, phase: str, began: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
-    def _clustering_tree(self, params: Params, initial: KMeansResult, state: DECState) -> Any:
-        return {"autoencoder": params, "initial": initial, "state": state}
+
+def _copy(tree: Any) -> Any:
+    """Return a copy to donate: donation deletes the arrays it is given."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _mean_loss(losses: Any, phase: str, first_step: int) -> float:

@@ -11,12 +11,14 @@ section 3.1.
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jdec._checks import check_positive, check_rank
 
 # The square of a coordinate this far out still fits float32 when thousands of them are added up.
 _FARTHEST = 1e17
+# Of a cluster that is left out: exp gives 0 exactly, and 0 times it is not NaN as with infinity.
+_LOG_ZERO = -1e30
 
 
 def squared_distances(
@@ -68,6 +70,7 @@ def log_soft_assignment(
     centroids: Float[Array, "K Z"],
     *,
     alpha: float | Float[Array, ""] = 1.0,
+    active: Bool[Array, "K"] | None = None,
 ) -> Float[Array, "N K"]:
     r"""Logarithm of the soft assignment, the primitive of this module.
 
@@ -78,9 +81,11 @@ def log_soft_assignment(
         embeddings: Rows z, [N Z].
         centroids: Cluster centres μ, [K Z].
         alpha: Degrees of freedom α > 0 of Student's t kernel; the paper uses 1.
+        active: Which clusters take part, [K]; the others get q = 0 exactly and no gradient, so
+            that programs for several K can share one shape. All by default.
 
     Returns:
-        log q, [N K], float32 (float64 for float64 input).
+        log q, [N K], float32 (float64 for float64 input); -1e30 for clusters that do not take part.
 
     Raises:
         ValueError: If shapes do not match or ``alpha`` is not positive.
@@ -95,7 +100,12 @@ def log_soft_assignment(
     check_positive("alpha", alpha)
     distances = squared_distances(embeddings, centroids)
     alpha = jnp.asarray(alpha, distances.dtype)
-    return jax.nn.log_softmax(-(alpha + 1) / 2 * jnp.log1p(distances / alpha), axis=1)
+    logits = -(alpha + 1) / 2 * jnp.log1p(distances / alpha)
+    if active is not None:
+        if active.shape != logits.shape[1:]:
+            raise ValueError(f"active: expected shape {logits.shape[1:]}, got {active.shape}")
+        logits = jnp.where(active[None, :], logits, jnp.asarray(_LOG_ZERO, logits.dtype))
+    return jax.nn.log_softmax(logits, axis=1)
 
 
 def soft_assignment(
@@ -103,6 +113,7 @@ def soft_assignment(
     centroids: Float[Array, "K Z"],
     *,
     alpha: float | Float[Array, ""] = 1.0,
+    active: Bool[Array, "K"] | None = None,
 ) -> Float[Array, "N K"]:
     r"""Probability of each row belonging to each cluster, by Student's t kernel.
 
@@ -113,6 +124,7 @@ def soft_assignment(
         embeddings: Rows z, [N Z].
         centroids: Cluster centres μ, [K Z].
         alpha: Degrees of freedom α > 0; the paper uses 1.
+        active: Which clusters take part, [K]; all by default.
 
     Returns:
         q, [N K]; every row sums to one.
@@ -127,7 +139,7 @@ def soft_assignment(
 
     Source: Xie et al. 2016, Eq. 1.
     """
-    return jnp.exp(log_soft_assignment(embeddings, centroids, alpha=alpha))
+    return jnp.exp(log_soft_assignment(embeddings, centroids, alpha=alpha, active=active))
 
 
 def cluster_frequencies(q: Float[Array, "N K"]) -> Float[Array, "K"]:

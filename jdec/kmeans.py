@@ -6,8 +6,9 @@ that memory stays O(N·K) and a block's distances stay in the cache.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from jdec._checks import check_integer, check_n_clusters, check_non_negative, ch
 
 _BLOCK_ENTRIES = 2**20
 _MOST_PIECES = 1000
+
+#: ``map_restarts(function, keys)``: applies a function to each key, and stacks what it returns.
+MapFn = Callable[[Callable[[Any], Any], Key[Array, "R"]], Any]
 
 
 class KMeansResult(NamedTuple):
@@ -45,6 +49,7 @@ def kmeans(
     max_iter: int = 300,
     tol: float | Float[Array, ""] = 1e-4,
     restarts_at_once: int | None = None,
+    map_restarts: MapFn | None = None,
 ) -> KMeansResult:
     r"""Partition rows into clusters of least inertia :math:`\sum_i \min_j \|x_i - \mu_j\|^2`.
 
@@ -65,6 +70,7 @@ def kmeans(
         restarts_at_once: Restarts that run side by side under vmap; None means all of them on an
             accelerator, and one after another on a CPU, where the first to converge then does not
             wait for the last.
+        map_restarts: Runs the restarts in another way, as on several devices.
 
     Returns:
         Centroids [K D], labels [N] int32, inertia, and the iterations and convergence of the best
@@ -105,7 +111,9 @@ def kmeans(
     if restarts_at_once is None:
         restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
     keys = jax.random.split(key, n_init)
-    runs = jax.lax.map(restart, keys, batch_size=min(restarts_at_once, n_init))
+    if map_restarts is None:
+        map_restarts = partial(jax.lax.map, batch_size=min(restarts_at_once, n_init))
+    runs = map_restarts(restart, keys)
     # A restart that ended in NaN must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
     run: _Lloyd = jax.tree.map(lambda leaf: leaf[best], runs)
@@ -126,6 +134,7 @@ def merged_kmeans(
     n_init: int = 20,
     max_iter: int = 300,
     tol: float | Float[Array, ""] = 1e-4,
+    map_restarts: MapFn | None = None,
 ) -> KMeansResult:
     r"""Partition rows by k-means into more clusters than asked, and merge these by Ward linkage.
 
@@ -141,6 +150,7 @@ def merged_kmeans(
         n_init: Restarts of k-means.
         max_iter: Most iterations of a restart.
         tol: As in :func:`kmeans`.
+        map_restarts: As in :func:`kmeans`.
 
     Returns:
         As :func:`kmeans`: the centroids are the means of the merged clusters, and ``labels`` the
@@ -161,7 +171,9 @@ def merged_kmeans(
     check_integer("oversampling", oversampling)
     check_n_clusters(n_clusters, x.shape[0])
     n_pieces = max(n_clusters, min(oversampling * n_clusters, x.shape[0], _MOST_PIECES))
-    pieces = kmeans(key, x, n_pieces, n_init=n_init, max_iter=max_iter, tol=tol)
+    pieces = kmeans(
+        key, x, n_pieces, n_init=n_init, max_iter=max_iter, tol=tol, map_restarts=map_restarts
+    )
     sizes = jnp.bincount(pieces.labels, length=n_pieces).astype(pieces.centroids.dtype)
     centroids, merged = _ward_merge(pieces.centroids, sizes, n_clusters)
     labels = merged[pieces.labels]

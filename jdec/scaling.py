@@ -1,5 +1,6 @@
 """Bringing the columns of a data set to a common size, in a way that new rows can follow."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,21 @@ class Scaling(NamedTuple):
         return scaled
 
 
-def fit_scaling(x: Float[np.ndarray, "N D"], name: str = "rms", *, scale: float = 1.0) -> Scaling:
+#: ``over_parts(array) -> [P …]``: an array of this part beside those of all others.
+OverParts = Callable[[np.ndarray], np.ndarray]
+
+
+def _only_part(array: np.ndarray) -> np.ndarray:
+    return array[None]
+
+
+def fit_scaling(
+    x: Float[np.ndarray, "N D"],
+    name: str = "rms",
+    *,
+    scale: float = 1.0,
+    over_parts: OverParts = _only_part,
+) -> Scaling:
     r"""Find the shift and factor of each column.
 
     ``rms`` divides all entries by one number, so that :math:`\tfrac{1}{D}\|x_i\|^2` is 1 on average
@@ -46,6 +61,8 @@ def fit_scaling(x: Float[np.ndarray, "N D"], name: str = "rms", *, scale: float 
         x: Rows, [N D] float32.
         name: One of :data:`SCALINGS`.
         scale: Factor on the result.
+        over_parts: Where ``x`` is a part of the rows, stacks an array of this part with those of
+            all others.
 
     Returns:
         A :class:`Scaling`; constant columns are shifted but not blown up.
@@ -63,22 +80,25 @@ def fit_scaling(x: Float[np.ndarray, "N D"], name: str = "rms", *, scale: float 
     check_choice("scaling", name, SCALINGS)
     check_positive("scale", scale)
     width = x.shape[1]
+    n_rows = over_parts(np.array(len(x))).sum()
     shift, factor = np.zeros(width), np.ones(width)
+
+    def mean(part: Any) -> Any:
+        return over_parts(np.asarray(part)).sum(axis=0) / n_rows
+
     if name == "rms":
-        factor = factor * _inverse(np.sqrt(_mean_square(x)))
+        # Row by row in float64: neither large values overflow nor is a second copy of x made.
+        norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+        factor = factor * _inverse(np.sqrt(mean(norms.sum()) / width))
     elif name == "standard":
-        shift = x.mean(axis=0, dtype=np.float64)
-        factor = _inverse(np.std(x, axis=0, dtype=np.float64))
+        shift = mean(x.sum(axis=0, dtype=np.float64))
+        factor = _inverse(np.sqrt(mean(np.square(x - shift).sum(axis=0))))
     elif name == "minmax":
-        low, high = float(x.min()), float(x.max())
-        shift, factor = shift + low, factor * _inverse(np.float64(high - low))
+        # A part may be empty.
+        low = over_parts(np.array(x.min(initial=np.inf))).min()
+        high = over_parts(np.array(x.max(initial=-np.inf))).max()
+        shift, factor = shift + low, factor * _inverse(np.float64(high) - np.float64(low))
     return Scaling(shift.astype(np.float32), (scale * factor).astype(np.float32))
-
-
-def _mean_square(x: Float[np.ndarray, "N D"]) -> np.float64:
-    # Row by row in float64: neither large values overflow nor is a second copy of x made.
-    norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
-    return norms.mean() / x.shape[1]
 
 
 def _inverse(size: Any) -> Any:

@@ -21,7 +21,7 @@ from jdec.build import (
 )
 from jdec.config import Config, OptimizerConfig
 from jdec.dec import run
-from jdec.fit import DivergenceError, EmptyClusterWarning, _chunks, _warn_of_empty_clusters, fit
+from jdec.fit import DivergenceError, EmptyClusterWarning, _warn_of_empty_clusters, chunks, fit
 from jdec.metrics import clustering_accuracy
 from jdec.model import assign
 from jdec.scaling import fit_scaling
@@ -117,7 +117,7 @@ def result():
 def test_result_is_consistent(result):
     check_result(result, X, SMALL)
     assert (result.n_intervals, result.stop_reason) == (3, "max_intervals")
-    assert set(result.seconds) == {"pretraining", "kmeans", "clustering"}
+    assert set(result.seconds) == {"pretraining", "kmeans", "clustering", "target refresh"}
     assert all(value > 0 for value in result.seconds.values())
 
 
@@ -604,15 +604,15 @@ def test_the_state_of_an_interval_is_donated(result):
 
 @given(n_steps=st.integers(1, 10**6), data=st.data())
 def test_chunks_cover_all_steps_and_do_not_depend_on_where_one_resumes(n_steps, data):
-    chunks = list(_chunks(n_steps, 0))
+    chunks = list(chunks(n_steps, 0))
     assert [start for start, _ in chunks] == [0, *np.cumsum([size for _, size in chunks])[:-1]]
     assert sum(size for _, size in chunks) == n_steps
     assert len({size for _, size in chunks[:-1]}) <= 1
     assert max(size for _, size in chunks) <= 2000
     assert len(chunks) <= 20 or chunks[0][1] == 2000
     resumed = data.draw(st.integers(0, len(chunks) - 1))
-    assert list(_chunks(n_steps, chunks[resumed][0])) == chunks[resumed:]
-    assert list(_chunks(n_steps, n_steps)) == []
+    assert list(chunks(n_steps, chunks[resumed][0])) == chunks[resumed:]
+    assert list(chunks(n_steps, n_steps)) == []
 
 
 # Sizes that others crash on.

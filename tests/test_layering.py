@@ -12,14 +12,14 @@ import jdec
 FOLDER = Path(jdec.__file__).parent
 
 LAYERS = [
-    {"_typing", "_checks", "_atomic"},
+    {"_typing", "_checks", "_atomic", "_memory"},
     {"functional", "kmeans", "metrics", "scaling", "augmentation", "_files"},
-    {"autoencoder"},
+    {"autoencoder", "sharding"},
     {"training", "pretrain", "dec"},
     # The shell is a ladder: a rung rests on those below it.
     *(
         {module}
-        for module in ("config", "datasets", "checkpoint", "workdir", "build", "model", "fit")
+        for module in ("config", "datasets", "checkpoint", "workdir", "build", "model", "members", "fit", "population")
     ),
     {"spectral"},
     {"baselines", "plots", "estimator"},

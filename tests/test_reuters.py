@@ -159,17 +159,17 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, caplog):
 def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
     documents = make_documents()
     write_corpus(tmp_path, documents)
-    monkeypatch.setattr(reuters, "_available_bytes", lambda: 1000)
+    monkeypatch.setattr(reuters, "free_host_bytes", lambda: 1000)
     needed = rf"reuters: {len(expected(documents)[1])} × 25 dense float32 rows take .* GiB, and"
     with pytest.raises(ValueError, match=needed):
         load_dataset("reuters", data_dir=tmp_path)
-    monkeypatch.setattr(reuters, "_available_bytes", lambda: None)
+    monkeypatch.setattr(reuters, "free_host_bytes", lambda: None)
     load_dataset("reuters", data_dir=tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="not Linux")
 def test_available_memory_is_known_on_linux():
-    assert 0 < reuters._available_bytes() < 2**60
+    assert 0 < reuters.free_host_bytes() < 2**60
 
 
 TRAIN, FIRST = reuters.TOKEN_FILES[-1], reuters.TOKEN_FILES[0]

@@ -17,6 +17,7 @@ from sklearn.preprocessing import normalize
 
 from jdec._checks import as_rows
 from jdec._files import encode_labels, read_member, read_numpy
+from jdec._memory import free_host_bytes
 from jdec.datasets._cache import cached, read_arrays, save_arrays
 from jdec.datasets.dataset import Dataset
 
@@ -382,33 +383,10 @@ def check_fits(name: str, shape: tuple[int, int]) -> None:
         ValueError: If they do not.
     """
     needed = 4 * shape[0] * shape[1]
-    available = _available_bytes()
+    available = free_host_bytes()
     if available is not None and needed > available:
         raise ValueError(
             f"{name}: {shape[0]} × {shape[1]} dense float32 rows take {needed / 2**30:.3g} GiB, "
             f"and {available / 2**30:.3g} GiB of memory are available; use a machine with more, "
             "or a subset such as reuters10k"
         )
-
-
-def _available_bytes() -> int | None:
-    found = []
-    for read in (_free_memory, _free_quota):
-        try:
-            found.append(read())
-        except (OSError, ValueError, StopIteration):  # not Linux, no limit, or no such group
-            continue
-    return min(found) if found else None
-
-
-def _free_memory() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-
-
-def _free_quota() -> int:
-    group = Path("/sys/fs/cgroup")
-    limit = int((group / "memory.max").read_text())
-    used = int((group / "memory.current").read_text())
-    statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return limit - used + int(statistics.get("inactive_file", 0))  # a cache that gives way
