@@ -1,50 +1,77 @@
-"""Share of the float32 matmul peak that a pretraining step and a clustering step reach.
+"""Share of the float32 matmul peak that each phase reaches, and its place under the roofline.
 
-    python -m benchmarks.bench_step
+    python -m benchmarks.bench_step                          # shares and roofline
+    python -m benchmarks.bench_step --parts shares
+    python -m benchmarks.bench_step --parts roofline --batch-sizes 256 4096 --precisions float32
+    python -m benchmarks.bench_step --parts population --members 1 16
 
-The peak is that of a 2048×2048×2048 product in the same process. Work is counted as the products
-of the layers alone: 6·B·(weights) for a step of the autoencoder less the gradient of the data,
-nothing for optimizer, noise and gathering. Network 784-500-500-2000-10, batch 256, many steps a
-dispatch, after warm-up. The clock of a shared machine wanders, so the peak is measured right
-before and after each piece, and a share is the median over the rounds of work done against work
-possible in the same round.
+Shares: a pretraining step and a clustering step of network 784-500-500-2000-10, batch 256, many
+steps a dispatch, after warm-up. The peak is that of a 2048×2048×2048 product in the same process.
+Work is counted as the products of the layers alone: 6·B·(weights) for a step of the autoencoder
+less the gradient of the data, nothing for optimizer, noise and gathering. The clock of a shared
+machine wanders, so the peak is measured right before and after each piece, and a share is the
+median over the rounds of work done against work possible in the same round.
+
+Roofline: each phase (layer-wise pretraining, as the mean over its layers; fine-tuning; step on the
+KL divergence; refresh of P) at each batch size and precision, plain SGD. FLOPs are the products of
+the layers, bytes are what XLA counts in the compiled program of one step: every operand of every
+operation, so that bytes served by a cache count as well and a rate may exceed what memory gives.
+Peak and bandwidth (the triad y ← a·x + y) are measured before and after each phase; the peak is
+float32's for every precision. Tracing, compiling and the first call are recorded by themselves.
 """
 
 import argparse
-import itertools
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.records import append_record
-from jdec.autoencoder import init_params
-from jdec.build import (
-    Stage,
-    build_clustering,
-    build_network,
-    build_pretraining,
-    cluster_interval,
-    pretrain_steps,
-    start_clustering,
+from benchmarks.roofline import (
+    N_ROWS,
+    dims_of,
+    make_rows,
+    measure_roofline,
+    products_of,
+    start_states,
 )
+from benchmarks.timing import PEAK_SIDE, make_product, seconds_of
+from jdec.autoencoder import PRECISIONS
+from jdec.build import Stage, cluster_steps, pretrain_steps, refresh
 from jdec.config import Config, preset_config
-from jdec.dec import refresh_targets
+
+PARTS = ("shares", "roofline", "population")
+BATCH_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:2])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=BATCH_SIZES)
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=("float32", "bfloat16")
+    )
+    parser.add_argument("--members", nargs="+", type=int, default=(1, 2, 4, 8, 16, 32, 64))
     parser.add_argument("--smoke", action="store_true", help="small sizes, nothing recorded")
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    for name, config in configurations(arguments.smoke).items():
-        figures = measure(config, repeats=2 if arguments.smoke else arguments.repeats)
-        append_record("step", {"recipe": name, **figures}, smoke=arguments.smoke)
+    smoke, repeats = arguments.smoke, 2 if arguments.smoke else arguments.repeats
+    if "shares" in arguments.parts:
+        for name, config in configurations(smoke).items():
+            append_record("step", {"recipe": name, **measure(config, repeats=repeats)}, smoke=smoke)
+    if "roofline" in arguments.parts:
+        for precision in arguments.precisions[: 1 if smoke else None]:
+            config = configurations(smoke)["sgd"].replace({"network.precision": precision})
+            batch_sizes = (256,) if smoke else arguments.batch_sizes
+            points = measure_roofline(config, batch_sizes, repeats=repeats, smoke=smoke)
+            figures = {"precision": precision, "dims": dims_of(config), "points": points}
+            append_record("roofline", figures, smoke=smoke)
+    if "population" in arguments.parts:
+        config = configurations(smoke)["sgd"]
+        points = measure_population(config, arguments.members, repeats=repeats)
+        append_record("population", {"dims": dims_of(config), "points": points}, smoke=smoke)
 
 
 def configurations(smoke: bool) -> dict[str, Config]:
@@ -66,28 +93,20 @@ def configurations(smoke: bool) -> dict[str, Config]:
         "pretrain.optimizer": {"name": "sgd", "learning_rate": 0.1},
         "clustering.optimizer": {"name": "sgd", "learning_rate": 0.01},
     }
-    return {"sgd": fast.replace(fields | plain), "fast": fast.replace(fields)}
+    recipes = {"sgd": fast.replace(fields | plain), "fast": fast.replace(fields)}
+    return {"sgd": recipes["sgd"]} if smoke else recipes
 
 
 def measure(config: Config, *, repeats: int) -> dict[str, Any]:
     """Time the peak, a pretraining step and a clustering step in turns."""
-    n_rows, n_features, batch = 8192, 784, config.pretrain.batch_size
-    x = jnp.asarray(np.random.default_rng(0).uniform(0, 2, (n_rows, n_features)).astype(np.float32))
-    key = jax.random.key(0)
-    n_steps = config.pretrain.finetune_steps
+    n_rows, batch = N_ROWS, config.pretrain.batch_size
+    key, x, n_steps = jax.random.key(0), make_rows(N_ROWS), config.pretrain.finetune_steps
     stage = Stage("finetune", None, n_steps)
-    params = init_params(key, build_network(config, n_features))
-    state = jax.tree.map(jnp.copy, build_pretraining(config, n_features, stage).init(params))
-    _, cluster = start_clustering(key, params, x, config=config)
-    cluster = jax.tree.map(jnp.copy, cluster)
-    refresh = _refresh_only(config)
-
-    square = jnp.ones((2048, 2048), jnp.float32)
-    product = jax.jit(lambda a: a @ a)
-    held: dict[str, Any] = {"pretrain": state, "cluster": cluster}
+    held = start_states(config, stage, x)
+    product = make_product()
 
     def peak() -> float:
-        return statistics.median(_seconds(lambda: product(square)) for _ in range(4))
+        return statistics.median(seconds_of(product) for _ in range(4))
 
     def pretrain() -> Any:
         held["pretrain"], losses = pretrain_steps(
@@ -95,35 +114,32 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
         )
         return losses
 
-    def interval() -> Any:
-        held["cluster"], info = cluster_interval(key, held["cluster"], x, config=config)
-        return info.loss
+    def cluster() -> Any:
+        held["cluster"], losses = cluster_steps(key, held["cluster"], x, config=config)
+        return losses
 
     def refresh_once() -> Any:
-        return refresh(held["cluster"], x)
+        held["cluster"], sizes = refresh(held["cluster"], x, config=config)
+        return sizes
 
-    pieces = [pretrain, interval, refresh_once]
+    pieces = [pretrain, cluster, refresh_once]
     for piece in [peak, *pieces]:
-        _seconds(piece)
+        seconds_of(piece)
     times: dict[str, list[float]] = {piece.__name__: [] for piece in pieces}
     products: dict[str, list[float]] = {piece.__name__: [] for piece in pieces}
     for _ in range(repeats):
         for piece in pieces:
             before = peak()
-            times[piece.__name__].append(_seconds(piece))
+            times[piece.__name__].append(seconds_of(piece))
             products[piece.__name__].append((before + peak()) / 2)
 
-    dims = (n_features, *config.network.hidden_dims, config.network.latent_dim)
-    weights = sum(a * b for a, b in itertools.pairwise(dims))
-    data_gradient = 2 * batch * dims[0] * dims[1]
     pretrain_step = np.array(times["pretrain"]) / n_steps
-    cluster_seconds = np.array(times["interval"]) - np.array(times["refresh_once"])
-    cluster_step = cluster_seconds / config.clustering.update_interval
-    rates = {name: 2 * 2048**3 / np.array(values) for name, values in products.items()}
-    pretrain_share = (6 * batch * 2 * weights - data_gradient) / pretrain_step / rates["pretrain"]
-    cluster_share = (6 * batch * weights - data_gradient) / cluster_step / rates["interval"]
+    cluster_step = np.array(times["cluster"]) / config.clustering.update_interval
+    rates = {name: 2 * PEAK_SIDE**3 / np.array(values) for name, values in products.items()}
+    pretrain_share = products_of("finetune", config, batch) / pretrain_step / rates["pretrain"]
+    cluster_share = products_of("KL step", config, batch) / cluster_step / rates["cluster"]
     return {
-        "dims": dims,
+        "dims": dims_of(config),
         "batch_size": batch,
         "repeats": repeats,
         "peak_gflops": _median(np.concatenate(list(rates.values())) / 1e9),
@@ -139,18 +155,15 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
     }
 
 
-def _refresh_only(config: Config) -> Callable[..., Any]:
-    return jax.jit(lambda state, x: refresh_targets(state, x, build_clustering(config, x.shape[1])))
+def measure_population(
+    config: Config, members: tuple[int, ...], *, repeats: int
+) -> list[dict[str, Any]]:
+    """Time a step of populations of some sizes, each as one program, against that of one member."""
+    raise NotImplementedError("the population curve is not measured yet")
 
 
 def _median(values: np.ndarray) -> float:
     return round(float(np.median(values)), 3)
-
-
-def _seconds(piece: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(piece())
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -54,9 +54,7 @@ def time_steps(task: Task) -> dict[str, Any]:
     start = jax.jit(lambda x: init_state(encoder_params(params), centroids, x, clustering))
     pretraining = build_pretraining(config, n_features, stage)
     held: dict[str, Any] = {
-        "pretrain": jax.tree.map(
-            jnp.copy, build_pretraining(config, n_features, stage).init(params)
-        ),
+        "pretrain": jax.tree.map(jnp.copy, pretraining.init(params)),
         "cluster": jax.tree.map(jnp.copy, start(x)),
         "first_step": 0,
     }

@@ -1,0 +1,221 @@
+"""Each phase of DEC under the roofline: what ``bench_step --parts roofline`` measures."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import (
+    PEAK_SIDE,
+    TRIAD_SIZE,
+    Timing,
+    cost,
+    measure_bandwidth,
+    measure_peak,
+    time_jitted,
+)
+from jdec.autoencoder import encoder_params, init_params
+from jdec.build import (
+    BLOCK_SIZE,
+    Stage,
+    build_clustering,
+    build_network,
+    build_pretraining,
+    cluster_steps,
+    pretrain_steps,
+    refresh,
+)
+from jdec.config import Config
+from jdec.dec import init_state
+
+#: Of the data that steps gather from.
+N_ROWS, N_FEATURES = 8192, 784
+
+
+def dims_of(config: Config) -> tuple[int, ...]:
+    """Return the widths of the encoder."""
+    return (N_FEATURES, *config.network.hidden_dims, config.network.latent_dim)
+
+
+def make_rows(n_rows: int) -> jax.Array:
+    """Draw rows in the range of scaled images."""
+    rows = np.random.default_rng(0).uniform(0, 2, (n_rows, N_FEATURES))
+    return jnp.asarray(rows.astype(np.float32))
+
+
+def start_states(config: Config, stage: Stage, x: jax.Array) -> dict[str, Any]:
+    """Return fresh states of a stage of pretraining and of the clustering phase."""
+
+    def start(x: jax.Array) -> dict[str, Any]:
+        params = init_params(jax.random.key(0), build_network(config, x.shape[1]))
+        clustering = build_clustering(config, x.shape[1])
+        # What a step costs does not depend on where the centroids are.
+        centroids = clustering.encode(params, x[: config.n_clusters])
+        return {
+            "pretrain": build_pretraining(config, x.shape[1], stage).init(params),
+            "cluster": init_state(encoder_params(params), centroids, x, clustering),
+        }
+
+    # States of their own: donation deletes the arrays that they are made of.
+    return jax.tree.map(jnp.copy, jax.jit(start)(x))
+
+
+def products_of(phase: str, config: Config, n_rows: int, layer: int = 0) -> int:
+    """Return the FLOPs of the products of the layers, in a step on some rows or in a refresh.
+
+    Examples:
+        >>> config = Config(n_clusters=2).replace(
+        ...     {"network.hidden_dims": [], "network.latent_dim": 1})
+        >>> products_of("refresh", config, 1) == 2 * 784
+        True
+    """
+    weights = [a * b for a, b in itertools.pairwise(dims_of(config))]
+    first, all_of_them = 2 * n_rows * weights[0], 2 * n_rows * sum(weights)
+    if phase == "refresh":
+        return all_of_them
+    if phase == "KL step":
+        return 3 * all_of_them - first
+    if phase == "finetune":
+        return 6 * all_of_them - first
+    # One layer there and back, after the layers below it; its input is given, as the data is.
+    return 2 * n_rows * (sum(weights[:layer]) + 5 * weights[layer])
+
+
+def measure_roofline(
+    config: Config, batch_sizes: tuple[int, ...], *, repeats: int, smoke: bool
+) -> list[dict[str, Any]]:
+    """Measure every phase at every batch size; the refresh has no batch."""
+    jax.clear_caches()  # what was compiled before would seem to compile in no time
+    ceilings = Ceilings(*((256, 2**16) if smoke else (PEAK_SIDE, TRIAD_SIZE)))
+    points = []
+    for batch_size in batch_sizes:
+        sized = config.replace(
+            {"pretrain.batch_size": batch_size, "clustering.batch_size": batch_size}
+        )
+        # As many rows in a dispatch whatever the batch size, but at least two steps.
+        n_steps = max(2, config.pretrain.finetune_steps * 256 // batch_size)
+        n_layers = len(config.network.hidden_dims) + 1
+        stages = [Stage(f"layer {i + 1}", i, n_steps) for i in range(n_layers)]
+        layers = [time_pretraining(sized, stage, repeats) for stage in stages]
+        work = [products_of("layer", sized, batch_size, layer) for layer in range(n_layers)]
+        points.append(ceilings.point("layer-wise", batch_size, layers, work))
+        finetune = [time_pretraining(sized, Stage("finetune", None, n_steps), repeats)]
+        work = [products_of("finetune", sized, batch_size)]
+        points.append(ceilings.point("finetune", batch_size, finetune, work))
+        steps = [time_clustering(sized, n_steps, repeats)]
+        work = [products_of("KL step", sized, batch_size)]
+        points.append(ceilings.point("KL step", batch_size, steps, work))
+    work = [products_of("refresh", config, BLOCK_SIZE)]
+    points.append(ceilings.point("refresh", BLOCK_SIZE, [time_refresh(config, repeats)], work))
+    return points
+
+
+class Piece:
+    """A timing of many steps, and what XLA counts in one of them."""
+
+    def __init__(self, timing: Timing, n_steps: float, one_step: Any) -> None:
+        self.timing, self.n_steps = timing, n_steps
+        self.flops, self.bytes_accessed = cost(one_step.compile())
+
+
+class Ceilings:
+    """What the machine can do, measured again after each phase: before is after the last one."""
+
+    def __init__(self, side: int, size: int) -> None:
+        self.side, self.size = side, size
+        self.last = self._measure()
+
+    def point(
+        self, phase: str, batch_size: int, pieces: list[Piece], work: list[int]
+    ) -> dict[str, Any]:
+        """Place a phase under the roofline: the mean over its pieces."""
+        now = self._measure()
+        peak, bandwidth = (np.array(self.last) + now) / 2
+        self.last = now
+        seconds = sum(piece.timing.median / piece.n_steps for piece in pieces)
+        counted = [piece.bytes_accessed for piece in pieces]
+        flops = float(sum(work))
+        n_bytes = None if None in counted else float(sum(counted))  # type: ignore[arg-type]
+        rate = None if n_bytes is None else n_bytes / seconds
+        return {
+            "phase": phase,
+            "batch_size": batch_size,
+            "step_ms": _rounded(1e3 * seconds / len(pieces)),
+            "flops": flops / len(pieces),
+            "xla_flops": [piece.flops for piece in pieces],
+            "bytes": None if n_bytes is None else n_bytes / len(pieces),
+            "intensity": None if n_bytes is None else _rounded(flops / n_bytes),
+            "gflops": _rounded(flops / seconds / 1e9),
+            "gbytes": None if rate is None else _rounded(rate / 1e9),
+            "peak_gflops": _rounded(peak / 1e9),
+            "bandwidth_gbytes": _rounded(bandwidth / 1e9),
+            "share_of_peak": _rounded(flops / seconds / peak),
+            "share_of_bandwidth": None if rate is None else _rounded(rate / bandwidth),
+            "steps_a_dispatch": pieces[0].n_steps,
+            "timings": [piece.timing.to_dict() for piece in pieces],
+        }
+
+    def _measure(self) -> tuple[float, float]:
+        return measure_peak(self.side), measure_bandwidth(self.size)
+
+
+def time_pretraining(config: Config, stage: Stage, repeats: int) -> Piece:
+    """Time the steps of one stage of pretraining."""
+    n_batch = config.pretrain.batch_size
+
+    def arguments(n_rows: int) -> tuple[Any, ...]:
+        x = make_rows(n_rows)
+        return jax.random.key(0), start_states(config, stage, x)["pretrain"], x, jnp.int32(0)
+
+    static = {"config": config, "stage": stage}
+    # XLA counts all the data as read by the step that gathers from it; here that is one batch.
+    one_step = pretrain_steps.trace(*arguments(n_batch), **static, n_rows=n_batch, n_steps=1)
+    timing = time_jitted(
+        pretrain_steps,
+        *arguments(N_ROWS),
+        static={**static, "n_rows": N_ROWS, "n_steps": stage.n_steps},
+        repeats=repeats,
+        carry=lambda result, args: (args[0], result[0], *args[2:]),
+    )
+    return Piece(timing, stage.n_steps, one_step.lower())
+
+
+def time_clustering(config: Config, n_steps: int, repeats: int) -> Piece:
+    """Time the steps of an interval of the clustering phase."""
+
+    def arguments(n_rows: int) -> tuple[Any, ...]:
+        x = make_rows(n_rows)
+        return jax.random.key(0), start_states(config, Stage("finetune", None, 1), x)["cluster"], x
+
+    many, one = (config.replace({"clustering.update_interval": number}) for number in (n_steps, 1))
+    one_step = cluster_steps.trace(*arguments(config.clustering.batch_size), config=one)
+    timing = time_jitted(
+        cluster_steps,
+        *arguments(N_ROWS),
+        static={"config": many},
+        repeats=repeats,
+        carry=lambda result, args: (args[0], result[0], args[2]),
+    )
+    return Piece(timing, n_steps, one_step.lower())
+
+
+def time_refresh(config: Config, repeats: int) -> Piece:
+    """Time a refresh of P; its unit is a block of rows, which XLA counts without a loop."""
+    x, stage = make_rows(N_ROWS), Stage("finetune", None, 1)
+    block = x[:BLOCK_SIZE]
+    one_block = refresh.trace(start_states(config, stage, block)["cluster"], block, config=config)
+    timing = time_jitted(
+        refresh,
+        start_states(config, stage, x)["cluster"],
+        x,
+        static={"config": config},
+        repeats=repeats,
+        carry=lambda result, args: (result[0], args[1]),
+    )
+    return Piece(timing, N_ROWS / BLOCK_SIZE, one_block.lower())
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
