@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec._typing import Params
@@ -41,7 +40,7 @@ from jdec.functional import (
 )
 from jdec.kmeans import KMeansResult, merged_kmeans
 from jdec.pretrain import PretrainState, finetune, layerwise
-from jdec.sharding import gather_rows, map_over_devices, map_shards, spread_rows
+from jdec.sharding import Mesh, gather_rows, map_over_devices, map_shards, spread_rows
 from jdec.training import Algorithm, make_optimizer, scan_steps
 
 #: Rows encoded at once outside of training.

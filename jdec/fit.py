@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from tqdm.auto import tqdm
 
@@ -40,6 +39,7 @@ from jdec.model import Model, assign
 from jdec.pretrain import PretrainState
 from jdec.scaling import fit_scaling
 from jdec.sharding import (
+    Mesh,
     arrays_from_first_process,
     concatenate_rows,
     fetch_rows,

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from jdec._typing import Params
 from jdec.autoencoder import init_params
@@ -32,7 +31,7 @@ from jdec.dec import (
     train_interval,
 )
 from jdec.functional import clustering_loss, log_soft_assignment, target_distribution
-from jdec.sharding import map_over_devices
+from jdec.sharding import Mesh, map_over_devices
 
 
 @partial(jax.jit, static_argnames=("config", "mesh"))

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from tqdm.auto import tqdm
 
@@ -39,7 +38,7 @@ from jdec.members import (
 )
 from jdec.model import Model
 from jdec.scaling import Scaling, fit_scaling
-from jdec.sharding import replicate
+from jdec.sharding import Mesh, replicate
 
 
 class PopulationResult(NamedTuple):

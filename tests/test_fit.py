@@ -604,14 +604,14 @@ def test_the_state_of_an_interval_is_donated(result):
 
 @given(n_steps=st.integers(1, 10**6), data=st.data())
 def test_chunks_cover_all_steps_and_do_not_depend_on_where_one_resumes(n_steps, data):
-    chunks = list(chunks(n_steps, 0))
-    assert [start for start, _ in chunks] == [0, *np.cumsum([size for _, size in chunks])[:-1]]
-    assert sum(size for _, size in chunks) == n_steps
-    assert len({size for _, size in chunks[:-1]}) <= 1
-    assert max(size for _, size in chunks) <= 2000
-    assert len(chunks) <= 20 or chunks[0][1] == 2000
-    resumed = data.draw(st.integers(0, len(chunks) - 1))
-    assert list(chunks(n_steps, chunks[resumed][0])) == chunks[resumed:]
+    parts = list(chunks(n_steps, 0))
+    assert [start for start, _ in parts] == [0, *np.cumsum([size for _, size in parts])[:-1]]
+    assert sum(size for _, size in parts) == n_steps
+    assert len({size for _, size in parts[:-1]}) <= 1
+    assert max(size for _, size in parts) <= 2000
+    assert len(parts) <= 20 or parts[0][1] == 2000
+    resumed = data.draw(st.integers(0, len(parts) - 1))
+    assert list(chunks(n_steps, parts[resumed][0])) == parts[resumed:]
     assert list(chunks(n_steps, n_steps)) == []
 
 

@@ -14,13 +14,14 @@ FOLDER = Path(jdec.__file__).parent
 LAYERS = [
     {"_typing", "_checks", "_atomic", "_memory"},
     {"functional", "kmeans", "metrics", "scaling", "augmentation", "_files"},
-    {"autoencoder", "sharding"},
+    {"autoencoder"},
     {"training", "pretrain", "dec"},
     # The shell is a ladder: a rung rests on those below it.
     *(
         {module}
-        for module in ("config", "datasets", "checkpoint", "workdir", "build", "model", "members", "fit", "population")
+        for module in ("sharding", "config", "datasets", "checkpoint", "workdir", "build", "model")
     ),
+    *({module} for module in ("members", "fit", "population")),
     {"spectral"},
     {"baselines", "plots", "estimator"},
     {"results"},
