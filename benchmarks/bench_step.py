@@ -30,11 +30,12 @@ import numpy as np
 from benchmarks.records import append_record
 from benchmarks.roofline import (
     N_ROWS,
+    clustering_state,
     dims_of,
     make_rows,
     measure_roofline,
+    pretraining_state,
     products_of,
-    start_states,
 )
 from benchmarks.timing import PEAK_SIDE, make_product, seconds_of
 from jdec.autoencoder import PRECISIONS
@@ -102,7 +103,10 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
     n_rows, batch = N_ROWS, config.pretrain.batch_size
     key, x, n_steps = jax.random.key(0), make_rows(N_ROWS), config.pretrain.finetune_steps
     stage = Stage("finetune", None, n_steps)
-    held = start_states(config, stage, x)
+    held: dict[str, Any] = {
+        "pretrain": pretraining_state(config, stage),
+        "cluster": clustering_state(config, x),
+    }
     product = make_product()
 
     def peak() -> float:

@@ -16,6 +16,7 @@ from benchmarks.timing import (
     measure_peak,
     time_jitted,
 )
+from jdec._typing import Params
 from jdec.autoencoder import encoder_params, init_params
 from jdec.build import (
     BLOCK_SIZE,
@@ -28,7 +29,8 @@ from jdec.build import (
     refresh,
 )
 from jdec.config import Config
-from jdec.dec import init_state
+from jdec.dec import DECState, init_state
+from jdec.pretrain import PretrainState
 
 #: Of the data that steps gather from.
 N_ROWS, N_FEATURES = 8192, 784
@@ -45,21 +47,35 @@ def make_rows(n_rows: int) -> jax.Array:
     return jnp.asarray(rows.astype(np.float32))
 
 
-def start_states(config: Config, stage: Stage, x: jax.Array) -> dict[str, Any]:
-    """Return fresh states of a stage of pretraining and of the clustering phase."""
+def pretraining_state(config: Config, stage: Stage) -> PretrainState:
+    """Return the state that a stage of pretraining starts with."""
+    return _owned(build_pretraining(config, N_FEATURES, stage).init(_draw_params(config)))
 
-    def start(x: jax.Array) -> dict[str, Any]:
-        params = init_params(jax.random.key(0), build_network(config, x.shape[1]))
-        clustering = build_clustering(config, x.shape[1])
+
+def clustering_state(config: Config, x: jax.Array) -> DECState:
+    """Return the state that the clustering phase starts with."""
+    params, clustering = _draw_params(config), build_clustering(config, N_FEATURES)
+
+    def start(params: Params, x: jax.Array) -> DECState:
         # What a step costs does not depend on where the centroids are.
         centroids = clustering.encode(params, x[: config.n_clusters])
-        return {
-            "pretrain": build_pretraining(config, x.shape[1], stage).init(params),
-            "cluster": init_state(encoder_params(params), centroids, x, clustering),
-        }
+        return init_state(encoder_params(params), centroids, x, clustering)
 
-    # States of their own: donation deletes the arrays that they are made of.
-    return jax.tree.map(jnp.copy, jax.jit(start)(x))
+    return _owned(jax.jit(start)(params, x))
+
+
+def _draw_params(config: Config) -> Params:
+    # By NumPy: the random numbers of init_params would be compiled anew for each network.
+    network, rng = build_network(config, N_FEATURES), np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda key: init_params(key, network), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.03 * rng.normal(size=leaf.shape), leaf.dtype), shapes
+    )
+
+
+def _owned(state: Any) -> Any:
+    # Arrays of its own: donation deletes those that a state is made of.
+    return jax.tree.map(jnp.copy, state)
 
 
 def products_of(phase: str, config: Config, n_rows: int, layer: int = 0) -> int:
@@ -167,7 +183,7 @@ def time_pretraining(config: Config, stage: Stage, repeats: int) -> Piece:
 
     def arguments(n_rows: int) -> tuple[Any, ...]:
         x = make_rows(n_rows)
-        return jax.random.key(0), start_states(config, stage, x)["pretrain"], x, jnp.int32(0)
+        return jax.random.key(0), pretraining_state(config, stage), x, jnp.int32(0)
 
     static = {"config": config, "stage": stage}
     # XLA counts all the data as read by the step that gathers from it; here that is one batch.
@@ -187,7 +203,7 @@ def time_clustering(config: Config, n_steps: int, repeats: int) -> Piece:
 
     def arguments(n_rows: int) -> tuple[Any, ...]:
         x = make_rows(n_rows)
-        return jax.random.key(0), start_states(config, Stage("finetune", None, 1), x)["cluster"], x
+        return jax.random.key(0), clustering_state(config, x), x
 
     many, one = (config.replace({"clustering.update_interval": number}) for number in (n_steps, 1))
     one_step = cluster_steps.trace(*arguments(config.clustering.batch_size), config=one)
@@ -203,12 +219,12 @@ def time_clustering(config: Config, n_steps: int, repeats: int) -> Piece:
 
 def time_refresh(config: Config, repeats: int) -> Piece:
     """Time a refresh of P; its unit is a block of rows, which XLA counts without a loop."""
-    x, stage = make_rows(N_ROWS), Stage("finetune", None, 1)
+    x = make_rows(N_ROWS)
     block = x[:BLOCK_SIZE]
-    one_block = refresh.trace(start_states(config, stage, block)["cluster"], block, config=config)
+    one_block = refresh.trace(clustering_state(config, block), block, config=config)
     timing = time_jitted(
         refresh,
-        start_states(config, stage, x)["cluster"],
+        clustering_state(config, x),
         x,
         static={"config": config},
         repeats=repeats,
