@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_scaling
     python -m benchmarks.bench_scaling --series targets       # or refresh, step
-    python -m benchmarks.bench_scaling --devices 1 2 4 8      # strong and weak scaling
+    JAX_NUM_CPU_DEVICES=8 python -m benchmarks.bench_scaling --devices 1 2 4 8
 
 Synthetic rows, float32, after warm-up, the median of the repeats. Three costs: *targets* is P and
 the labels from embeddings that are there (Z = 10), *refresh* the same with the encoder before it,
@@ -15,24 +15,38 @@ An exponent is the slope of a line through log cost over log size, by least squa
 sizes measure what a call costs in any case, so the line goes through the sizes whose cost is at
 least ten times that of the smallest one; where fewer than three are, as for a cost that does not
 grow, it goes through all. The record says which sizes were used.
+
+With ``--devices`` rows are spread over devices: the same rows on each number of them (strong
+scaling) and the same rows a device (weak scaling). Devices that JAX makes of one CPU share its
+cores: they show what spreading costs and cannot be faster.
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from benchmarks.records import append_record
 from benchmarks.timing import Timing, time_jitted
 from jdec.autoencoder import encoder_params, init_params
-from jdec.build import build_clustering, build_network, cluster_steps, refresh
+from jdec.build import (
+    ALL_ROWS,
+    Rows,
+    build_clustering,
+    build_network,
+    cluster_steps,
+    refresh,
+)
 from jdec.config import Config
 from jdec.dec import DECState, init_state
 from jdec.functional import soft_assignment, target_distribution
+from jdec.sharding import data_mesh, replicate, shard_rows
 
 _LATENT_DIM, _N_STEPS = 10, 20
 _BLOCK_SIZE = 2**17
@@ -70,8 +84,11 @@ def main() -> None:
     arguments = parser.parse_args()
     repeats = 2 if arguments.smoke else arguments.repeats
     if arguments.devices:
-        figures = measure_devices(arguments.devices, repeats=repeats)
-        append_record("scaling_devices", figures, smoke=arguments.smoke)
+        sizes = {"rows_strong": 4000, "rows_weak": 2000}
+        if not arguments.smoke:
+            sizes = {"rows_strong": 2**18, "rows_weak": 2**16}
+        figures = measure_devices(arguments.devices, **sizes, repeats=repeats)
+        append_record("devices", figures, smoke=arguments.smoke)
         return
     for name in arguments.series:
         for variable in SERIES[name][: 1 if arguments.smoke else None]:
@@ -154,36 +171,54 @@ def time_targets(sizes: Sizes, repeats: int) -> Timing:
     )
 
 
-def time_refresh(sizes: Sizes, repeats: int) -> Timing:
+def time_refresh(sizes: Sizes, repeats: int, mesh: Mesh | None = None) -> Timing:
     """Time the refresh of P as a fit runs it, encoder and all."""
-    state, x, config = _start(sizes)
+    state, x, static = _start(sizes, mesh)
     return time_jitted(
         refresh,
         state,
         x,
-        static={"config": config},
+        static=static,
         repeats=repeats,
         carry=lambda result, args: (result[0], args[1]),
     )
 
 
-def time_steps(sizes: Sizes, repeats: int) -> Timing:
+def time_steps(sizes: Sizes, repeats: int, mesh: Mesh | None = None) -> Timing:
     """Time a dispatch of mini-batch steps on KL(P‖Q)."""
-    state, x, config = _start(sizes)
+    state, x, static = _start(sizes, mesh)
     return time_jitted(
         cluster_steps,
-        jax.random.key(0),
+        replicate(jax.random.key(0), mesh),
         state,
         x,
-        static={"config": config},
+        static=static,
         repeats=repeats,
         carry=lambda result, args: (args[0], result[0], args[2]),
     )
 
 
-def measure_devices(n_devices: Sequence[int], *, repeats: int) -> dict[str, Any]:
+def measure_devices(
+    n_devices: Sequence[int], *, rows_strong: int, rows_weak: int, repeats: int
+) -> dict[str, Any]:
     """Time refresh and step on some devices: the same rows (strong), the same a device (weak)."""
-    raise NotImplementedError("scaling over devices is not measured yet")
+    points = []
+    for kind, n in itertools.product(("strong", "weak"), n_devices):
+        sizes = Sizes(rows_strong if kind == "strong" else rows_weak * n, 10, 64)
+        mesh = data_mesh(n) if n > 1 else None
+        refreshed, stepped = time_refresh(sizes, repeats, mesh), time_steps(sizes, repeats, mesh)
+        points.append(
+            {
+                "kind": kind,
+                "n_devices": n,
+                "n_rows": sizes.n_rows,
+                "refresh_seconds": float(f"{refreshed.median:.4g}"),
+                "step_seconds": float(f"{stepped.median / _N_STEPS:.4g}"),
+                "timings": [refreshed.to_dict(), stepped.to_dict()],
+            }
+        )
+        print(f"{kind}: {n} devices: refresh {refreshed.median:.3g} s", flush=True)
+    return {"points": points}
 
 
 def draw_rows(n_rows: int, n_features: int) -> Float[Array, "N D"]:
@@ -200,7 +235,8 @@ def draw_rows(n_rows: int, n_features: int) -> Float[Array, "N D"]:
     return jax.block_until_ready(draw())
 
 
-def _start(sizes: Sizes) -> tuple[DECState, Float[Array, "N D"], Config]:
+def _start(sizes: Sizes, mesh: Mesh | None) -> tuple[DECState, Array, dict[str, Any]]:
+    """Return a state, the rows, and the static arguments of refresh and step."""
     config = Config(n_clusters=sizes.n_clusters).replace(
         {
             "network.hidden_dims": [128, 128, 256],
@@ -209,13 +245,17 @@ def _start(sizes: Sizes) -> tuple[DECState, Float[Array, "N D"], Config]:
             "clustering.optimizer": {"name": "sgd", "learning_rate": 0.01},
         }
     )
-    x = draw_rows(sizes.n_rows, sizes.n_features)
-    params = init_params(jax.random.key(0), build_network(config, sizes.n_features))
-    clustering = build_clustering(config, sizes.n_features)
+    x, rows = draw_rows(sizes.n_rows, sizes.n_features), ALL_ROWS
+    params = encoder_params(init_params(jax.random.key(0), build_network(config, x.shape[1])))
     centroids = draw_rows(sizes.n_clusters, _LATENT_DIM)
-    start = jax.jit(lambda params, x: init_state(encoder_params(params), centroids, x, clustering))
+    if mesh is not None:
+        x, rows = shard_rows(np.asarray(x), sizes.n_rows, mesh), Rows(sizes.n_rows, mesh)
+        params, centroids = replicate((params, centroids), mesh)
+    clustering = build_clustering(config, sizes.n_features, rows=rows)
+    start = jax.jit(lambda params, centroids, x: init_state(params, centroids, x, clustering))
     # Arrays of its own: donation deletes those that a state is made of.
-    return jax.tree.map(jnp.copy, start(params, x)), x, config
+    state = jax.tree.map(jnp.copy, start(params, centroids, x))
+    return state, x, {"config": config, "rows": rows}
 
 
 #: Name of each cost to what times it, and the variables that it runs over.

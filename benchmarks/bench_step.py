@@ -18,6 +18,9 @@ the layers, bytes are what XLA counts in the compiled program of one step: every
 operation, so that bytes served by a cache count as well and a rate may exceed what memory gives.
 Peak and bandwidth (the triad y ← a·x + y) are measured before and after each phase; the peak is
 float32's for every precision. Tracing, compiling and the first call are recorded by themselves.
+
+Population: steps of fine-tuning and whole intervals of populations of some sizes, each as one
+program, against the plain run of one member, measured in turns: the time of a member's share.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.member_curve import measure_population
 from benchmarks.records import append_record
 from benchmarks.roofline import (
     N_ROWS,
@@ -71,7 +75,8 @@ def main() -> None:
             append_record("roofline", figures, smoke=smoke)
     if "population" in arguments.parts:
         config = configurations(smoke)["sgd"]
-        points = measure_population(config, arguments.members, repeats=repeats)
+        members = (1, 2) if smoke else arguments.members
+        points = measure_population(config, members, repeats=repeats)
         append_record("population", {"dims": dims_of(config), "points": points}, smoke=smoke)
 
 
@@ -157,13 +162,6 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
             name: [round(v, 5) for v in values] for name, values in products.items()
         },
     }
-
-
-def measure_population(
-    config: Config, members: tuple[int, ...], *, repeats: int
-) -> list[dict[str, Any]]:
-    """Time a step of populations of some sizes, each as one program, against that of one member."""
-    raise NotImplementedError("the population curve is not measured yet")
 
 
 def _median(values: np.ndarray) -> float:
