@@ -62,7 +62,18 @@ class Checkpoints:
                 f"workdir: expected a folder that can be written to, got {self.directory}: "
                 f"{error.strerror}"
             ) from error
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        # Of several processes, the one that is here writes, and waits for none of the others.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=False,
+            cleanup_tmp_directories=True,
+            multiprocessing_options=alone
+            if jax.process_count() > 1
+            else ocp.options.MultiprocessingOptions(),
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> Self:

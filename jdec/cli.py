@@ -22,6 +22,7 @@ from tyro.conf import Positional
 from jdec._atomic import atomic_write
 from jdec._checks import check_seed
 from jdec.augmentation import Augmentation
+from jdec.compilation import CompilationClock, keep_programs
 from jdec.config import (
     PRESETS,
     ClusteringConfig,
@@ -37,6 +38,7 @@ from jdec.fit import DivergenceError, fit
 from jdec.metrics import clustering_scores
 from jdec.model import Model, assign, load_model
 from jdec.results import BASELINE_RESTARTS, environment, score_methods, write_results
+from jdec.sharding import Mesh, connect, data_mesh, is_first_process
 
 _Command = TypeVar("_Command")
 
@@ -56,6 +58,12 @@ class Fit:
         resume: Go on with an interrupted run in that folder.
         data_dir: Folder to look for named data sets in first.
         quiet: No progress bars, no table.
+        devices: Spread the rows over this many devices.
+        coordinator: HOST:PORT of process 0, where several processes share a run.
+        num_processes: How many they are.
+        process_id: Which one this is, from 0.
+        distributed: One of several processes on a cluster that JAX knows (SLURM, TPU pods, Open
+            MPI, Kubernetes), from which it learns the three settings above.
         scaling: rms (divide all by the root mean square), standard (each column), minmax (all to
             0..1), or none.
         scale: Factor on the scaled data.
@@ -76,6 +84,11 @@ class Fit:
     resume: bool = False
     data_dir: Path | None = None
     quiet: bool = False
+    devices: int | None = None
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    distributed: bool = False
     scaling: Literal["rms", "standard", "minmax", "none"] = "rms"
     scale: float = 1.0
     image_shape: tuple[int, ...] | None = None
@@ -147,6 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a failure, 2 for a wrong command line, 130 when interrupted. A
         failure is one line on standard error.
     """
+    if argv is None:  # as a process of its own
+        keep_programs()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
@@ -169,14 +184,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError, MemoryError, DivergenceError) as error:
-        return _fail(str(error) or type(error).__name__)
+        return _stop(str(error) or type(error).__name__)
+    except jax.errors.JaxRuntimeError as error:
+        return _stop(_explain(str(error)))
 
 
 def run_fit(argv: list[str]) -> int:
     """Run ``jdec fit``: parse once for the data, then again with the preset's values for them."""
     began = time.perf_counter()
+    clock = CompilationClock()
     first = _parse(Fit, argv)
     check_seed("seed", first.seed)
+    mesh = _mesh(first)
     dataset = load_dataset(first.data, data_dir=first.data_dir)
     if first.image_shape is not None:
         dataset = Dataset(**{**vars(dataset), "image_shape": first.image_shape})
@@ -184,12 +203,13 @@ def run_fit(argv: list[str]) -> int:
     arguments = _parse(Fit, argv, default=_with_config(first, base))
     config = _as_config(arguments, base.n_clusters)
     out = arguments.out or Path("runs") / dataset.name
-    say: Callable[[str], None] = (lambda line: None) if arguments.quiet else print
+    writes = is_first_process()
+    say: Callable[[str], None] = print if writes and not arguments.quiet else lambda line: None
     say(
         f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
         f"{len(dataset.x)} rows, {dataset.x.shape[1]} features, "
         f"{config.n_clusters} clusters; {_recipe(arguments)}, seed {arguments.seed}; "
-        f"{environment()['device']}"
+        f"{environment()['device']}{f' × {mesh.size}' if mesh else ''}"
     )
     if dataset.note:
         say(f"note: {dataset.note}")
@@ -204,8 +224,11 @@ def run_fit(argv: list[str]) -> int:
         unlabeled=dataset.unlabeled,
         workdir=out,
         resume=arguments.resume,
+        mesh=mesh,
         progress=not arguments.quiet,
     )
+    if not writes:
+        return 0
     fitted = time.perf_counter()
     scores = None
     if dataset.y is not None:
@@ -213,10 +236,27 @@ def run_fit(argv: list[str]) -> int:
     result.seconds["loading"] = loaded - began
     if scores is not None:
         result.seconds["k-means on the input"] = time.perf_counter() - fitted
-    about = {"recipe": _recipe(arguments), "seed": arguments.seed}
+    about = {
+        "recipe": _recipe(arguments),
+        "seed": arguments.seed,
+        "compilation": {
+            "seconds": round(clock.seconds, 2),
+            "programs": clock.n_programs,
+            "kept from before": clock.n_found,
+        },
+    }
     metrics = write_results(out, dataset, config, result, scores=scores, about=about)
     say(_summary(out, config, metrics, time.perf_counter() - began))
     return 0
+
+
+def _mesh(arguments: Fit) -> Mesh | None:
+    """Join the other processes, if there are any, and return the devices to use."""
+    several = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if arguments.distributed or any(value is not None for value in several):
+        connect(*several)
+        return data_mesh(arguments.devices)
+    return None if arguments.devices is None else data_mesh(arguments.devices)
 
 
 def run_predict(arguments: Predict) -> int:
@@ -404,6 +444,31 @@ def _plain_warnings() -> Iterator[None]:
             logger.removeHandler(handler)
 
 
+def _explain(message: str) -> str:
+    """Say in a line what a failure of the runtime means for the user."""
+    first = message.strip().splitlines()[0]
+    if "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower():
+        return (
+            "out of memory on the device; smaller batches, a smaller network, --devices, or fewer "
+            f"members at once take less ({first[:200]})"
+        )
+    if jax.process_count() > 1:
+        return (
+            "another process of this run has stopped, or cannot be reached; once all are started "
+            f"again, --resume goes on ({first[:200]})"
+        )
+    return f"JAX: {first[:300]}"
+
+
+def _stop(message: str) -> int:
+    code = _fail(message)
+    if jax.distributed.is_initialized():
+        # Leaving in good order would wait for processes that wait for this one.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def _fail(message: str, code: int = 1) -> int:
     print(f"jdec: {' '.join(message.split())}", file=sys.stderr)
     return code
@@ -449,10 +514,17 @@ def _summary(out: Path, config: Config, metrics: dict[str, Any], total: float) -
         f"sizes    {shown}",
         f"stopped  after {metrics['n_intervals']} intervals, {reasons[metrics['stop_reason']]}"
         + (f" ({changed:.2%} in the last)" if changed is not None else ""),
-        f"seconds  {seconds}; {total:.1f} in all",
+        f"seconds  {seconds}; {total:.1f} in all, {_compiling(metrics['compilation'])}",
         f"files    {out}: {', '.join(_result_files(out))}",
     ]
     return "\n".join(lines)
+
+
+def _compiling(compilation: dict[str, Any]) -> str:
+    kept = compilation["kept from before"]
+    return f"{compilation['seconds']:.1f} of them compiling" + (
+        f" ({kept} programs kept from before)" if kept else ""
+    )
 
 
 def _result_files(out: Path) -> list[str]:

@@ -22,6 +22,9 @@ settings.load_profile("jdec")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Rows and members can then be spread over devices; what is not spread runs on the first.
+jax.config.update("jax_num_cpu_devices", 8)
+
 
 def _with_standard_promotion(chain):
     """Let optax mix its int32 step counts with floats (Adam's bias correction, the schedules)."""

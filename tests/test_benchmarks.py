@@ -5,7 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from benchmarks import figures, records
+from benchmarks.bench_fit import time_to
+from benchmarks.bench_peers import ratios, run_once, strongest_ratio
+from benchmarks.bench_scaling import fit_exponent, measure_devices, sweep
+from benchmarks.peers import PEERS, STRONGEST, Task, alternatives, jdec_runs
+from benchmarks.peers import __main__ as worker
+from benchmarks.roofline import products_of
+from benchmarks.tables import TABLES
+from benchmarks.timing import time_jitted
+from jdec.config import Config
 
 ROOT = Path(__file__).parent.parent
 
@@ -15,25 +29,209 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder that tables and pictures take for that of the records."""
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def keep(folder: Path, kept: list[dict]) -> None:
+    for record in kept:
+        with (folder / f"2026-01-01_cpu_{record['what']}.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "figures"),
+    ("arguments", "figures_there", "tables"),
     [
-        (["benchmarks.bench_kmeans"], {"time_ratio", "inertia_ratio"}),
-        (["benchmarks.bench_step"], {"pretrain_share_of_peak", "cluster_share_of_peak"}),
-        (["benchmarks.bench_quality", "digits"], {"scores", "wall_seconds", "peak_memory_mb"}),
+        (["bench_kmeans"], {"time_ratio", "inertia_ratio"}, ["kmeans"]),
+        (
+            ["bench_step", "--parts", "shares"],
+            {"pretrain_share_of_peak", "cluster_share_of_peak"},
+            ["step"],
+        ),
+        (["bench_step", "--parts", "roofline"], {"precision", "points"}, ["roofline"]),
+        (["bench_step", "--parts", "population"], {"points"}, ["population"]),
+        (["bench_quality", "digits"], {"scores", "wall_seconds", "peak_memory_mb"}, ["quality"]),
+        (["bench_fit"], {"seconds_to", "phases", "compiling"}, ["time_to_quality"]),
+        (["bench_scaling", "--series", "targets"], {"sizes", "seconds", "fit"}, ["scaling"]),
+        (["bench_peers", "--groups", "steps"], {"peers", "ratios"}, []),
     ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_a_smoke_run_prints_records_and_keeps_none(arguments, figures):
+def test_a_smoke_run_prints_records_and_keeps_none(arguments, figures_there, tables, results):
     before = sorted((ROOT / "benchmarks" / "results").iterdir())
-    result = run(*arguments, "--smoke")
-    assert result.returncode == 0, result.stderr
-    records = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    assert records
-    for record in records:
-        assert figures | {"date", "commit", "machine", "environment"} <= record.keys()
+    process = run(f"benchmarks.{arguments[0]}", *arguments[1:], "--smoke")
+    assert process.returncode == 0, process.stderr
+    found = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    assert found
+    for record in found:
+        assert figures_there | {"date", "commit", "machine", "environment"} <= record.keys()
     assert sorted((ROOT / "benchmarks" / "results").iterdir()) == before
+    keep(results, found)
+    for name in tables:
+        assert "not run" not in TABLES[name]()
+        assert len({line.count("|") for line in TABLES[name]().splitlines() if "|" in line}) == 1
+    if found[0]["what"] == "peers":
+        for peer, figures_of_peer in found[0]["peers"].items():
+            assert figures_of_peer.get("rounds") or figures_of_peer["absent"], peer
 
 
 def test_the_tables_of_the_readmes_are_rendered_from_the_records():
     result = run("benchmarks", "report", "--check")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_tables_without_records_say_so(results):
+    for name in ("roofline", "population", "time_to_quality", "scaling", "devices", "peers"):
+        assert "not run" in TABLES[name]()
+    assert figures.draw_all(results) == []
+
+
+# Timing ------------------------------------------------------------------------------------------
+
+
+def test_a_timing_takes_compilation_apart_and_carries_donated_arguments():
+    function = jax.jit(lambda state, n: state * n, static_argnames="n", donate_argnames="state")
+    timing = time_jitted(
+        function, jnp.ones(4), static={"n": 2}, repeats=5, carry=lambda result, args: (result,)
+    )
+    assert len(timing.seconds) == 5
+    assert timing.compile > 0
+    assert timing.trace_and_lower > 0
+    assert timing.iqr >= 0
+    assert timing.flops == 4
+    assert json.loads(json.dumps(timing.to_dict()))["median"] > 0
+
+
+def test_products_of_a_step_are_counted_layer_by_layer():
+    config = Config(n_clusters=2).replace(
+        {"network.hidden_dims": [5], "network.latent_dim": 3, "pretrain.batch_size": 7}
+    )
+    weights, first = 784 * 5 + 5 * 3, 784 * 5
+    assert products_of("refresh", config, 7) == 2 * 7 * weights
+    assert products_of("KL step", config, 7) == 6 * 7 * weights - 2 * 7 * first
+    assert products_of("finetune", config, 7) == 12 * 7 * weights - 2 * 7 * first
+    assert products_of("layer", config, 7, 1) == 2 * 7 * (first + 5 * 15)
+
+
+# Scaling -----------------------------------------------------------------------------------------
+
+
+def test_the_exponent_is_fitted_above_the_overhead_alone():
+    sizes = sweep("N", 10_000_000)
+    overhead, per_row = 1e-3, 1e-7
+    fit = fit_exponent(sizes, [overhead + per_row * n for n in sizes])
+    assert fit.exponent == pytest.approx(1, abs=0.05)
+    assert fit.first == 100_000
+    assert fit.last == 10_000_000
+    assert fit.factor * 1e7**fit.exponent == pytest.approx(1, rel=0.1)
+
+
+def test_a_flat_cost_has_exponent_zero_over_all_sizes():
+    fit = fit_exponent([10, 100, 1000], [2.0, 2.1, 2.0])
+    assert fit.exponent == pytest.approx(0, abs=0.02)
+    assert (fit.first, fit.last, fit.n_points) == (10, 1000, 3)
+
+
+def test_devices_are_compared_at_equal_rows_and_at_equal_rows_a_device(results):
+    counts = [1, 2] if jax.device_count() > 1 else [1]
+    measured = measure_devices(counts, rows_strong=60, rows_weak=50, repeats=1)
+    rows = [(point["kind"], point["n_devices"], point["n_rows"]) for point in measured["points"]]
+    wanted = [("strong", n, 60) for n in counts] + [("weak", n, 50 * n) for n in counts]
+    assert rows == wanted
+    keep(results, [records.append_record("devices", measured, smoke=True, quiet=True)])
+    assert "| strong | 1 | 60 |" in TABLES["devices"]()
+
+
+def test_pictures_say_what_they_show(results):
+    point = {"phase": "refresh", "batch_size": 2048, "intensity": 20.0, "gflops": 80.0}
+    point |= {"peak_gflops": 100.0, "bandwidth_gbytes": 10.0, "share_of_peak": 0.8}
+    environment = {"environment": {"device": "cpu: cpu"}, "dims": [4, 2]}
+    roofline = {"what": "roofline", "precision": "float32", "points": [point], **environment}
+    sizes = [10, 100, 1000]
+    scaling = {"what": "scaling", "cost": "targets", "variable": "K", "sizes": sizes}
+    scaling |= {"seconds": [0.1, 1.0, 10.0], "fit": fit_exponent(sizes, [0.1, 1, 10])._asdict()}
+    keep(results, [roofline, scaling | environment])
+    assert [path.name for path in figures.draw_all(results)] == [
+        "roofline_cpu.png",
+        "scaling_cpu.png",
+    ]
+    title = figures.draw_roofline([roofline]).get_suptitle()
+    assert "80%" in title
+    assert "2048 rows" in title
+    assert "{1.00}" in figures.draw_scaling([scaling]).get_suptitle()
+
+
+# Time to quality ---------------------------------------------------------------------------------
+
+
+def test_the_first_time_counts_even_if_the_accuracy_falls_again():
+    timeline = [(1.0, None), (2.0, 0.86), (3.0, 0.7), (4.0, 0.91)]
+    assert time_to(timeline, [0.8, 0.9, 0.95]) == {"0.8": 2.0, "0.9": 4.0, "0.95": None}
+
+
+# Peers -------------------------------------------------------------------------------------------
+
+
+def rounds(*seconds: float) -> dict:
+    one = [{"pretrain_step": [s], "cluster_step": [s], "refresh": [s]} for s in seconds]
+    return {"rounds": [{**figures_of_round, "versions": {"x": "1"}} for figures_of_round in one]}
+
+
+def test_ratios_are_medians_over_rounds_and_the_faster_loop_is_the_strongest():
+    runs = {"jdec": rounds(1, 2, 1), STRONGEST[0]: rounds(3, 4, 5), STRONGEST[1]: rounds(2, 3, 2)}
+    runs["gone"] = {"absent": "ModuleNotFoundError: no gone"}
+    found = ratios(runs, ("pretrain_step",))
+    assert found == {
+        STRONGEST[0]: {"pretrain_step": 3.0},
+        STRONGEST[1]: {"pretrain_step": 2.0},
+    }
+    assert strongest_ratio({"ratios": found}, "pretrain_step") == 2.0
+    assert strongest_ratio({"ratios": {}}, "pretrain_step") is None
+    assert ratios({"jdec": {"absent": "failed"}, "other": rounds(1)}, ("pretrain_step",)) == {}
+
+
+def test_the_table_of_peers_lists_the_absent_with_the_reason(results):
+    runs = {"jdec": rounds(1.0), STRONGEST[0]: rounds(2.0), "Keras on JAX": {"absent": "no keras"}}
+    record = {
+        "group": "steps",
+        "dataset": "mnist",
+        "rounds": 1,
+        "task": {"threads": 2, "n_rows": 70_000, "update_interval": 140},
+        "peers": runs,
+        "ratios": ratios(runs, ("pretrain_step", "cluster_step", "refresh")),
+    }
+    keep(results, [records.append_record("peers", record, smoke=True, quiet=True)])
+    table = TABLES["peers"]()
+    assert "| Keras on JAX | absent: no keras |" in table
+    assert "by jdec: pretraining step 2.00, clustering step 2.00" in table
+    assert "**fit**" in table  # of which nothing was run
+
+
+def test_a_peer_that_cannot_be_imported_is_absent(monkeypatch, tmp_path, capsys):
+    monkeypatch.delattr("os.sched_setaffinity", raising=False)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.peers.umap_hdbscan", raising=False)
+    task_file = tmp_path / "task.json"
+    task_file.write_text(json.dumps(Task("", "digits", 0, (64, 10)).to_dict()))
+    worker.main("alternatives", "UMAP + HDBSCAN", str(task_file))
+    assert json.loads(capsys.readouterr().out)["absent"].startswith("ModuleNotFoundError")
+
+
+def test_a_peer_that_fails_is_absent_with_its_last_words(tmp_path):
+    task_file = tmp_path / "task.json"
+    task_file.write_text('{"dims": []}')
+    name = "k-means"
+    figures_of_peer = run_once("alternatives", name, PEERS["alternatives"][name], task_file, 1)
+    assert figures_of_peer["absent"].startswith("failed: TypeError")
+
+
+def test_whole_fits_of_peers_are_scored(tmp_path):
+    task = Task("", "digits", 300, (64, 8, 4), n_init=1, pretrain_epochs=1, cluster_epochs=1)
+    for fitted in (alternatives.k_means(task), jdec_runs.fit_equal_steps(task)):
+        assert fitted["seconds"] > 0
+        assert 0 < fitted["scores"]["acc"] <= 1
+        assert fitted["noise"] == 0
+        assert np.isfinite(fitted["scores"]["ari"])

@@ -22,7 +22,7 @@ LAYERS = [
         for module in ("sharding", "config", "datasets", "checkpoint", "workdir", "build", "model")
     ),
     *({module} for module in ("members", "fit", "population")),
-    {"spectral"},
+    {"spectral", "selection", "compilation"},
     {"baselines", "plots", "estimator"},
     {"results"},
     {"cli"},

@@ -1,0 +1,199 @@
+r"""Choosing among fits without labels: agreement, silhouette, generalizability; and consensus.
+
+None of it looks at classes: the accuracy of what is chosen can be told afterwards.
+"""
+
+from itertools import combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank
+from jdec.functional import (
+    cluster_frequencies,
+    clustering_loss,
+    log_soft_assignment,
+    target_distribution,
+)
+from jdec.kmeans import KMeansResult, kmeans
+from jdec.model import Model, assign
+
+
+def pairwise_agreement(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M"]:
+    """Adjusted Rand index between every two of several partitions of the same rows.
+
+    Args:
+        labels: One partition a row, [M N].
+
+    Returns:
+        Symmetric, [M M], with ones on the diagonal.
+
+    Raises:
+        ValueError: If ``labels`` is not a matrix.
+
+    Examples:
+        >>> pairwise_agreement(np.array([[0, 0, 1, 1], [1, 1, 0, 0]])).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+
+    Source: Hubert & Arabie, "Comparing partitions", 1985.
+    """
+    labels = np.asarray(labels)
+    check_rank("labels", labels, 2)
+    agreement = np.ones((len(labels), len(labels)))
+    for i, j in combinations(range(len(labels)), 2):
+        agreement[i, j] = agreement[j, i] = adjusted_rand_score(labels[i], labels[j])
+    return agreement
+
+
+def agreement_with_others(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M"]:
+    """Mean adjusted Rand index of each partition with all others; its mean is their stability.
+
+    Args:
+        labels: One partition a row, [M N].
+
+    Returns:
+        One value a partition, [M]; NaN where there is no other.
+
+    Raises:
+        ValueError: If ``labels`` is not a matrix.
+
+    Examples:
+        >>> agreement_with_others(np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]])).tolist()
+        [0.25, 0.25, -0.5]
+    """
+    agreement = pairwise_agreement(labels)
+    if len(agreement) < 2:
+        return np.full(len(agreement), np.nan)
+    return (agreement.sum(axis=1) - 1) / (len(agreement) - 1)
+
+
+def sampled_silhouette(
+    embeddings: Float[np.ndarray, "N Z"],
+    labels: Int[np.ndarray, "N"],
+    *,
+    sample_size: int = 2000,
+    seed: int = 0,
+) -> float:
+    """Mean silhouette of a random sample of the rows: how much nearer the own cluster is.
+
+    Args:
+        embeddings: Where distances are taken, [N Z].
+        labels: Partition, [N].
+        sample_size: Most rows to look at.
+        seed: Of the sample.
+
+    Returns:
+        A value in -1 … 1; NaN where the sample holds a single cluster, or no two rows of one.
+
+    Examples:
+        >>> sampled_silhouette(np.array([[0.0], [0.1], [5.0], [5.1]]), np.array([0, 0, 1, 1])) > 0.9
+        True
+
+    Source: Rousseeuw, "Silhouettes", 1987.
+    """
+    check_integer("sample_size", sample_size)
+    embeddings, labels = np.asarray(embeddings), np.asarray(labels)
+    if len(labels) > sample_size:
+        rows = np.random.default_rng(seed).choice(len(labels), sample_size, replace=False)
+        embeddings, labels = embeddings[rows], labels[rows]
+    if not 2 <= len(np.unique(labels)) < len(labels) or not np.isfinite(embeddings).all():
+        return float("nan")
+    return float(silhouette_score(embeddings, labels))
+
+
+def generalizability(model: Model, x: Any, x_validation: Any) -> float:
+    r"""Ratio of the training loss to that of held-out rows, :math:`G = L_{train}/L_{validation}`.
+
+    More clusters than the data has make held-out rows fit worse than those trained on: G drops.
+    The targets P of held-out rows come from the cluster frequencies of the training rows.
+
+    Args:
+        model: Trained on ``x``.
+        x: Unscaled training rows, [N D].
+        x_validation: Unscaled rows it was not trained on, [M D].
+
+    Returns:
+        G; 1 where both fit equally well.
+
+    Raises:
+        ValueError: For bad input.
+
+    Source: Xie et al. 2016, section 5.3 and figure 6.
+    """
+    alpha = model.config.clustering.alpha
+
+    def log_q(rows: Any) -> Float[Array, "N K"]:
+        embeddings, _ = assign(model, as_rows("x", rows))
+        centroids = jnp.asarray(model.centroids)
+        return log_soft_assignment(jnp.asarray(embeddings), centroids, alpha=alpha)
+
+    training, validation = log_q(x), log_q(x_validation)
+    frequencies = cluster_frequencies(jnp.exp(training))
+
+    def loss(log_q: Float[Array, "N K"]) -> float:
+        p = target_distribution(jnp.exp(log_q), frequencies=frequencies)
+        return float(clustering_loss(log_q, p).mean())
+
+    return loss(training) / loss(validation)
+
+
+def consensus(
+    key: Key[Array, ""],
+    soft_assignments: Float[np.ndarray, "M N K"],
+    n_clusters: int,
+    *,
+    n_init: int = 20,
+) -> KMeansResult:
+    r"""One partition from many: rows that most members put together are put together.
+
+    Row i is described by its probabilities in all members, :math:`q_i \in R^{M K}`. Their products
+    :math:`A = Q Q^\top` count, softly, how often two rows share a cluster; the leading eigenvectors
+    of :math:`D^{-1/2} A D^{-1/2}` are found through the M·K × M·K matrix on the other side, so that
+    A itself, N×N, never exists. Rows are then partitioned by k-means on them, each brought to
+    length one. Members need not agree on how clusters are numbered, nor on how many there are.
+
+    Args:
+        key: Typed random key of k-means.
+        soft_assignments: q of each member, [M N K].
+        n_clusters: Clusters of the consensus.
+        n_init: Restarts of k-means.
+
+    Returns:
+        The partition; its centroids live among the eigenvectors.
+
+    Raises:
+        ValueError: If there is no finite member, or K is out of range.
+
+    Examples:
+        >>> first = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]
+        >>> second = [[0.2, 0.8], [0.1, 0.9], [0.7, 0.3]]
+        >>> labels = consensus(jax.random.key(0), np.array([first, second]), 2).labels
+        >>> labels[0] == labels[1] != labels[2]
+        Array(True, dtype=bool)
+
+    Source: Fern & Brodley, "Solving cluster ensemble problems by bipartite graph partitioning",
+    ICML 2004; Strehl & Ghosh, "Cluster ensembles", JMLR 2002.
+    """
+    q = np.asarray(soft_assignments)
+    check_rank("soft_assignments", q, 3)
+    q = q[np.isfinite(q).all(axis=(1, 2))]
+    if not len(q):
+        raise ValueError("soft_assignments: expected at least one finite member, got none")
+    check_n_clusters(n_clusters, q.shape[1])
+    q = np.concatenate(list(q), axis=1, dtype=np.float64)
+    # Clusters no row belongs to would divide by zero.
+    q = q[:, q.sum(axis=0) > 0]
+    degrees = q @ q.sum(axis=0)
+    q /= np.sqrt(degrees)[:, None]
+    values, vectors = np.linalg.eigh(q.T @ q)
+    n_vectors = min(n_clusters, len(values))
+    leading, strength = vectors[:, ::-1][:, :n_vectors], values[::-1][:n_vectors]
+    rows = q @ (leading / np.sqrt(np.maximum(strength, 1e-12)))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(lengths > 0, lengths, 1)
+    compiled = jax.jit(kmeans, static_argnames=("n_clusters", "n_init"))
+    return compiled(key, jnp.asarray(rows, jnp.float32), n_clusters, n_init=n_init)

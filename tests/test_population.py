@@ -1,0 +1,403 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import make_blobs
+
+import jdec.population
+from jdec.config import Config
+from jdec.fit import DivergenceError, fit
+from jdec.model import assign
+from jdec.population import fit_population
+from jdec.sharding import member_mesh
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Groups that overlap, so that labels go on changing for a different time with each key.
+X, _ = make_blobs(75, n_features=6, centers=4, cluster_std=3.0, random_state=0)
+CONFIG = Config(4).replace(
+    {
+        "network.hidden_dims": [8],
+        "network.latent_dim": 3,
+        "pretrain.finetune_steps": 20,
+        "pretrain.batch_size": 16,
+        "kmeans.n_init": 2,
+        "clustering.batch_size": 16,
+        "clustering.update_interval": 5,
+        "clustering.max_intervals": 6,
+        "clustering.tol": 0.03,
+        "clustering.optimizer.learning_rate": 1e-2,
+    }
+)
+KEYS = jax.random.split(jax.random.key(0), 5)
+FOUR = KEYS[np.array([0, 1, 3, 4])]
+ALPHAS = [0.5, 1.0, 2.0, 0.5]
+RATES = [1e-2, 3e-2, 1e-3, 3e-2]
+N_CLUSTERS = [3, 4, 2, 3]
+
+
+@functools.cache
+def alone(index, **changes):
+    """Return the single run of one of the keys; most tests compare with the same few."""
+    return fit(KEYS[index], X, CONFIG.replace(changes))
+
+
+def singles(indices=(0, 1, 3, 4), **lists):
+    """Return the single runs that the members of a population should equal."""
+    names = {
+        "alphas": "clustering.alpha",
+        "learning_rates": "clustering.optimizer.learning_rate",
+        "n_clusters": "n_clusters",
+    }
+    return [
+        alone(index, **{names[name]: values[i] for name, values in lists.items()})
+        for i, index in enumerate(indices)
+    ]
+
+
+def check_member(population, index, single):
+    k = single.model.config.n_clusters
+    q = population.soft_assignment[index]
+    np.testing.assert_allclose(q[:, :k], single.soft_assignment, atol=1e-5)
+    assert (q[:, k:] == 0).all()
+    np.testing.assert_array_equal(population.labels[index], single.labels)
+    np.testing.assert_array_equal(population.initial_labels[index], single.initial.labels)
+    assert population.n_intervals[index] == single.n_intervals
+    np.testing.assert_allclose(
+        population.label_change[index], single.history[-1]["label_change"], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        population.centroids[index, :k], single.model.centroids, rtol=1e-4, atol=1e-5
+    )
+    jax.tree.map(
+        lambda found, right: np.testing.assert_allclose(found[index], right, atol=1e-5),
+        population.params,
+        dict(single.model.params),
+    )
+
+
+def check_members(population, expected):
+    for index, single in enumerate(expected):
+        check_member(population, index, single)
+
+
+def check_same(one, other):
+    np.testing.assert_allclose(one.soft_assignment, other.soft_assignment, atol=1e-5)
+    for name in ("labels", "initial_labels", "n_intervals", "n_clusters"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("alphas", "learning_rates", "label_change"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-6)
+    np.testing.assert_allclose(one.divergence, other.divergence, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.centroids, other.centroids, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    return fit_population(KEYS, X, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def ks():
+    return fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS)
+
+
+# A member is a run of its own.
+
+
+def test_members_of_other_seeds_equal_single_runs(seeds):
+    assert seeds.members_at_once == 5
+    check_members(seeds, singles(range(5)))
+    # So that one member may not stand for another.
+    assert len({labels.tobytes() for labels in seeds.labels}) == 5
+    np.testing.assert_array_equal(seeds.n_clusters, 4)
+    np.testing.assert_allclose(seeds.alphas, 1)
+    np.testing.assert_allclose(seeds.learning_rates, 1e-2, rtol=1e-6)
+
+
+def test_members_of_other_alphas_equal_single_runs():
+    population = fit_population(FOUR, X, CONFIG, alphas=ALPHAS)
+    check_members(population, singles(alphas=ALPHAS))
+    np.testing.assert_allclose(population.alphas, ALPHAS)
+    assert np.abs(population.soft_assignment[0] - alone(0).soft_assignment).max() > 0.01
+
+
+def test_members_of_other_learning_rates_equal_single_runs():
+    population = fit_population(FOUR, X, CONFIG, learning_rates=RATES)
+    check_members(population, singles(learning_rates=RATES))
+    np.testing.assert_allclose(population.learning_rates, RATES)
+    assert np.abs(population.soft_assignment[1] - alone(1).soft_assignment).max() > 0.01
+
+
+def test_members_of_other_numbers_of_clusters_equal_single_runs(ks):
+    check_members(ks, singles(n_clusters=N_CLUSTERS))
+    assert ks.soft_assignment.shape == (4, 75, 4)
+    assert ks.config.n_clusters == 4
+    np.testing.assert_array_equal(ks.n_clusters, N_CLUSTERS)
+    assert [len(np.unique(labels)) for labels in ks.labels] == N_CLUSTERS
+
+
+def test_all_may_differ_at_once():
+    lists = {"alphas": ALPHAS, "learning_rates": RATES, "n_clusters": N_CLUSTERS}
+    population = fit_population(FOUR, X, CONFIG, **lists)
+    check_member(population, 2, alone(3, **_changes(lists, 2)))
+    check_member(population, 3, alone(4, **_changes(lists, 3)))
+
+
+def _changes(lists, i):
+    return {
+        "clustering.alpha": lists["alphas"][i],
+        "clustering.optimizer.learning_rate": lists["learning_rates"][i],
+        "n_clusters": lists["n_clusters"][i],
+    }
+
+
+def test_the_greatest_k_may_be_beyond_the_configured(ks):
+    other = fit_population(FOUR, X, CONFIG.replace({"n_clusters": 2}), n_clusters=N_CLUSTERS)
+    assert other.config == ks.config
+    np.testing.assert_array_equal(other.soft_assignment, ks.soft_assignment)
+
+
+def test_clusters_that_take_no_part_get_no_gradient(ks):
+    """Adam would move them by the whole learning rate for the least gradient."""
+    config = CONFIG.replace({"clustering.max_intervals": 0})
+    start = fit_population(FOUR, X, config, n_clusters=N_CLUSTERS)
+    np.testing.assert_array_equal(start.n_intervals, 0)
+    for before, after, k in zip(start.centroids, ks.centroids, N_CLUSTERS, strict=True):
+        np.testing.assert_array_equal(after[k:], before[k:])
+        assert (np.abs(after[:k] - before[:k]).max(axis=1) > 1e-3).all()
+
+
+def test_the_divergence_is_the_oracles(ks):
+    import reference
+
+    for index in (0, 2):
+        q = ks.soft_assignment[index, :, : N_CLUSTERS[index]]
+        expected = reference.kl(reference.target_distribution(q), q).mean()
+        np.testing.assert_allclose(ks.divergence[index], expected, rtol=1e-4)
+
+
+# The end of a member is its own.
+
+
+def test_members_stop_when_their_own_labels_have_settled(seeds):
+    # Members that end early are held while others run, and later left behind for good.
+    ends = sorted(seeds.n_intervals.tolist())
+    assert ends[0] < ends[2] < ends[-1]
+    running = [int((seeds.n_intervals > interval).sum()) for interval in range(1, ends[-1])]
+    assert any(0 < 2 * left <= 5 for left in running)
+    for index in range(5):
+        settled = seeds.label_change[index] < CONFIG.clustering.tol
+        assert settled or seeds.n_intervals[index] == CONFIG.clustering.max_intervals
+
+
+def test_history_names_the_members_that_ran(seeds):
+    clustering = [record for record in seeds.history if record["phase"] == "clustering"]
+    assert [record["interval"] for record in clustering] == list(range(1, len(clustering) + 1))
+    assert len(clustering) == seeds.n_intervals.max()
+    expected = singles(range(5))
+    for record in clustering:
+        interval = record["interval"]
+        ran = np.flatnonzero(seeds.n_intervals >= interval)
+        assert record["members"] == ran.tolist()
+        theirs = [
+            next(r for r in expected[i].history if r.get("interval") == interval) for i in ran
+        ]
+        np.testing.assert_allclose(record["loss"], [r["loss"] for r in theirs], rtol=1e-4)
+        np.testing.assert_allclose(
+            record["label_change"], [r["label_change"] for r in theirs], rtol=1e-6
+        )
+
+
+def test_history_tells_of_pretraining(seeds):
+    pretraining = [record for record in seeds.history if record["phase"] == "finetune"]
+    assert [record["step"] for record in pretraining] == list(range(1, 21))
+    for index, single in enumerate(singles(range(5))):
+        expected = [r["loss"] for r in single.history if r["phase"] == "finetune"]
+        found = [record["loss"][index] for record in pretraining]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert set(seeds.seconds) == {"pretraining", "kmeans", "clustering", "assignment"}
+    seconds = [record["seconds"] for record in seeds.history]
+    assert seconds == sorted(seconds)
+
+
+def test_callbacks_get_each_record_as_it_is_made(capfd):
+    seen = []
+    population = fit_population(KEYS, X, CONFIG, callbacks=[seen.append])
+    assert all(a is b for a, b in zip(seen, population.history, strict=True))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_equal_keys_share_their_pretraining():
+    keys = KEYS[np.array([1, 0, 1, 1])]
+    population = fit_population(keys, X, CONFIG, learning_rates=[1e-2, 1e-2, 1e-3, 1e-2])
+    pretraining = [record for record in population.history if record["phase"] == "finetune"]
+    assert {tuple(sorted(record["members"])) for record in pretraining} == {(0, 1)}
+    assert {len(record["loss"]) for record in pretraining} == {2}
+    for index, single in enumerate(
+        singles((1, 0, 1, 1), learning_rates=[1e-2, 1e-2, 1e-3, 1e-2])
+    ):
+        check_member(population, index, single)
+    np.testing.assert_array_equal(population.labels[0], population.labels[3])
+
+
+# In turns, and over devices.
+
+
+@pytest.mark.parametrize("members_at_once", [1, 2])
+def test_turns_give_the_same(ks, members_at_once):
+    turns = fit_population(
+        FOUR, X, CONFIG, n_clusters=N_CLUSTERS, members_at_once=members_at_once
+    )
+    check_same(turns, ks)
+    assert turns.members_at_once == members_at_once
+    named = {tuple(r["members"]) for r in turns.history if r["phase"] == "finetune"}
+    members = list(range(4))
+    assert named == {
+        tuple(members[first : first + members_at_once]) for first in range(0, 4, members_at_once)
+    }
+
+
+def test_members_over_devices_give_the_same(ks):
+    # Neither four nor the two that are left later can be shared out evenly among three.
+    spread = fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS, mesh=member_mesh(3))
+    check_same(spread, ks)
+
+
+@pytest.fixture
+def population():
+    return jdec.population._Population(
+        FOUR, X.astype(np.float32), CONFIG, None, None, np.full(4, 4), mesh=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "expected"), [(None, 64), (10**12, 64), (6500, 6), (2500, 2), (1000, 1), (1, 1)]
+)
+def test_as_many_members_as_memory_has_room_for(population, monkeypatch, n_bytes, expected):
+    asked = []
+
+    def exactly(n_members):
+        asked.append(n_members)
+        return 500 + 1000 * n_members
+
+    monkeypatch.setattr(jdec.population, "free_device_bytes", lambda: n_bytes)
+    monkeypatch.setattr(population, "_exactly", exactly)
+    found = population._members_that_fit(64)
+    assert found <= expected
+    assert found >= max(1, expected - 1)
+    if n_bytes in (None, 10**12):  # nothing is compiled just to know
+        assert asked == []
+    elif found > 1:
+        assert 500 + 1000 * found <= n_bytes
+
+
+def test_the_compiled_programs_tell_what_they_need(population):
+    one, four = population._exactly(1), population._exactly(4)
+    # Weights, their gradients and moments, P and the labels of each member, at the very least.
+    per_member = 4 * (4 * 2 * (6 * 8 + 8 * 3) + 75 * 4 + 75)
+    assert four - one > 3 * per_member
+    assert four < 8 * one
+
+
+def test_little_memory_means_turns(ks, monkeypatch):
+    monkeypatch.setattr(jdec.population, "free_device_bytes", lambda: 1)
+    turns = fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS)
+    assert turns.members_at_once == 1
+    check_same(turns, ks)
+
+
+# A member as a model.
+
+
+def test_a_member_is_a_model(ks):
+    for index, k in enumerate(N_CLUSTERS):
+        model = ks.member(index)
+        _, q = assign(model, X)
+        assert q.shape == (75, k)
+        np.testing.assert_allclose(q, ks.soft_assignment[index, :, :k], atol=1e-5)
+        assert model.config.n_clusters == k
+
+
+def test_a_member_has_the_settings_of_its_single_run(ks):
+    lists = {"n_clusters": N_CLUSTERS}
+    for index, single in enumerate(singles(**lists)):
+        assert ks.member(index).config == single.model.config
+
+
+def test_a_member_keeps_its_alpha():
+    population = fit_population(FOUR, X, CONFIG, alphas=ALPHAS)
+    for index in (0, 2):
+        model = population.member(index)
+        _, q = assign(model, X)
+        np.testing.assert_allclose(q, population.soft_assignment[index], atol=1e-5)
+        assert model.config.clustering.alpha == ALPHAS[index]
+
+
+# Guards.
+
+
+def test_a_broken_member_does_not_stop_the_others():
+    rates = [1e-2, 1e30, 1e-3, 3e-2]
+    with pytest.warns(RuntimeWarning, match="members 1 of 4 left the finite numbers") as caught:
+        population = fit_population(FOUR, X, CONFIG, learning_rates=rates)
+    assert caught[0].filename == __file__
+    assert np.isnan(population.divergence).tolist() == [False, True, False, False]
+    assert np.isnan(population.label_change[1])
+    for index, single in enumerate(singles(learning_rates=rates[:1] * 2 + rates[2:])):
+        if index != 1:
+            check_member(population, index, single)
+
+
+def test_all_broken_is_an_error():
+    with pytest.raises(DivergenceError, match="no member stayed finite"):
+        fit_population(FOUR, X, CONFIG, learning_rates=[1e30] * 4)
+
+
+def test_broken_pretraining_is_an_error():
+    config = CONFIG.replace({"pretrain.optimizer.learning_rate": 1e30})
+    with pytest.raises(DivergenceError, match="no member stayed finite"):
+        fit_population(FOUR, X, config)
+
+
+def with_nan():
+    x = X.copy()
+    x[3, 1] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keys": []}, "keys: expected at least one random key, got none"),
+        ({"keys": KEYS[:0]}, "keys: expected at least one random key, got none"),
+        ({"keys": KEYS[0]}, r"keys: expected typed random keys in one dimension.*shape \(\)"),
+        (
+            {"keys": jax.vmap(jax.random.key_data)(KEYS)},
+            r"keys: expected typed random keys in one dimension.*uint32 of shape \(5, 2\)",
+        ),
+        ({"keys": [0, 1, 2]}, "keys: expected typed random keys"),
+        ({"alphas": [1.0]}, "alphas: expected one for each of 5 keys, got 1"),
+        ({"learning_rates": [1e-3] * 6}, "learning_rates: expected one for each of 5 keys, got 6"),
+        ({"n_clusters": [2, 3]}, "n_clusters: expected one for each of 5 keys, got 2"),
+        ({"alphas": [1, 1, 0, 1, 1]}, "alphas: expected a finite number > 0, got 0"),
+        ({"alphas": [1, 1, -1.0, 1, 1]}, "alphas: expected a finite number > 0, got -1.0"),
+        ({"alphas": [1, np.nan, 1, 1, 1]}, "alphas: expected a finite number > 0, got nan"),
+        ({"learning_rates": [1, 1, 1, 1, 0.0]}, "learning_rates: expected a finite number > 0"),
+        ({"n_clusters": [2, 3, 76, 2, 2]}, "n_clusters: .*n_clusters=76 for n_samples=75"),
+        ({"n_clusters": [2, 0, 3, 2, 2]}, "n_clusters: expected an integer >= 1, got 0"),
+        ({"n_clusters": [2, 2.5, 3, 2, 2]}, "n_clusters: expected an integer >= 1, got 2.0"),
+        ({"members_at_once": 0}, "members_at_once: expected an integer >= 1, got 0"),
+        ({"x": with_nan()}, "x: expected finite numbers, got NaN in row 3"),
+        ({"x": X[:0]}, "x: expected at least one row"),
+        ({"x": X[:3]}, "n_clusters: .*n_clusters=4 for n_samples=3"),
+        (
+            {"config": CONFIG.replace({"image_shape": (2, 2)})},
+            r"image_shape: expected 6 entries as x has columns, got \(2, 2\)",
+        ),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    arguments = {"keys": KEYS, "x": X, "config": CONFIG} | change
+    with pytest.raises(ValueError, match=message):
+        fit_population(**arguments)
