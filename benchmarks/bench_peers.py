@@ -146,7 +146,7 @@ def ratios(
         found[name] = {
             figure: round(
                 statistics.median(
-                    _median(theirs[figure]) / _median(mine[figure])
+                    median_of(theirs[figure]) / median_of(mine[figure])
                     for theirs, mine in zip(run["rounds"], ours, strict=True)
                 ),
                 3,
@@ -162,7 +162,8 @@ def strongest_ratio(record: dict[str, Any], figure: str) -> float | None:
     return min(found, default=None)
 
 
-def _median(values: float | list[float]) -> float:
+def median_of(values: float | list[float]) -> float:
+    """Return the median of repeats, or the one number that there is."""
     return statistics.median(values) if isinstance(values, list) else values
 
 

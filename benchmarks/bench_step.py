@@ -75,7 +75,7 @@ def main() -> None:
             append_record("roofline", figures, smoke=smoke)
     if "population" in arguments.parts:
         config = configurations(smoke)["sgd"]
-        members = (1, 2) if smoke else arguments.members
+        members = (2,) if smoke else arguments.members
         points = measure_population(config, members, repeats=repeats)
         append_record("population", {"dims": dims_of(config), "points": points}, smoke=smoke)
 

@@ -1,0 +1,371 @@
+"""The tables of README.md and benchmarks/README.md, each rendered from the records alone."""
+
+import json
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
+from benchmarks.paper import report as paper_report
+from benchmarks.peers import PEERS
+from benchmarks.records import read_records
+from jdec.config import Config, preset_config
+
+Record = dict[str, Any]
+
+_METHODS = ("k-means", "AE + k-means", "DEC")
+_FIGURE_NAMES = {
+    "pretrain_step": "pretraining step",
+    "cluster_step": "clustering step",
+    "refresh": "refresh of P",
+    "seconds": "whole fit",
+}
+
+
+def latest_by_seed(records: list[Record]) -> dict[tuple[str, ...], list[Record]]:
+    """Group fits by data set, preset and options; of each seed the newest record counts."""
+    newest: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        key = (record["dataset"], record["preset"], " ".join(record["options"]))
+        newest[(*key, record["seed"])] = record
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for key, record in newest.items():
+        groups.setdefault(key[:-1], []).append(record)
+    return groups
+
+
+def quality_table() -> str:
+    """Accuracy, wall time and memory of whole fits."""
+    rows = []
+    for (dataset, preset, options), fits in latest_by_seed(read_records("quality")).items():
+        accuracies = [
+            _mean_and_std([fit["scores"][method]["acc"] for fit in fits]) for method in _METHODS
+        ]
+        nmi = _mean_and_std([fit["scores"]["DEC"]["nmi"] for fit in fits])
+        config = Config.from_dict(fits[0]["config"])
+        intervals = statistics.mean(fit["n_intervals"] for fit in fits)
+        layers = len(config.network.hidden_dims) + 1
+        steps = config.pretrain.finetune_steps + layers * config.pretrain.layerwise_steps
+        budget = f"{steps} + {intervals * config.clustering.update_interval:.0f}"
+        wall = statistics.mean(fit["wall_seconds"] for fit in fits)
+        memory = max(fit["peak_memory_mb"] for fit in fits) / 1000
+        seeds = ", ".join(str(fit["seed"]) for fit in sorted(fits, key=lambda fit: fit["seed"]))
+        name = f"{preset} {options}".strip()
+        rows.append(
+            [
+                dataset,
+                name,
+                *accuracies,
+                nmi,
+                budget,
+                f"{wall:.0f} s",
+                f"{memory:.1f} GB",
+                seeds,
+                _where(fits[-1]),
+            ]
+        )
+    header = ["data", "preset", "k-means ACC", "AE + k-means ACC", "DEC ACC", "DEC NMI"]
+    header += ["steps (pretraining + clustering)", "wall", "memory", "seeds", "machine"]
+    return _table(header, rows)
+
+
+def step_table() -> str:
+    """Share of the matmul peak."""
+    rows = [
+        [
+            record["recipe"],
+            f"{record['peak_gflops']:.0f}",
+            f"{record['pretrain_step_ms']:.1f}",
+            f"{record['pretrain_share_of_peak']:.2f}",
+            f"{record['cluster_step_ms']:.1f}",
+            f"{record['cluster_share_of_peak']:.2f}",
+            _where(record),
+        ]
+        for record in newest(read_records("step"), "recipe")
+    ]
+    header = ["recipe", "peak, GFLOP/s", "pretraining step, ms", "share of peak"]
+    return _table([*header, "clustering step, ms", "share of peak", "machine"], rows)
+
+
+def kmeans_table() -> str:
+    """K-means against scikit-learn."""
+    rows = [
+        [
+            record["data"],
+            " × ".join(map(str, record["shape"])),
+            f"{statistics.median(record['seconds']['jdec']):.2f}",
+            f"{statistics.median(record['seconds']['scikit-learn']):.2f}",
+            f"{record['time_ratio']:.2f}",
+            f"{record['inertia_ratio']:.4f}",
+            _where(record),
+        ]
+        for record in newest(read_records("kmeans"), "data")
+    ]
+    header = ["data", "shape", "jdec, s", "scikit-learn, s", "time ratio", "inertia ratio"]
+    return _table([*header, "machine"], rows)
+
+
+def settings_table() -> str:
+    """The settings in which the presets differ, for MNIST."""
+    presets = {
+        name: preset_config(
+            name, n_clusters=10, n_rows=70_000, dataset="mnist", image_shape=(28, 28)
+        )
+        for name in ("fast", "paper")
+    }
+    lines = presets["fast"].differences(presets["paper"])
+    rows = []
+    for line in lines:
+        name, values = line.split(": ", 1)
+        fast, paper = values.split(" against ")
+        rows.append([f"`{name}`", fast, paper])
+    return _table(["setting (for MNIST)", "fast", "paper"], rows)
+
+
+def roofline_table() -> str:
+    """Every phase under the roofline."""
+    records = newest(read_records("roofline"), "precision", "dims")
+    rows = [
+        [
+            point["phase"],
+            record["precision"],
+            _size(point["batch_size"]),
+            f"{_number(point['step_ms'])} ms",
+            _number(point["intensity"]),
+            _number(point["gflops"]),
+            f"{point['share_of_peak']:.2f}",
+            _number(point["gbytes"]),
+            "–" if point["share_of_bandwidth"] is None else f"{point['share_of_bandwidth']:.2f}",
+            _where(record),
+        ]
+        for record in records
+        for point in record["points"]
+    ]
+    header = ["phase", "precision", "rows", "time", "FLOP/byte", "GFLOP/s", "share of peak"]
+    table = _table([*header, "GB/s", "share of bandwidth", "machine"], rows)
+    return table + _pictures("roofline", "Phases under the roofline", records)
+
+
+def population_table() -> str:
+    """The time of a member's share against the plain run."""
+    rows = [
+        [
+            str(point["members"]),
+            f"{_number(point['pretrain_member_step_ms'])} ms",
+            f"{point['pretrain_ratio']:.2f}",
+            f"{_number(point['interval_member_ms'])} ms",
+            f"{point['interval_ratio']:.2f}",
+            _where(record),
+        ]
+        for record in newest(read_records("population"), "dims")
+        for point in record["points"]
+    ]
+    header = ["members", "pretraining step of a member", "by that of the plain run"]
+    return _table([*header, "interval of a member", "by that of the plain run", "machine"], rows)
+
+
+def time_to_quality_table() -> str:
+    """Seconds until an accuracy was first reached, and where they went."""
+    records = newest(read_records("fit"), "dataset", "preset", "seed")
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault((_device(record), record["dataset"], record["preset"]), []).append(record)
+    levels = sorted({level for record in records for level in record["seconds_to"]}, key=float)
+    levels = levels or ["0.8", "0.85", "0.9", "0.95"]
+    phases = ("loading", "pretraining", "kmeans", "clustering", "target refresh")
+    rows = []
+    for (_, dataset, preset), fits in groups.items():
+        seconds = {
+            name: statistics.median(fit["phases"].get(name, 0.0) for fit in fits) for name in phases
+        }
+        compiling = statistics.median(sum(fit["compiling"].values()) for fit in fits)
+        share = statistics.median(fit["refresh_share"] for fit in fits)
+        rows.append(
+            [
+                dataset,
+                preset,
+                _mean_and_std([fit["acc"] for fit in fits]),
+                *(_seconds_to([fit["seconds_to"].get(level) for fit in fits]) for level in levels),
+                f"{statistics.median(fit['seconds'] for fit in fits):.0f} s",
+                *(f"{_number(value)} s" for value in seconds.values()),
+                f"{_number(compiling)} s",
+                f"{share:.2f}",
+                ", ".join(str(seed) for seed in sorted(fit["seed"] for fit in fits)),
+                _where(fits[-1]),
+            ]
+        )
+    header = ["data", "preset", "ACC", *(f"to ACC {level}" for level in levels), "whole"]
+    header += ["loading", "pretraining", "k-means", "KL steps", "P refresh", "compiling"]
+    return _table([*header, "refresh, share of KL phase", "seeds", "machine"], rows)
+
+
+def scaling_table() -> str:
+    """Exponents of the costs."""
+    records = newest(read_records("scaling"), "cost", "variable")
+    rows = [
+        [
+            record["cost"],
+            record["variable"],
+            ", ".join(f"{name} = {_size(size)}" for name, size in record["fixed"].items()),
+            f"{_size(record['sizes'][0])} … {_size(record['sizes'][-1])}",
+            f"{_number(record['seconds'][0])} … {_number(record['seconds'][-1])} s",
+            f"{record['fit']['exponent']:.2f}",
+            f"{_size(record['fit']['first'])} … {_size(record['fit']['last'])}",
+            _where(record),
+        ]
+        for record in records
+    ]
+    header = ["cost", "against", "held", "sizes", "time", "exponent", "fitted over", "machine"]
+    return _table(header, rows) + _pictures("scaling", "Cost over size", records)
+
+
+def devices_table() -> str:
+    """Refresh and step over devices, and by how much faster than one."""
+    rows = []
+    for record in newest(read_records("devices")):
+        for point in record["points"]:
+            one = next(other for other in record["points"] if other["kind"] == point["kind"])
+            rows.append(
+                [
+                    point["kind"],
+                    str(point["n_devices"]),
+                    _size(point["n_rows"]),
+                    f"{_number(point['refresh_seconds'])} s",
+                    f"{point['refresh_seconds'] / one['refresh_seconds']:.2f}",
+                    f"{_number(1e3 * point['step_seconds'])} ms",
+                    f"{point['step_seconds'] / one['step_seconds']:.2f}",
+                    _where(record),
+                ]
+            )
+    header = ["scaling", "devices", "rows", "refresh", "by that of the fewest devices", "step"]
+    return _table([*header, "by that of the fewest devices", "machine"], rows)
+
+
+def peers_table() -> str:
+    """Every peer beside jdec, and those that are absent."""
+    records = newest(read_records("peers"), "group", "dataset")
+    parts = [_peers_of(record) for record in records]
+    missing = [group for group in PEERS if group not in {record["group"] for record in records}]
+    parts += [f"**{group}**\n\n" + _table(["peer"], []) for group in missing]
+    return "\n\n".join(parts)
+
+
+def _peers_of(record: Record) -> str:
+    figures = FIGURES[record["group"]]
+    header = ["peer"]
+    for figure in figures:
+        header += [_FIGURE_NAMES[figure], "by jdec's"]
+    scored = record["group"] != "steps"
+    header += ["ACC", "ARI", "noise"] if scored else []
+    rows = []
+    for name, run in record["peers"].items():
+        if "absent" in run:
+            reason = run["absent"].replace("|", "/")
+            rows.append([name, f"absent: {reason}", *[""] * (len(header) - 1)])
+            continue
+        row = [name]
+        for figure in figures:
+            seconds = statistics.median(median_of(one[figure]) for one in run["rounds"])
+            ratio = record["ratios"].get(name, {}).get(figure)
+            row += [f"{_number(1e3 * seconds)} ms" if seconds < 1 else f"{_number(seconds)} s"]
+            row += ["–" if ratio is None else f"{ratio:.2f}"]
+        if scored:
+            scores = [one["scores"] for one in run["rounds"] if one["scores"]]
+            row += [
+                _mean_and_std([score[key] for score in scores]) if scores else "–"
+                for key in ("acc", "ari")
+            ]
+            row.append(f"{statistics.median(one['noise'] for one in run['rounds']):.3f}")
+        rows.append([*row, "; ".join(f"{k} {v}" for k, v in run["rounds"][-1]["versions"].items())])
+    task = record["task"]
+    title = f"**{record['group']}: {record['dataset']}, {_size(task['n_rows'])} rows**"
+    about = f"{task['threads']} threads, {record['rounds']} rounds; {_where(record)}."
+    if record["group"] == "fit":
+        about = f"{task['pretrain_epochs']} + {task['cluster_epochs']} epochs, {about}"
+    if record["group"] == "steps":
+        about = f"P refreshed every {task['update_interval']} steps, {about}"
+        ratios = [(figure, strongest_ratio(record, figure)) for figure in figures[:2]]
+        named = [f"{_FIGURE_NAMES[f]} {ratio:.2f}" for f, ratio in ratios if ratio is not None]
+        if named:
+            about += f" The faster PyTorch loop on resident tensors by jdec: {', '.join(named)}."
+    return f"{title}\n\n{_table([*header, 'versions'], rows)}\n\n{about}"
+
+
+def _seconds_to(values: list[float | None]) -> str:
+    """Median over the fits that got there, and how many did where not all."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return "never"
+    text = f"{statistics.median(there):.0f} s"
+    return text if len(there) == len(values) else f"{text} ({len(there)} of {len(values)})"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quality": quality_table,
+    "step": step_table,
+    "kmeans": kmeans_table,
+    "settings": settings_table,
+    "roofline": roofline_table,
+    "population": population_table,
+    "time_to_quality": time_to_quality_table,
+    "scaling": scaling_table,
+    "devices": devices_table,
+    "peers": peers_table,
+    **paper_report.TABLES,
+}
+
+
+def newest(records: list[Record], *names: str) -> list[Record]:
+    """Of records that agree in the named fields and the device, keep the last.
+
+    Examples:
+        >>> newest([{"a": 1, "b": 2}, {"a": 1, "b": 3}], "a")
+        [{'a': 1, 'b': 3}]
+    """
+    found = {
+        (_device(record), *(json.dumps(record[name]) for name in names)): record
+        for record in records
+    }
+    return list(found.values())
+
+
+def platform_of(record: Record) -> str:
+    """Return the kind of device of a record, as cpu."""
+    return _device(record).split(":")[0]
+
+
+def _pictures(name: str, about: str, records: list[Record]) -> str:
+    """Links to the pictures that :mod:`benchmarks.figures` draws of these records."""
+    platforms = dict.fromkeys(platform_of(record) for record in records)
+    return "".join(f"\n\n![{about}, {one}](results/{name}_{one}.png)" for one in platforms)
+
+
+def _device(record: Record) -> str:
+    return str(record.get("environment", {}).get("device", ""))
+
+
+def _where(record: Record) -> str:
+    machine, device = record["machine"], _device(record)
+    processor = f"{machine['cores']} × {machine['processor']}"
+    # On an accelerator the processor says little.
+    name = processor if device.startswith("cpu") else device.split(": ", 1)[-1]
+    return f"{name}, {record['date']}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:#.{digits}g}".rstrip(".")
+
+
+def _size(value: int) -> str:
+    return f"{value:,}".replace(",", " ")
+
+
+def _mean_and_std(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *(rows or [["not run", *[""] * (len(header) - 1)]])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
