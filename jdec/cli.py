@@ -1,35 +1,38 @@
-"""The command line: ``jdec fit``, ``predict``, ``evaluate``, ``datasets`` and ``info``."""
+"""The command line: ``jdec fit``, ``sweep``, ``predict``, ``evaluate``, ``datasets``, ``info``."""
 
 import contextlib
-import io
 import logging
 import os
-import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import pooch
-import tyro
-from tyro.conf import Positional
 
 from jdec._atomic import atomic_write
 from jdec._checks import check_seed
-from jdec.augmentation import Augmentation
+from jdec.arguments import (
+    Datasets,
+    Evaluate,
+    Fit,
+    Info,
+    Predict,
+    Sweep,
+    UsageError,
+    integers,
+    numbers,
+    parse,
+)
 from jdec.compilation import CompilationClock, keep_programs
 from jdec.config import (
     PRESETS,
-    ClusteringConfig,
     Config,
-    KMeansConfig,
-    NetworkConfig,
-    PretrainConfig,
     preset_config,
     read_config,
 )
@@ -37,117 +40,10 @@ from jdec.datasets import Dataset, dataset_table, download_dataset, load_dataset
 from jdec.fit import DivergenceError, fit
 from jdec.metrics import clustering_scores
 from jdec.model import Model, assign, load_model
-from jdec.results import BASELINE_RESTARTS, environment, score_methods, write_results
-from jdec.sharding import Mesh, connect, data_mesh, is_first_process
-
-_Command = TypeVar("_Command")
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Cluster a data set, and leave labels, model, metrics and pictures in a folder.
-
-    Attributes:
-        data: Name of a data set (see jdec datasets), or a .npy, .npz, .csv, .tsv or .parquet file.
-        n_clusters: Number of clusters; by default the number of classes a named data set is known
-            to have.
-        preset: fast (minutes on a CPU) or paper (the authors' constants: hours on a CPU).
-        config: A config.json to take all settings from, in place of a preset.
-        seed: Seed of the random key.
-        out: Folder for the results; by default runs/NAME.
-        resume: Go on with an interrupted run in that folder.
-        data_dir: Folder to look for named data sets in first.
-        quiet: No progress bars, no table.
-        devices: Spread the rows over this many devices.
-        coordinator: HOST:PORT of process 0, where several processes share a run.
-        num_processes: How many they are.
-        process_id: Which one this is, from 0.
-        distributed: One of several processes on a cluster that JAX knows (SLURM, TPU pods, Open
-            MPI, Kubernetes), from which it learns the three settings above.
-        scaling: rms (divide all by the root mean square), standard (each column), minmax (all to
-            0..1), or none.
-        scale: Factor on the scaled data.
-        image_shape: Height and width (and channels) of rows that are images.
-        augmentation: Random variants of images in mini-batches.
-        network: The autoencoder.
-        pretrain: Its pretraining.
-        kmeans: The initial centroids.
-        clustering: Self-training.
-    """
-
-    data: Positional[str]
-    n_clusters: int | None = None
-    preset: Literal["fast", "paper"] = "fast"
-    config: Path | None = None
-    seed: int = 0
-    out: Path | None = None
-    resume: bool = False
-    data_dir: Path | None = None
-    quiet: bool = False
-    devices: int | None = None
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    distributed: bool = False
-    scaling: Literal["rms", "standard", "minmax", "none"] = "rms"
-    scale: float = 1.0
-    image_shape: tuple[int, ...] | None = None
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    kmeans: KMeansConfig = field(default_factory=KMeansConfig)
-    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Assign rows to the clusters of a finished run.
-
-    Attributes:
-        run: Folder of the run, or its model.npz.
-        data: Name of a data set, or a file.
-        out: Where to write: .npy (labels) or .csv (label and its probability); by default one
-            label a line to standard output.
-        data_dir: Folder to look for named data sets in first.
-    """
-
-    run: Positional[Path]
-    data: Positional[str]
-    out: Path | None = None
-    data_dir: Path | None = None
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Compare the clusters of a finished run with the classes of a data set.
-
-    Attributes:
-        run: Folder of the run, or its model.npz.
-        data: Name of a data set, or a file with a label column.
-        data_dir: Folder to look for named data sets in first.
-    """
-
-    run: Positional[Path]
-    data: Positional[str]
-    data_dir: Path | None = None
-
-
-@dataclass(frozen=True)
-class Datasets:
-    """List the data sets known by name, or download one.
-
-    Attributes:
-        download: Fetch the files of this data set from their public source.
-        data_dir: Folder to look in and to download to.
-    """
-
-    download: str | None = None
-    data_dir: Path | None = None
-
-
-@dataclass(frozen=True)
-class Info:
-    """Show versions, devices and folders."""
+from jdec.results import environment, score_methods, write_results
+from jdec.sharding import Mesh, connect, data_mesh, is_first_process, member_mesh
+from jdec.summaries import fit_summary, recipe, score_table, sweep_summary
+from jdec.sweep import Grid, run_sweep, write_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,11 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, run = _COMMANDS[argv[0]]
     try:
         with _plain_warnings():
-            return run(_parse(command, argv)) if command is not Fit else run_fit(argv)
-    except _UsageError as error:
+            return run(parse(command, argv)) if command is not Fit else run_fit(argv)
+    except UsageError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command with --resume goes on", 130)
+        more = "; the same command with --resume goes on" if command is Fit else ""
+        return _fail(f"interrupted{more}", 130)
     except BrokenPipeError:
         # Whoever read our output has had enough; that is not a failure to report.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -193,14 +90,14 @@ def run_fit(argv: list[str]) -> int:
     """Run ``jdec fit``: parse once for the data, then again with the preset's values for them."""
     began = time.perf_counter()
     clock = CompilationClock()
-    first = _parse(Fit, argv)
+    first = parse(Fit, argv)
     check_seed("seed", first.seed)
     mesh = _mesh(first)
     dataset = load_dataset(first.data, data_dir=first.data_dir)
     if first.image_shape is not None:
         dataset = Dataset(**{**vars(dataset), "image_shape": first.image_shape})
-    base = _base_config(first, dataset)
-    arguments = _parse(Fit, argv, default=_with_config(first, base))
+    base = _base_config(first, dataset, first.n_clusters)
+    arguments = parse(Fit, argv, default=_with_config(first, base))
     config = _as_config(arguments, base.n_clusters)
     out = arguments.out or Path("runs") / dataset.name
     writes = is_first_process()
@@ -208,7 +105,7 @@ def run_fit(argv: list[str]) -> int:
     say(
         f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
         f"{len(dataset.x)} rows, {dataset.x.shape[1]} features, "
-        f"{config.n_clusters} clusters; {_recipe(arguments)}, seed {arguments.seed}; "
+        f"{config.n_clusters} clusters; {recipe(arguments)}, seed {arguments.seed}; "
         f"{environment()['device']}{f' × {mesh.size}' if mesh else ''}"
     )
     if dataset.note:
@@ -237,16 +134,12 @@ def run_fit(argv: list[str]) -> int:
     if scores is not None:
         result.seconds["k-means on the input"] = time.perf_counter() - fitted
     about = {
-        "recipe": _recipe(arguments),
+        "recipe": recipe(arguments),
         "seed": arguments.seed,
-        "compilation": {
-            "seconds": round(clock.seconds, 2),
-            "programs": clock.n_programs,
-            "kept from before": clock.n_found,
-        },
+        "compilation": clock.as_record(),
     }
     metrics = write_results(out, dataset, config, result, scores=scores, about=about)
-    say(_summary(out, config, metrics, time.perf_counter() - began))
+    say(fit_summary(out, config, metrics, time.perf_counter() - began))
     return 0
 
 
@@ -257,6 +150,55 @@ def _mesh(arguments: Fit) -> Mesh | None:
         connect(*several)
         return data_mesh(arguments.devices)
     return None if arguments.devices is None else data_mesh(arguments.devices)
+
+
+def run_sweep_command(arguments: Sweep) -> int:
+    """Run ``jdec sweep``."""
+    began = time.perf_counter()
+    clock = CompilationClock()
+    mesh = None if arguments.devices is None else member_mesh(arguments.devices)
+    seeds = integers("seeds", arguments.seeds)
+    if arguments.seeds.strip().isdecimal():
+        seeds = tuple(range(seeds[0]))
+    ks = None if arguments.n_clusters is None else integers("n_clusters", arguments.n_clusters)
+    dataset = load_dataset(arguments.data, data_dir=arguments.data_dir)
+    most = max(ks) if ks else None
+    base = _base_config(arguments, dataset, most)
+    grid = Grid(
+        seeds,
+        ks or (base.n_clusters,),
+        numbers("alphas", arguments.alphas) or (base.clustering.alpha,),
+        numbers("learning_rates", arguments.learning_rates)
+        or (base.clustering.optimizer.learning_rate,),
+    )
+    out = arguments.out or Path("runs") / f"{dataset.name}-sweep"
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise ValueError(f"out: {out} exists already; choose another folder")
+    say: Callable[[str], None] = (lambda line: None) if arguments.quiet else print
+    n_members = len(grid.members())
+    say(
+        f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
+        f"{len(dataset.x)} rows, {dataset.x.shape[1]} features; {n_members} fits "
+        f"({len(seeds)} seeds × {n_members // len(seeds)} settings); {recipe(arguments)}; "
+        f"{environment()['device']}{f' × {mesh.size}' if mesh else ''}"
+    )
+    if dataset.note:
+        say(f"note: {dataset.note}")
+    result = run_sweep(
+        jax.random.key(seeds[0]),
+        dataset,
+        base,
+        grid,
+        criterion=arguments.select,
+        held_out=arguments.held_out,
+        members_at_once=arguments.members_at_once,
+        mesh=mesh,
+        progress=not arguments.quiet,
+    )
+    about = {"recipe": recipe(arguments), "compilation": clock.as_record()}
+    summary = write_sweep(out, dataset, base, result, about)
+    say(sweep_summary(out, result, summary, time.perf_counter() - began))
+    return 0
 
 
 def run_predict(arguments: Predict) -> int:
@@ -294,7 +236,7 @@ def run_evaluate(arguments: Evaluate) -> int:
     if dataset.y is None:
         raise ValueError(f"{arguments.data}: expected classes to compare with, got none")
     _, q = assign(model, dataset.x)
-    print(_score_table({"DEC": clustering_scores(dataset.y, q.argmax(axis=1))}))
+    print(score_table({"DEC": clustering_scores(dataset.y, q.argmax(axis=1))}))
     return 0
 
 
@@ -337,6 +279,7 @@ def run_info(arguments: Info) -> int:
 
 _COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "fit": (Fit, run_fit),
+    "sweep": (Sweep, run_sweep_command),
     "predict": (Predict, run_predict),
     "evaluate": (Evaluate, run_evaluate),
     "datasets": (Datasets, run_datasets),
@@ -354,39 +297,7 @@ def _usage() -> str:
 # Parsing -----------------------------------------------------------------------------------------
 
 
-class _UsageError(Exception):
-    """The command line cannot be understood."""
-
-
-def _parse(
-    command: type[_Command], argv: Sequence[str], default: _Command | None = None
-) -> _Command:
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            arguments: Any = {"args": list(argv[1:]), "prog": f"jdec {argv[0]}"}
-            if default is not None:
-                arguments["default"] = default
-            return tyro.cli(command, **arguments)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise _UsageError(_one_line(errors.getvalue(), argv[0])) from None
-
-
-def _one_line(box: str, command: str) -> str:
-    # tyro draws a box: the text up to its first rule is the message.
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in box.splitlines()]
-    message: list[str] = []
-    for line in lines[1:]:
-        if line.startswith("──") or line.startswith("Got errors"):
-            break
-        message.append(line)
-    return f"{' '.join(' '.join(message).split())}; see jdec {command} --help"
-
-
-def _base_config(arguments: Fit, dataset: Dataset) -> Config:
-    n_clusters = arguments.n_clusters
+def _base_config(arguments: Fit | Sweep, dataset: Dataset, n_clusters: int | None) -> Config:
     if arguments.config is not None:
         config = read_config(arguments.config)
         return config if n_clusters is None else config.replace({"n_clusters": n_clusters})
@@ -472,60 +383,3 @@ def _stop(message: str) -> int:
 def _fail(message: str, code: int = 1) -> int:
     print(f"jdec: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _recipe(arguments: Fit) -> str:
-    if arguments.config is not None:
-        return f"settings of {arguments.config}"
-    return f"preset {arguments.preset}"
-
-
-def _score_table(scores: dict[str, dict[str, float]]) -> str:
-    width = max(len(name) for name in scores)
-    lines = [f"{'':{width}}    ACC    NMI    ARI"]
-    lines += [
-        f"{name:{width}}  " + "  ".join(f"{score[kind]:.3f}" for kind in ("acc", "nmi", "ari"))
-        for name, score in scores.items()
-    ]
-    return "\n".join(lines)
-
-
-def _start(config: Config) -> str:
-    if config.kmeans.oversampling == (1,):
-        return f"AE + k-means: best of {config.kmeans.n_init} restarts)"
-    factors = "/".join(map(str, config.kmeans.oversampling))
-    return f"AE + k-means: into {factors} pieces a cluster, merged by Ward linkage)"
-
-
-def _summary(out: Path, config: Config, metrics: dict[str, Any], total: float) -> str:
-    sizes = metrics["cluster_sizes"]
-    shown = ", ".join(map(str, sizes[:20])) + (", …" if len(sizes) > 20 else "")
-    reasons = {
-        "tol": "few enough labels changed",
-        "max_intervals": "all intervals used",
-    }
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
-    lines = [""]
-    if metrics["scores"] is not None:
-        lines += [_score_table(metrics["scores"]), ""]
-        lines += [f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;", _start(config)]
-    changed = metrics["label_change"]
-    lines += [
-        f"sizes    {shown}",
-        f"stopped  after {metrics['n_intervals']} intervals, {reasons[metrics['stop_reason']]}"
-        + (f" ({changed:.2%} in the last)" if changed is not None else ""),
-        f"seconds  {seconds}; {total:.1f} in all, {_compiling(metrics['compilation'])}",
-        f"files    {out}: {', '.join(_result_files(out))}",
-    ]
-    return "\n".join(lines)
-
-
-def _compiling(compilation: dict[str, Any]) -> str:
-    kept = compilation["kept from before"]
-    return f"{compilation['seconds']:.1f} of them compiling" + (
-        f" ({kept} programs kept from before)" if kept else ""
-    )
-
-
-def _result_files(out: Path) -> list[str]:
-    return sorted(path.name for path in out.iterdir() if path.is_file() and path.name[0] != ".")

@@ -53,6 +53,14 @@ class CompilationClock:
         jax.monitoring.register_event_duration_secs_listener(self._count)
         jax.monitoring.register_event_listener(self._count_found)
 
+    def as_record(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {
+            "seconds": round(self.seconds, 2),
+            "programs": self.n_programs,
+            "kept from before": self.n_found,
+        }
+
     def _count(self, event: str, duration_secs: float, **_: Any) -> None:
         if event == _COMPILED:
             self.n_programs += 1

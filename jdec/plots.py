@@ -1,4 +1,4 @@
-"""Pictures of an embedding, of a training history and of the clearest members of each cluster.
+"""Pictures of an embedding, a training history, the clearest members of clusters, and a sweep.
 
 The only module that imports matplotlib, and that through its object-oriented interface: no pyplot,
 so no backend is chosen and no figure stays open behind the caller's back.
@@ -255,6 +255,74 @@ def plot_top_samples(
     ax.set_xlabel("rank within the cluster, highest q first")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return figure
+
+
+def plot_sweep(settings: Sequence[Mapping[str, Any]], axis: str) -> Figure:
+    """Draw what is known without labels about each setting of a sweep, along one of its axes.
+
+    Points are means over seeds and bars their standard deviations; settings that differ in another
+    axis as well are lines of their own.
+
+    Args:
+        settings: Rows of :class:`jdec.sweep.SweepResult`'s ``settings``.
+        axis: ``n_clusters``, ``alpha`` or ``learning_rate``.
+
+    Returns:
+        A figure of a panel for each criterion: agreement between seeds, silhouette,
+        generalizability, and the KL divergence where all have the same number of clusters.
+
+    Raises:
+        ValueError: If there are no settings, or none has a value along the axis.
+    """
+    if not settings or axis not in settings[0]:
+        raise ValueError(f"axis: expected one that the settings have, got {axis!r}")
+    titles = {
+        "agreement": "Agreement between seeds (ARI)",
+        "silhouette": "Silhouette",
+        "generalizability": "G = training loss / held-out loss",
+        "divergence": "KL(p ‖ q) at the end",
+    }
+    if axis == "n_clusters":
+        del titles["divergence"]
+    panels = [n for n in titles if any(np.isfinite(row.get(n, np.nan)) for row in settings)]
+    others = [a for a in ("n_clusters", "alpha", "learning_rate") if a != axis]
+    names = {"n_clusters": "number of clusters k", "alpha": "α", "learning_rate": "learning rate"}
+    short = {"n_clusters": "k", "alpha": "α", "learning_rate": "rate"}
+    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in settings:
+        lines.setdefault(tuple(row[other] for other in others), []).append(row)
+    n_seeds = max(int(row["n_seeds"]) for row in settings)
+    columns = 2 if len(panels) > 1 else 1
+    n_rows = -(-max(1, len(panels)) // columns)
+    seeds = f"{n_seeds} seed" + "s" * (n_seeds > 1)
+    heading = f"Choosing the {names[axis]} without labels: mean ± std of {seeds}"
+    figure = _new_figure(_WIDTH, 0.5 + 2.9 * n_rows, heading)
+    for index, name in enumerate(panels):
+        ax = figure.add_subplot(n_rows, columns, index + 1)
+        ax.set_prop_cycle(color=_TEN_COLOURS)
+        for setting, rows in lines.items():
+            label = ", ".join(f"{short[o]} {v:g}" for o, v in zip(others, setting, strict=True))
+            spread = np.nan_to_num([row[f"{name}_std"] for row in rows])
+            ax.errorbar(
+                [row[axis] for row in rows],
+                [row[name] for row in rows],
+                spread,
+                fmt="o-",
+                markersize=4,
+                capsize=2,
+                linewidth=1.2,
+                label=label,
+            )
+        ax.set(xlabel=names[axis], title=titles[name])
+        if axis == "n_clusters":
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            ax.set_xscale("log")
+        if index == 0 and len(lines) > 1:
+            ax.legend(fontsize=8)
+        ax.grid(axis="y", color="0.9", linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -77,7 +77,7 @@ class PopulationResult(NamedTuple):
 
 
 def fit_population(
-    keys: Key[Array, "M"],
+    keys: Key[Array, "M"] | Sequence[Key[Array, ""]],
     x: Any,
     config: Config,
     *,
@@ -179,7 +179,7 @@ def _per_member(
     _check_length(name, values, n_members)
     for value in values:
         check_positive(name, value)
-    return np.asarray(values, np.float32)
+    return np.asarray(values, np.float64)
 
 
 class _Population:
@@ -224,9 +224,9 @@ class _Population:
         settings = self.config.clustering
         alphas, rates = self.alphas, self.learning_rates
         if alphas is None:
-            alphas = np.full(n_members, settings.alpha, np.float32)
+            alphas = np.full(n_members, settings.alpha)
         if rates is None:
-            rates = np.full(n_members, settings.optimizer.learning_rate, np.float32)
+            rates = np.full(n_members, settings.optimizer.learning_rate)
         _report_broken(joined["divergence"])
         return PopulationResult(
             scaling=self.scaling,
@@ -264,8 +264,10 @@ class _Population:
             clusters = np.arange(self.config.n_clusters)
             active = jnp.asarray(clusters[None, :] < self.n_clusters[members, None])
         return Variant(
-            None if self.alphas is None else jnp.asarray(self.alphas[members]),
-            None if self.learning_rates is None else jnp.asarray(self.learning_rates[members]),
+            None if self.alphas is None else jnp.asarray(self.alphas[members], jnp.float32),
+            None
+            if self.learning_rates is None
+            else jnp.asarray(self.learning_rates[members], jnp.float32),
             active,
         )
 

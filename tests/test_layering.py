@@ -25,6 +25,8 @@ LAYERS = [
     {"spectral", "selection", "compilation"},
     {"baselines", "plots", "estimator"},
     {"results"},
+    {"sweep", "arguments"},
+    {"summaries"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -1,0 +1,225 @@
+"""The arguments of each command, and how the command line becomes them."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import Positional
+
+from jdec.augmentation import Augmentation
+from jdec.config import ClusteringConfig, KMeansConfig, NetworkConfig, PretrainConfig
+
+_Command = TypeVar("_Command")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Cluster a data set, and leave labels, model, metrics and pictures in a folder.
+
+    Attributes:
+        data: Name of a data set (see jdec datasets), or a .npy, .npz, .csv, .tsv or .parquet file.
+        n_clusters: Number of clusters; by default the number of classes a named data set is known
+            to have.
+        preset: fast (minutes on a CPU) or paper (the authors' constants: hours on a CPU).
+        config: A config.json to take all settings from, in place of a preset.
+        seed: Seed of the random key.
+        out: Folder for the results; by default runs/NAME.
+        resume: Go on with an interrupted run in that folder.
+        data_dir: Folder to look for named data sets in first.
+        quiet: No progress bars, no table.
+        devices: Spread the rows over this many devices.
+        coordinator: HOST:PORT of process 0, where several processes share a run.
+        num_processes: How many they are.
+        process_id: Which one this is, from 0.
+        distributed: One of several processes on a cluster that JAX knows (SLURM, TPU pods, Open
+            MPI, Kubernetes), from which it learns the three settings above.
+        scaling: rms (divide all by the root mean square), standard (each column), minmax (all to
+            0..1), or none.
+        scale: Factor on the scaled data.
+        image_shape: Height and width (and channels) of rows that are images.
+        augmentation: Random variants of images in mini-batches.
+        network: The autoencoder.
+        pretrain: Its pretraining.
+        kmeans: The initial centroids.
+        clustering: Self-training.
+    """
+
+    data: Positional[str]
+    n_clusters: int | None = None
+    preset: Literal["fast", "paper"] = "fast"
+    config: Path | None = None
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    data_dir: Path | None = None
+    quiet: bool = False
+    devices: int | None = None
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    distributed: bool = False
+    scaling: Literal["rms", "standard", "minmax", "none"] = "rms"
+    scale: float = 1.0
+    image_shape: tuple[int, ...] | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    kmeans: KMeansConfig = field(default_factory=KMeansConfig)
+    clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cluster a data set many times at once, and choose a fit without labels.
+
+    Attributes:
+        data: Name of a data set (see jdec datasets), or a .npy, .npz, .csv, .tsv or .parquet file.
+        seeds: A number of seeds (16: from 0 to 15), a range (0-15), or a list (0,2,5).
+        n_clusters: A number of clusters, a range (5-15), or a list; by default the number of
+            classes a named data set is known to have. With several, a fifth of the rows is held
+            out to measure generalizability.
+        alphas: Degrees of freedom of the soft assignment: one, or a list (0.5,1,2).
+        learning_rates: Learning rates of the clustering phase: one, or a list (1e-4,1e-3); by
+            default as configured.
+        select: What to choose by: agreement (with the other seeds of the setting), silhouette, or
+            divergence (least KL; for one number of clusters).
+        held_out: Share of the rows to hold out.
+        preset: fast or paper.
+        config: A config.json to take all settings from, in place of a preset.
+        members_at_once: How many fits run side by side; by default as many as memory has room for.
+        devices: Spread the fits over this many devices.
+        out: Folder for the results; by default runs/NAME-sweep.
+        data_dir: Folder to look for named data sets in first.
+        quiet: No progress bars, no table.
+    """
+
+    data: Positional[str]
+    seeds: str = "8"
+    n_clusters: str | None = None
+    alphas: str | None = None
+    learning_rates: str | None = None
+    select: Literal["agreement", "silhouette", "divergence"] = "agreement"
+    held_out: float | None = None
+    preset: Literal["fast", "paper"] = "fast"
+    config: Path | None = None
+    members_at_once: int | None = None
+    devices: int | None = None
+    out: Path | None = None
+    data_dir: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Assign rows to the clusters of a finished run.
+
+    Attributes:
+        run: Folder of the run, or its model.npz.
+        data: Name of a data set, or a file.
+        out: Where to write: .npy (labels) or .csv (label and its probability); by default one
+            label a line to standard output.
+        data_dir: Folder to look for named data sets in first.
+    """
+
+    run: Positional[Path]
+    data: Positional[str]
+    out: Path | None = None
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare the clusters of a finished run with the classes of a data set.
+
+    Attributes:
+        run: Folder of the run, or its model.npz.
+        data: Name of a data set, or a file with a label column.
+        data_dir: Folder to look for named data sets in first.
+    """
+
+    run: Positional[Path]
+    data: Positional[str]
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """List the data sets known by name, or download one.
+
+    Attributes:
+        download: Fetch the files of this data set from their public source.
+        data_dir: Folder to look in and to download to.
+    """
+
+    download: str | None = None
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show versions, devices and folders."""
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+
+def parse(
+    command: type[_Command], argv: Sequence[str], default: _Command | None = None
+) -> _Command:
+    """Turn a command line, ``argv[0]`` being the command, into its arguments.
+
+    Raises:
+        UsageError: If it cannot be understood.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            arguments: Any = {"args": list(argv[1:]), "prog": f"jdec {argv[0]}"}
+            if default is not None:
+                arguments["default"] = default
+            return tyro.cli(command, **arguments)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_one_line(errors.getvalue(), argv[0])) from None
+
+
+def _one_line(box: str, command: str) -> str:
+    # tyro draws a box: the text up to its first rule is the message.
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in box.splitlines()]
+    message: list[str] = []
+    for line in lines[1:]:
+        if line.startswith("──") or line.startswith("Got errors"):
+            break
+        message.append(line)
+    return f"{' '.join(' '.join(message).split())}; see jdec {command} --help"
+
+
+def integers(name: str, text: str) -> tuple[int, ...]:
+    """Read one integer, a range or a list: ``5``, ``5-15``, ``5,7,10-12``."""
+    values: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match:
+            raise ValueError(f"{name}: expected integers like 5, 5-15 or 5,7,9; got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{name}: expected a range that goes up, got {part.strip()!r}")
+        if last - first >= 10_000:
+            raise ValueError(f"{name}: expected at most 10000 values, got {part.strip()!r}")
+        values += range(first, last + 1)
+    return tuple(values)
+
+
+def numbers(name: str, text: str | None) -> tuple[float, ...]:
+    """Read one number or a list: ``1``, ``0.5,1,2``."""
+    try:
+        return () if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name}: expected numbers like 0.5,1,2; got {text!r}") from None
