@@ -9,6 +9,7 @@ from jdec.autoencoder import make_autoencoder as make_autoencoder
 from jdec.autoencoder import make_encode as make_encode
 from jdec.baselines import LDMGI as LDMGI
 from jdec.baselines import SEC as SEC
+from jdec.compilation import keep_programs as keep_programs
 from jdec.config import Config as Config
 from jdec.config import preset_config as preset_config
 from jdec.datasets import Dataset as Dataset
@@ -43,6 +44,11 @@ from jdec.population import PopulationResult as PopulationResult
 from jdec.population import fit_population as fit_population
 from jdec.pretrain import finetune as finetune
 from jdec.pretrain import layerwise as layerwise
+from jdec.selection import agreement_with_others as agreement_with_others
+from jdec.selection import consensus as consensus
+from jdec.selection import generalizability as generalizability
+from jdec.selection import pairwise_agreement as pairwise_agreement
+from jdec.selection import sampled_silhouette as sampled_silhouette
 from jdec.sharding import connect as connect
 from jdec.sharding import data_mesh as data_mesh
 from jdec.sharding import member_mesh as member_mesh
@@ -68,21 +74,25 @@ __all__ = [
     "Model",
     "PopulationResult",
     "StackedDenoisingAutoencoder",
+    "agreement_with_others",
     "assign",
     "cluster_frequencies",
     "clustering_accuracy",
     "clustering_loss",
     "clustering_scores",
     "connect",
+    "consensus",
     "data_mesh",
     "encode_rows",
     "encoder_params",
     "finetune",
     "fit",
     "fit_population",
+    "generalizability",
     "imbalanced_subset",
     "init_params",
     "init_state",
+    "keep_programs",
     "kmeans",
     "layerwise",
     "load_dataset",
@@ -92,11 +102,13 @@ __all__ = [
     "make_encode",
     "make_optimizer",
     "member_mesh",
+    "pairwise_agreement",
     "preset_config",
     "random_affine",
     "refresh_targets",
     "run",
     "run_interval",
+    "sampled_silhouette",
     "save_model",
     "scan_steps",
     "soft_assignment",

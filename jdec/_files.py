@@ -30,6 +30,9 @@ _ROW_NAMES = ("x", "X", "data")
 _LABEL_NAMES = ("y", "label", "labels", "target", "class")
 _MISSING = ("", "na", "n/a", "null", "none", "?")
 
+# Bytes of an array from which on it stays on disk: a process then reads the rows it needs.
+_MAPPED_FROM = 2**26
+
 
 class Table(NamedTuple):
     """What a file holds, unchecked: rows, and labels where it has any."""
@@ -215,7 +218,10 @@ def _open_numpy(path: Path) -> Iterator[Any]:
         with _reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
             file.seek(0)
             # Given a path instead, np.load would leave a damaged archive open.
-            loaded = np.load(file, allow_pickle=False)
+            if start.startswith(b"PK") or path.stat().st_size < _MAPPED_FROM:
+                loaded = np.load(file, allow_pickle=False)
+            else:
+                loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             stack.enter_context(loaded)
         yield loaded
