@@ -69,6 +69,27 @@ def quality_table() -> str:
     return _table(header, rows)
 
 
+def start_table() -> str:
+    """A first start, and the same command again."""
+    rows = []
+    for record in newest(read_records("start"), "dataset"):
+        first, second = record["starts"]
+        rows.append(
+            [
+                record["dataset"],
+                f"{first['compilation']['seconds']:.1f} s",
+                f"{second['compilation']['seconds']:.1f} s",
+                f"{second['compilation']['kept from before']} of "
+                f"{second['compilation']['programs']}",
+                f"{first['wall_seconds']:.0f} s",
+                f"{second['wall_seconds']:.0f} s",
+                _where(record),
+            ]
+        )
+    header = ["data", "compiling, first start", "second start", "programs kept", "wall, first"]
+    return _table([*header, "wall, second", "machine"], rows)
+
+
 def step_table() -> str:
     """Share of the matmul peak."""
     rows = [
@@ -302,6 +323,7 @@ def _seconds_to(values: list[float | None]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "quality": quality_table,
+    "start": start_table,
     "step": step_table,
     "kmeans": kmeans_table,
     "settings": settings_table,

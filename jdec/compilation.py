@@ -1,5 +1,6 @@
 """Compiled programs: kept on disk for the next start, and the time that making them takes."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def keep_programs(folder: Path | None = None) -> Path | None:
         except OSError:
             return None
         jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # The many small programs add up.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     return Path(jax.config.values["jax_compilation_cache_dir"])
 
