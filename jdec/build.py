@@ -4,8 +4,9 @@ Configurations are frozen and hashable, so they are static arguments: a second r
 settings and shapes compiles nothing anew.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -272,9 +273,15 @@ def initial_partition(
     """Partition the pretrained embedding as a configuration says."""
     settings = config.kmeans
     alpha = config.clustering.alpha if alpha is None else alpha
-    map_restarts = None if mesh is None else partial(map_over_devices, mesh=mesh)
+    map_restarts = None if mesh is None else partial(_map_restarts, mesh=mesh)
 
-    def partition(restart_key: Key[Array, ""], factor: int, n_init: int) -> KMeansResult:
+    def partition(
+        restart_key: Key[Array, ""],
+        embeddings: Float[Array, "N Z"],
+        *,
+        factor: int,
+        n_init: int,
+    ) -> KMeansResult:
         return merged_kmeans(
             restart_key,
             embeddings,
@@ -295,16 +302,26 @@ def initial_partition(
     for index, factor in enumerate(settings.oversampling):
         factor_key = jax.random.fold_in(key, index)
         if settings.select == "inertia":
-            best = partition(factor_key, factor, settings.n_init)
+            best = partition(factor_key, embeddings, factor=factor, n_init=settings.n_init)
             candidates.append(jax.tree.map(lambda leaf: leaf[None], best))
         else:
             keys = jax.random.split(factor_key, settings.n_init)
             one = partial(partition, factor=factor, n_init=1)
-            found = map_over_devices(one, keys, mesh)
-            candidates.append(jax.tree.map(partial(gather_rows, mesh=mesh), found))
+            candidates.append(_map_restarts(one, keys, (embeddings,), mesh=mesh))
     runs: KMeansResult = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *candidates)
     score = -runs.inertia if settings.select == "inertia" else jax.lax.map(signal, runs)
     return jax.tree.map(lambda leaf: leaf[jnp.argmax(score)], runs)
+
+
+def _map_restarts(
+    function: Callable[..., Any],
+    keys: Key[Array, "R"],
+    shared: tuple[Any, ...],
+    *,
+    mesh: Mesh | None,
+) -> Any:
+    found = map_over_devices(function, keys, mesh, shared=shared)
+    return jax.tree.map(partial(gather_rows, mesh=mesh), found)
 
 
 @partial(jax.jit, static_argnames=("config", "rows"), donate_argnames="state")

@@ -19,8 +19,8 @@ from jdec._checks import check_integer, check_n_clusters, check_non_negative, ch
 _BLOCK_ENTRIES = 2**20
 _MOST_PIECES = 1000
 
-#: ``map_restarts(function, keys)``: applies a function to each key, and stacks what it returns.
-MapFn = Callable[[Callable[[Any], Any], Key[Array, "R"]], Any]
+#: ``map_restarts(function, keys, shared)``: stacks what ``function(key, *shared)`` returns.
+MapFn = Callable[[Callable[..., Any], Key[Array, "R"], tuple[Any, ...]], Any]
 
 
 class KMeansResult(NamedTuple):
@@ -104,16 +104,27 @@ def kmeans(
     rows_per_block = max(1, min(n_rows, _BLOCK_ENTRIES // max(n_clusters, n_features)))
     blocks, weights = _in_blocks(x, rows_per_block)
 
-    def restart(restart_key: Key[Array, ""]) -> _Lloyd:
+    # All arrays as arguments: on several devices a function may not close over them.
+    def restart(
+        restart_key: Key[Array, ""],
+        x: Float[Array, "N D"],
+        blocks: Float[Array, "blocks rows D"],
+        weights: Float[Array, "blocks rows"],
+        threshold: Float[Array, ""],
+    ) -> _Lloyd:
         seeds = _greedy_plus_plus(restart_key, x, n_clusters)
         return _lloyd(blocks, weights, seeds, max_iter=max_iter, threshold=threshold)
 
     if restarts_at_once is None:
         restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
     keys = jax.random.split(key, n_init)
+    shared = (x, blocks, weights, threshold)
     if map_restarts is None:
-        map_restarts = partial(jax.lax.map, batch_size=min(restarts_at_once, n_init))
-    runs = map_restarts(restart, keys)
+        runs = jax.lax.map(
+            lambda key: restart(key, *shared), keys, batch_size=min(restarts_at_once, n_init)
+        )
+    else:
+        runs = map_restarts(restart, keys, shared)
     # A restart that ended in NaN must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
     run: _Lloyd = jax.tree.map(lambda leaf: leaf[best], runs)

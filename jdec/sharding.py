@@ -6,6 +6,8 @@ shards, so that the number of devices changes the time and not the result.
 """
 
 import json
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,8 +56,11 @@ def connect(
             raise ValueError(
                 f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
             )
-    if coordinator is not None and not _is_address(coordinator):
-        raise ValueError(f"coordinator: expected HOST:PORT, got {coordinator!r}")
+    if coordinator is not None:
+        if not _is_address(coordinator):
+            raise ValueError(f"coordinator: expected HOST:PORT, got {coordinator!r}")
+        if process_id:
+            _wait_for(coordinator, timeout)
     try:
         jax.distributed.initialize(
             coordinator_address=coordinator,
@@ -71,6 +76,24 @@ def connect(
         raise ValueError(
             f"coordinator: could not join the other processes {where}within {timeout} s: {reason}"
         ) from error
+
+
+def _wait_for(coordinator: str, timeout: float) -> None:
+    """Wait until process 0 listens: JAX itself would end this process with a stack trace."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() > until:
+                raise ValueError(
+                    f"coordinator: could not reach process 0 at {coordinator} within "
+                    f"{timeout:g} s: {error}"
+                ) from error
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _is_address(text: str) -> bool:

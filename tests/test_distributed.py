@@ -1,0 +1,139 @@
+"""Several processes on the loopback interface, as they would run on several machines."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+# 2 processes of 2 devices share 203 rows: neither is a multiple of the other.
+N_ROWS = 203
+SETTINGS = [
+    *("--n-clusters", "5", "--network.hidden-dims", "12", "--network.latent-dim", "4"),
+    *("--pretrain.finetune-steps", "40", "--pretrain.batch-size", "30"),
+    *("--pretrain.optimizer.name", "sgd", "--pretrain.optimizer.learning-rate", "0.05"),
+    *("--kmeans.n-init", "3", "--kmeans.oversampling", "1", "--kmeans.select", "inertia"),
+    *("--clustering.update-interval", "25", "--clustering.batch-size", "32"),
+    *("--clustering.optimizer.name", "sgd", "--clustering.optimizer.learning-rate", "0.01"),
+    *("--clustering.tol", "0"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    np.save(folder / "rows.npy", load_digits().data[:N_ROWS].astype(np.float32))
+    return folder
+
+
+def start(folder, *options, n_devices=1):
+    """Start ``jdec fit rows.npy`` in a process of its own."""
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(n_devices),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    command = [sys.executable, "-m", "jdec", "fit", "rows.npy", *SETTINGS, *options, "--quiet"]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+def start_two(folder, *options):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", *options]
+    return [
+        start(folder, *shared, "--process-id", str(process), n_devices=2) for process in range(2)
+    ]
+
+
+def end(process, timeout=100):
+    _, errors = process.communicate(timeout=timeout)
+    return process.returncode, errors.decode()
+
+
+def results(folder, out):
+    return [np.load(folder / out / f"{name}.npy") for name in ("labels", "soft_assignment")]
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """One process with one device."""
+    code, errors = end(start(folder, "--clustering.max-intervals", "4", "--out", "alone"))
+    assert code == 0, errors
+    return results(folder, "alone")
+
+
+def test_two_processes_find_what_one_does(folder, alone):
+    processes = start_two(folder, "--clustering.max-intervals", "4")
+    for code, errors in [end(process) for process in processes]:
+        assert code == 0, errors
+    labels, q = results(folder, "runs/rows")
+    assert np.array_equal(labels, alone[0])
+    assert np.abs(q - alone[1]).max() < 1e-5
+    assert len(labels) == N_ROWS
+    metrics = json.loads((folder / "runs/rows/metrics.json").read_text())
+    assert metrics["environment"]["n_devices"] == 4
+
+
+def test_a_killed_process_ends_the_other_and_one_alone_goes_on(folder, alone):
+    processes = start_two(folder, "--clustering.max-intervals", "4000", "--out", "killed")
+    history = folder / "killed" / "history.jsonl"
+    while not (history.exists() and '"clustering"' in history.read_text()):
+        assert processes[0].poll() is None, end(processes[0])
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    code, errors = end(processes[0])
+    assert time.monotonic() - killed < 60
+    assert code == 1
+    line = errors.strip().splitlines()[-1]
+    assert line.startswith("jdec: another process of this run has stopped")
+    assert "--resume" in line
+    end(processes[1])
+    # What was saved belongs to 4000 intervals; a folder of another run is refused, not overwritten.
+    code, errors = end(
+        start(folder, "--clustering.max-intervals", "4", "--out", "killed", "--resume")
+    )
+    assert code == 1
+    assert "max_intervals" in errors
+
+
+def test_a_run_goes_on_with_another_number_of_processes(folder, alone):
+    """Interrupted with two processes, resumed by one: ends like a run that was not interrupted."""
+    processes = start_two(folder, "--clustering.max-intervals", "4", "--out", "moved")
+    history = folder / "moved" / "history.jsonl"
+    while not history.exists():
+        assert processes[0].poll() is None, end(processes[0])
+        time.sleep(0.02)
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        end(process)
+    code, errors = end(
+        start(folder, "--clustering.max-intervals", "4", "--out", "moved", "--resume")
+    )
+    assert code == 0, errors
+    labels, q = results(folder, "moved")
+    assert np.array_equal(labels, alone[0])
+    assert np.abs(q - alone[1]).max() < 1e-5
+
+
+def test_a_coordinator_out_of_reach_is_one_line(folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = f"from jdec.sharding import connect\nconnect('127.0.0.1:{port}', 2, 1, timeout=4)"
+    began = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert run.returncode != 0
+    assert time.monotonic() - began < 40
+    assert f"could not reach process 0 at 127.0.0.1:{port}" in run.stderr
