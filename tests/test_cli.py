@@ -23,7 +23,7 @@ from jdec.fit import fit
 from jdec.metrics import clustering_scores
 from jdec.model import assign, load_model
 
-COMMANDS = ["fit", "predict", "evaluate", "datasets", "info"]
+COMMANDS = ["fit", "sweep", "predict", "evaluate", "datasets", "info"]
 SETTINGS = [
     *("--network.hidden-dims", "8", "--network.latent-dim", "2"),
     *("--pretrain.finetune-steps", "40", "--pretrain.batch-size", "32"),
@@ -417,7 +417,11 @@ def _flat(values, prefix=""):
 
 MISTAKES = {
     # What the command line cannot mean: 2.
-    "unknown command": (2, ["cluster", "x.npy"], ["unknown command 'cluster'", "fit, predict"]),
+    "unknown command": (
+        2,
+        ["cluster", "x.npy"],
+        ["unknown command 'cluster'", "fit, sweep, predict"],
+    ),
     "an option for a command": (2, ["--quiet"], ["unknown command '--quiet'"]),
     "missing data": (2, ["fit", "--out", "new"], ["Missing", "see jdec fit --help"]),
     "missing arguments": (2, ["predict"], ["Missing", "see jdec predict --help"]),

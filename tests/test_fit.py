@@ -566,7 +566,7 @@ def test_healthy_clusters_give_no_warning(result):
 @pytest.fixture
 def traces(monkeypatch):
     """Count how often each phase is traced."""
-    names = ("scan_steps", "merged_kmeans", "run_interval", "soft_assignment")
+    names = ("scan_steps", "merged_kmeans", "train_interval", "refresh_targets", "soft_assignment")
     counts = dict.fromkeys(names, 0)
 
     def counted(name, function):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from jdec.checkpoint import Checkpoints
 from jdec.config import Config
 from jdec.fit import fit
 
@@ -135,9 +136,30 @@ def test_a_workdir_does_not_change_the_result(tmp_path, unbroken):
     assert lines(folder / "history.jsonl") == result.history
     record = json.loads((folder / "run.json").read_text())
     assert record["config"] == CONFIG.to_dict()
+    assert sorted(record["data"]) == ["digest", "pretraining rows", "shape"]
     assert record["data"]["shape"] == [200, 64]
+    assert len(bytes.fromhex(record["data"]["digest"])) == 16
     assert record["key"] == [0, 3]
     assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_what_follows_from_the_rest_is_not_kept(tmp_path, monkeypatch):
+    """P would be most of a checkpoint where there are many rows."""
+    saved = []
+    save = Checkpoints.save
+
+    def spy(self, step, tree, metadata):
+        saved.append((metadata["phase"], tree))
+        save(self, step, tree, metadata)
+
+    monkeypatch.setattr(Checkpoints, "save", spy)
+    run(tmp_path)
+    trees = [tree for phase, tree in saved if phase == "clustering"]
+    assert len(trees) == 1 + 4
+    for tree in trees:
+        assert "targets" not in tree["state"]
+        assert "labels" not in tree["state"]
+        assert not [leaf for leaf in jax.tree.leaves(tree) if np.shape(leaf) == (200, 10)]
 
 
 def test_resume_starts_afresh_where_there_is_nothing(tmp_path, unbroken):
@@ -320,17 +342,17 @@ def changed_rows():
 NEW_CONFIG = CONFIG.replace({"clustering.alpha": 2.0, "network.latent_dim": 4})
 OTHERS = {
     "config": ({"config": NEW_CONFIG}, ["network.latent_dim", "clustering.alpha"]),
-    "a value": ({"x": changed_rows()}, ["data sha256"]),
-    "order": ({"x": X[::-1]}, ["data sha256"]),
+    "a value": ({"x": changed_rows()}, ["data digest"]),
+    "order": ({"x": X[::-1]}, ["data digest"]),
     "rows": (
         {"x": X[:150], "y": Y[:150]},
-        ["data shape", "data sha256", "data pretraining rows"],
+        ["data shape", "data digest", "data pretraining rows"],
     ),
-    "columns": ({"x": X[:, :60]}, ["data shape", "data sha256"]),
+    "columns": ({"x": X[:, :60]}, ["data shape", "data digest"]),
     "key": ({"key": jax.random.key(4)}, ["random key"]),
     "all": (
         {"key": jax.random.key(4), "x": X * 2, "config": CONFIG.replace({"scale": 2.0})},
-        ["scale", "data sha256", "random key"],
+        ["scale", "data digest", "random key"],
     ),
 }
 
