@@ -376,7 +376,7 @@ class _Run:
 
     def _pretrain(self, phase: str, step: int, tree: PretrainState | None) -> Params:
         if self.pretrained is not None:
-            return self.pretrained
+            return replicate(self.pretrained, self.mesh)
         x, n_rows = self._pretraining_rows()
         params = init_params(self.keys.init, self.network) if tree is None else tree.params
         stages = pretraining_stages(self.config)
