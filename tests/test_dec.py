@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
 import jax
@@ -12,6 +13,7 @@ from jdec.autoencoder import encoder_params, init_params, make_autoencoder, make
 from jdec.dec import (
     Clustering,
     DECBatch,
+    cluster_sizes,
     clustering_algorithm,
     encode_rows,
     init_state,
@@ -19,6 +21,7 @@ from jdec.dec import (
     refresh_targets,
     run,
     run_interval,
+    train_interval,
 )
 from jdec.functional import soft_assignment, target_distribution
 from jdec.training import make_optimizer
@@ -55,6 +58,7 @@ CLUSTERING = Clustering(linear, optax.sgd(0.1), update_interval=4, batch_size=6,
 
 init = jax.jit(init_state, static_argnames="clustering")
 refresh = jax.jit(refresh_targets, static_argnames="clustering")
+train = jax.jit(train_interval, static_argnames="clustering")
 interval = jax.jit(run_interval, static_argnames="clustering")
 
 
@@ -270,6 +274,69 @@ def test_run_is_a_loop_of_intervals_to_the_bit():
         state, _ = interval(KEY, state, X, CLUSTERING)
     check_same(in_one, state)
     assert in_one.interval == 5
+
+
+def test_an_interval_is_its_two_halves_to_the_bit():
+    state = start()
+    trained, losses = train(KEY, state, X, CLUSTERING)
+    assert trained.interval == 1
+    assert (trained.centroids != state.centroids).any()
+    check_same(
+        (trained.targets, trained.labels, trained.label_change),
+        (state.targets, state.labels, state.label_change),
+    )
+    whole, info = interval(KEY, state, X, CLUSTERING)
+    check_same(refresh(trained, X, CLUSTERING), whole)
+    check_same(losses, info.loss)
+
+
+def test_cluster_sizes_do_not_count_padding():
+    state = start()._replace(labels=jnp.array([2, -1, 0, 2, -1, 2], jnp.int32))
+    assert cluster_sizes(state).tolist() == [1, 0, 3]
+    assert cluster_sizes(state._replace(labels=jnp.full(6, -1, jnp.int32))).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("order", ["random", "sequential"])
+def test_rows_of_padding_change_nothing(order):
+    clustering = replace(CLUSTERING, batch_order=order, update_interval=8)
+    # Their numbers would be seen: the cluster nearest to them would be another.
+    padded = jnp.concatenate([X, jnp.full((4, 2), 50.0)])
+    whole, info = interval(KEY, start(clustering), X, clustering)
+    with_padding = replace(clustering, n_rows=20)
+    state = init(PARAMS, CENTROIDS, padded, with_padding)
+    assert state.label_change == 1
+    state, padded_info = interval(KEY, state, padded, with_padding)
+    close = partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
+    jax.tree.map(close, state.params, whole.params)
+    close(state.centroids, whole.centroids)
+    close(state.targets[:20], whole.targets)
+    check_same(state.labels[:20], whole.labels)
+    check_same(state.label_change, whole.label_change)
+    check_same(padded_info.cluster_sizes, info.cluster_sizes)
+    assert (state.targets[20:] == 0).all()
+    assert (state.labels[20:] == -1).all()
+    without, _ = interval(KEY, init(PARAMS, CENTROIDS, padded, clustering), padded, clustering)
+    assert jnp.abs(without.targets[:20] - whole.targets).max() > 1e-3
+
+
+def test_clusters_that_take_no_part_stay_where_they_are():
+    # Adam would move them by the whole learning rate for the least gradient.
+    adam = make_optimizer("adam", 0.1, n_steps=8)
+    clustering = replace(CLUSTERING, tx=adam, update_interval=8)
+    whole, _ = interval(KEY, init(PARAMS, CENTROIDS, X, clustering), X, clustering)
+    more = jnp.concatenate([CENTROIDS[:1] + 1, CENTROIDS, CENTROIDS[:1] - 1])
+    masked = replace(clustering, active=jnp.array([False, True, True, True, False]))
+
+    def masked_interval(centroids):
+        return run_interval(KEY, init_state(PARAMS, centroids, X, masked), X, masked)
+
+    state, info = jax.jit(masked_interval)(more)
+    check_same(state.centroids[jnp.array([0, 4])], more[jnp.array([0, 4])])
+    assert (state.targets[:, jnp.array([0, 4])] == 0).all()
+    np.testing.assert_allclose(state.centroids[1:4], whole.centroids, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(state.targets[:, 1:4], whole.targets, rtol=1e-4, atol=1e-5)
+    check_same(state.labels - 1, whole.labels)
+    assert info.cluster_sizes.tolist() == [0, *cluster_sizes(whole).tolist(), 0]
 
 
 def test_run_under_vmap_equals_single_runs():

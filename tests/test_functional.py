@@ -315,6 +315,53 @@ def test_a_row_on_its_centroid_has_a_gradient():
 # How it may be called, and what it costs.
 
 
+# Clusters that take no part.
+
+ACTIVE = jnp.array([True, False, True, True, False])
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_clusters_that_take_no_part_are_as_if_they_were_not_there(alpha):
+    z, mu = points(3, 9, 5, 3)
+    q = soft_assignment(z, mu, alpha=alpha, active=ACTIVE)
+    assert (q[:, ~ACTIVE] == 0).all()
+    np.testing.assert_allclose(q[:, ACTIVE], assign(z, mu[ACTIVE], alpha), rtol=1e-5)
+    p = target(q)
+    assert (p[:, ~ACTIVE] == 0).all()
+    np.testing.assert_allclose(p[:, ACTIVE], target(q[:, ACTIVE]), rtol=1e-5)
+    loss = clustering_loss(log_soft_assignment(z, mu, alpha=alpha, active=ACTIVE), p)
+    expected = reference.soft_assignment(z, mu[ACTIVE], alpha)
+    expected_loss = reference.kl(reference.target_distribution(expected), expected)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("far", [1.0, 1e3])
+def test_clusters_that_take_no_part_get_no_gradient(far):
+    z, mu = points(3, 9, 5, 3)
+    mu = mu.at[1].multiply(far)
+    p = target(soft_assignment(z, mu, active=ACTIVE))
+
+    def loss(z, mu):
+        return clustering_loss(log_soft_assignment(z, mu, active=ACTIVE), p).sum()
+
+    grad_z, grad_mu = jax.jit(jax.grad(loss, argnums=(0, 1)))(z, mu)
+    assert (grad_mu[~ACTIVE] == 0).all()
+    expected = reference.kl_gradients(z, mu[ACTIVE], p[:, ACTIVE])
+    np.testing.assert_allclose(grad_z, expected[0], rtol=1e-3, atol=1e-3 * far**0.5)
+    np.testing.assert_allclose(grad_mu[ACTIVE], expected[1], rtol=1e-3, atol=1e-3 * far**0.5)
+
+
+def test_each_of_several_problems_may_leave_out_clusters_of_its_own():
+    z, mu = points(3, 9, 5, 3)
+    masks = jnp.stack([ACTIVE, ~ACTIVE, jnp.ones(5, bool)])
+    together = jax.jit(jax.vmap(lambda active: soft_assignment(z, mu, active=active)))(masks)
+    for q, active in zip(together, masks, strict=True):
+        assert (q[:, ~active] == 0).all()
+        np.testing.assert_allclose(q[:, active], assign(z, mu[active], 1.0), rtol=1e-5)
+    # To leave out nothing is not to ask for it at all.
+    np.testing.assert_allclose(together[2], assign(z, mu, 1.0), rtol=1e-6)
+
+
 def test_eager_jit_vmap_and_scan_agree():
     z, mu = points(9, 8, 3, 2)
     eager = soft_assignment(z, mu, alpha=2.0)
@@ -369,6 +416,14 @@ Z, MU = np.zeros((4, 2), np.float32), np.zeros((3, 2), np.float32)
         (
             lambda: target_distribution(Z, frequencies=np.ones(3)),
             r"frequencies: expected shape \(2,\), got \(3,\)",
+        ),
+        (
+            lambda: soft_assignment(Z, MU, active=np.ones(2, bool)),
+            r"active: expected shape \(3,\), got \(2,\)",
+        ),
+        (
+            lambda: log_soft_assignment(Z, MU, active=np.ones((3, 1), bool)),
+            r"active: expected shape \(3,\), got \(3, 1\)",
         ),
         (lambda: clustering_loss(Z, MU), r"p: expected shape \(4, 2\) .*, got \(3, 2\)"),
         (lambda: clustering_loss(Z[0], Z[0]), r"log_q: expected .* 2 dim.*, got shape \(2,\)"),

@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from jdec import clustering_accuracy
 from jdec import kmeans as public_kmeans
 from jdec.kmeans import _in_blocks, _lloyd, _ward_merge, merged_kmeans
+from jdec.sharding import data_mesh, map_over_devices
 
 kmeans = jax.jit(
     public_kmeans, static_argnames=("n_clusters", "n_init", "max_iter", "restarts_at_once")
@@ -303,6 +304,25 @@ def test_restarts_side_by_side_or_one_by_one_or_under_vmap():
             np.testing.assert_allclose(other.inertia, single.inertia, rtol=1e-5)
             np.testing.assert_array_equal(other.labels, single.labels)
             assert other.n_iter == single.n_iter
+
+
+@pytest.mark.parametrize("how", ["one after another", "over devices"])
+def test_restarts_may_be_run_in_another_way(how):
+    x, n_clusters = data_set(4)
+    default = kmeans(KEY, x, n_clusters, n_init=4)
+    n_keys = []
+
+    def map_restarts(function, keys, shared):
+        n_keys.append(len(keys))
+        if how == "over devices":
+            return map_over_devices(function, keys, data_mesh(3), shared=shared)
+        return jax.lax.map(lambda key: function(key, *shared), keys)
+
+    found = jax.jit(
+        lambda key, x: public_kmeans(key, x, n_clusters, n_init=4, map_restarts=map_restarts)
+    )(KEY, x)
+    assert n_keys == [4]
+    jax.tree.map(np.testing.assert_array_equal, found, default)
 
 
 def test_max_iter_ends_a_restart():

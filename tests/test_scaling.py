@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,6 +98,43 @@ def test_the_unit_of_the_data_does_not_matter(power, name):
     x = random_rows()
     factor = np.float32(2.0**power) * np.float32(2.0**power)
     np.testing.assert_allclose(scaled(x * factor, name), scaled(x, name), rtol=1e-4, atol=1e-4)
+
+
+def in_parts(x, cuts, name):
+    """Find the scaling as several processes do, each of which has a part of the rows."""
+    parts = np.split(x, cuts)
+    barrier = threading.Barrier(len(parts), timeout=60)
+    shared, found = [None] * len(parts), [None] * len(parts)
+
+    def process(index):
+        def over_parts(array):
+            shared[index] = array
+            barrier.wait()
+            stacked = np.stack(shared)
+            barrier.wait()
+            return stacked
+
+        found[index] = fit_scaling(parts[index], name, scale=2.0, over_parts=over_parts)
+
+    threads = [threading.Thread(target=process, args=(index,)) for index in range(len(parts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.mark.parametrize("cuts", [[20], [10, 30, 49], [0, 25], [50], [7, 7]])
+@pytest.mark.parametrize("name", SCALINGS)
+def test_parts_of_the_rows_give_the_scaling_of_all(name, cuts):
+    x = random_rows()
+    whole = fit_scaling(x, name, scale=2.0)
+    if name != "none":
+        assert (fit_scaling(x[:7], name, scale=2.0).factor != whole.factor).any()
+    for part in in_parts(x, cuts, name):
+        np.testing.assert_allclose(part.shift, whole.shift, rtol=1e-6)
+        np.testing.assert_allclose(part.factor, whole.factor, rtol=1e-6)
+        assert part.shift.dtype == part.factor.dtype == np.float32
 
 
 # Bad arguments.
