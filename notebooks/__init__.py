@@ -1,0 +1,1 @@
+"""Notebooks, and the tool that runs them: ``python -m notebooks.refresh``."""
