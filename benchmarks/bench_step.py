@@ -47,6 +47,8 @@ from jdec.build import Stage, cluster_steps, pretrain_steps, refresh
 from jdec.config import Config, preset_config
 
 PARTS = ("shares", "roofline", "population")
+#: How the members of a population are mapped over.
+MAPPINGS = {"one after another": False, "side by side": True}
 BATCH_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -76,8 +78,10 @@ def main() -> None:
     if "population" in arguments.parts:
         config = configurations(smoke)["sgd"]
         members = (2,) if smoke else arguments.members
-        points = measure_population(config, members, repeats=repeats)
-        append_record("population", {"dims": dims_of(config), "points": points}, smoke=smoke)
+        for name, vectorized in MAPPINGS.items():
+            points = measure_population(config, members, repeats=repeats, vectorized=vectorized)
+            figures = {"mapping": name, "dims": dims_of(config), "points": points}
+            append_record("population", figures, smoke=smoke)
 
 
 def configurations(smoke: bool) -> dict[str, Config]:

@@ -18,6 +18,7 @@ from jdec.autoencoder import encoder_params
 from jdec.build import AS_CONFIGURED, BLOCK_SIZE, Stage
 from jdec.config import Config
 from jdec.members import (
+    Layout,
     init_members,
     init_members_stage,
     pretrain_members,
@@ -30,7 +31,7 @@ _MEMBER_STEPS = 64
 
 
 def measure_population(
-    config: Config, members: Sequence[int], *, repeats: int
+    config: Config, members: Sequence[int], *, repeats: int, vectorized: bool
 ) -> list[dict[str, Any]]:
     """Time populations of some sizes, and the plain run before each of them."""
     config = config.replace({"clustering.tol": 0.0})  # so that no member settles
@@ -41,7 +42,7 @@ def measure_population(
         one_pretrain = time_pretraining(config, stage, repeats).timing
         one_cluster = time_clustering(config, n_steps, repeats).timing
         one_refresh = time_refresh(config, repeats).timing
-        pretrain, interval = _time_members(config, stage, n_members, repeats)
+        pretrain, interval = _time_members(config, stage, n_members, repeats, vectorized)
         one_interval = one_cluster.median + one_refresh.median
         points.append(
             {
@@ -63,13 +64,13 @@ def measure_population(
 
 
 def _time_members(
-    config: Config, stage: Stage, n_members: int, repeats: int
+    config: Config, stage: Stage, n_members: int, repeats: int, vectorized: bool
 ) -> tuple[Timing, Timing]:
     """Time a dispatch of fine-tuning steps, and an interval of as many steps with its refresh."""
     x = make_rows(N_ROWS)
     keys = jax.random.split(jax.random.key(0), n_members)
     config = config.replace({"clustering.update_interval": stage.n_steps})
-    static: dict[str, Any] = {"config": config, "mesh": None}
+    static: dict[str, Any] = {"config": config, "layout": Layout(None, vectorized)}
     params = init_members(keys, x, **static)
     pretrain = time_jitted(
         pretrain_members,

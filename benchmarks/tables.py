@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
@@ -171,6 +171,7 @@ def population_table() -> str:
     """The time of a member's share against the plain run."""
     rows = [
         [
+            record["mapping"],
             str(point["members"]),
             f"{_number(point['pretrain_member_step_ms'])} ms",
             f"{point['pretrain_ratio']:.2f}",
@@ -178,11 +179,33 @@ def population_table() -> str:
             f"{point['interval_ratio']:.2f}",
             _where(record),
         ]
-        for record in newest(read_records("population"), "dims")
+        for record in newest(read_records("population"), "mapping")
         for point in record["points"]
     ]
-    header = ["members", "pretraining step of a member", "by that of the plain run"]
+    header = ["mapping", "members", "pretraining step of a member", "by that of the plain run"]
     return _table([*header, "interval of a member", "by that of the plain run", "machine"], rows)
+
+
+def agreement_table() -> str:
+    """Labels of several devices against those of one."""
+    rows = [
+        [
+            record["recipe"],
+            str(record["n_devices"]),
+            _percents(run["same_labels"] for run in record["runs"]),
+            f"{max(run['difference_of_q'] for run in record['runs']):.1g}",
+            _percents(run["acc"][0] for run in record["runs"]),
+            _percents(run["acc"][1] for run in record["runs"]),
+            _where(record),
+        ]
+        for record in newest(read_records("agreement"), "recipe", "n_devices")
+    ]
+    header = ["recipe", "devices", "same labels, by seed", "q apart, at most"]
+    return _table([*header, "ACC, one device", "ACC, several", "machine"], rows)
+
+
+def _percents(values: Iterable[float]) -> str:
+    return ", ".join(f"{100 * value:.2f} %" for value in values)
 
 
 def time_to_quality_table() -> str:
@@ -329,6 +352,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "roofline": roofline_table,
     "population": population_table,
+    "agreement": agreement_table,
     "time_to_quality": time_to_quality_table,
     "scaling": scaling_table,
     "devices": devices_table,

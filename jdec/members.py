@@ -1,11 +1,8 @@
-"""The programs of one fit, vectorised over the members of a population.
-
-Each takes members along a leading axis, by ``jax.vmap`` on each device of a mesh.
-"""
+"""The programs of one fit, for the members of a population along a leading axis."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,25 +30,42 @@ from jdec.dec import (
 from jdec.functional import clustering_loss, log_soft_assignment, target_distribution
 from jdec.sharding import Mesh, map_over_devices
 
+# A CPU takes small members all at once, as each operation is too little work for it. Members beyond
+# this many parameters would drive each other out of its caches, and go one after another.
+_MOST_PARAMETERS_SIDE_BY_SIDE = 2**18
 
-@partial(jax.jit, static_argnames=("config", "mesh"))
-def init_members(keys: Any, x: Any, *, config: Config, mesh: Mesh | None) -> Params:
+
+class Layout(NamedTuple):
+    """How members are mapped over: on which devices, and by ``jax.vmap`` or ``jax.lax.map``."""
+
+    mesh: Mesh | None = None
+    vectorized: bool = True
+
+
+def choose_layout(n_parameters: int, mesh: Mesh | None = None) -> Layout:
+    """Return the faster way for members of an autoencoder of so many parameters."""
+    is_cpu = jax.default_backend() == "cpu"
+    return Layout(mesh, not is_cpu or n_parameters <= _MOST_PARAMETERS_SIDE_BY_SIDE)
+
+
+@partial(jax.jit, static_argnames=("config", "layout"))
+def init_members(keys: Any, x: Any, *, config: Config, layout: Layout) -> Params:
     """Draw fresh parameters for each key."""
     network = build_network(config, x.shape[1])
-    return _side_by_side(lambda key: init_params(key, network), keys, mesh)
+    return _map(lambda key: init_params(key, network), keys, layout)
 
 
-@partial(jax.jit, static_argnames=("config", "stage", "mesh"))
-def init_members_stage(
-    params: Any, x: Any, *, config: Config, stage: Stage, mesh: Mesh | None
-) -> Any:
+@partial(jax.jit, static_argnames=("config", "stage", "layout"))
+def init_members_stage(params: Any, x: Any, *, config: Config, stage: Stage, layout: Layout) -> Any:
     """Make the state of a stage of pretraining for each member."""
     algorithm = build_pretraining(config, x.shape[1], stage)
     # Copies, because the state is donated.
-    return jax.tree.map(jnp.copy, _side_by_side(algorithm.init, params, mesh))
+    return jax.tree.map(jnp.copy, _map(algorithm.init, params, layout))
 
 
-@partial(jax.jit, static_argnames=("config", "stage", "n_steps", "mesh"), donate_argnames="states")
+@partial(
+    jax.jit, static_argnames=("config", "stage", "n_steps", "layout"), donate_argnames="states"
+)
 def pretrain_members(
     keys: Any,
     states: Any,
@@ -61,7 +75,7 @@ def pretrain_members(
     config: Config,
     stage: Stage,
     n_steps: int,
-    mesh: Mesh | None,
+    layout: Layout,
 ) -> Any:
     """Run S steps of a stage for each member; ``states`` is donated."""
 
@@ -72,11 +86,11 @@ def pretrain_members(
         )
         return state, losses.mean()
 
-    return _side_by_side(steps, (keys, states), mesh, first_step, x)
+    return _map(steps, (keys, states), layout, first_step, x)
 
 
-@partial(jax.jit, static_argnames=("config", "mesh"))
-def partition_members(keys: Any, traits: Any, x: Any, *, config: Config, mesh: Mesh | None) -> Any:
+@partial(jax.jit, static_argnames=("config", "layout"))
+def partition_members(keys: Any, traits: Any, x: Any, *, config: Config, layout: Layout) -> Any:
     """Partition each member's embedding; returns centroids and labels."""
 
     def partition(member: Any, x: Any) -> Any:
@@ -87,12 +101,12 @@ def partition_members(keys: Any, traits: Any, x: Any, *, config: Config, mesh: M
 
     # As restarts of k-means: on a CPU the first to converge should not wait for the last.
     at_once = jax.default_backend() != "cpu"
-    return map_over_devices(partition, (keys, traits), mesh, shared=(x,), vectorized=at_once)
+    return map_over_devices(partition, (keys, traits), layout.mesh, shared=(x,), vectorized=at_once)
 
 
-@partial(jax.jit, static_argnames=("config", "mesh"))
+@partial(jax.jit, static_argnames=("config", "layout"))
 def start_members(
-    params: Any, centroids: Any, variant: Variant, x: Any, *, config: Config, mesh: Mesh | None
+    params: Any, centroids: Any, variant: Variant, x: Any, *, config: Config, layout: Layout
 ) -> DECState:
     """Make the first state of the clustering phase for each member."""
 
@@ -102,13 +116,13 @@ def start_members(
             params, centroids, x, build_clustering(config, x.shape[1], variant=variant)
         )
 
-    states = _side_by_side(start, (params, centroids, variant), mesh, x)
+    states = _map(start, (params, centroids, variant), layout, x)
     return jax.tree.map(jnp.copy, states)
 
 
-@partial(jax.jit, static_argnames=("config", "mesh"), donate_argnames="states")
+@partial(jax.jit, static_argnames=("config", "layout"), donate_argnames="states")
 def train_members(
-    keys: Any, variant: Variant, states: Any, x: Any, *, config: Config, mesh: Mesh | None
+    keys: Any, variant: Variant, states: Any, x: Any, *, config: Config, layout: Layout
 ) -> Any:
     """Run an interval for each member that has not settled; ``states`` is donated."""
     settings = config.clustering
@@ -116,13 +130,16 @@ def train_members(
     def interval(member: Any, x: Any) -> Any:
         key, variant, state = member
         clustering = build_clustering(config, x.shape[1], variant=variant)
-        trained, losses = train_interval(key, state, x, clustering)
-        trained = refresh_targets(trained, x, clustering)
-        held = is_finished(state, tol=settings.tol, max_intervals=settings.max_intervals)
-        state = jax.tree.map(lambda old, new: jnp.where(held, old, new), state, trained)
-        return state, losses.mean()
 
-    return _side_by_side(interval, (keys, variant, states), mesh, x)
+        def train(state: DECState) -> Any:
+            trained, losses = train_interval(key, state, x, clustering)
+            return refresh_targets(trained, x, clustering), losses.mean()
+
+        held = is_finished(state, tol=settings.tol, max_intervals=settings.max_intervals)
+        # Side by side this becomes a choice between results, one after another it saves the work.
+        return jax.lax.cond(held, lambda state: (state, jnp.float32(jnp.nan)), train, state)
+
+    return _map(interval, (keys, variant, states), layout, x)
 
 
 @partial(jax.jit, static_argnames="config")
@@ -138,7 +155,7 @@ def assign_member(variant: Variant, state: DECState, x: Any, *, config: Config) 
     return q.argmax(axis=1).astype(jnp.int32), q, divergence
 
 
-def _side_by_side(
-    function: Callable[..., Any], members: Any, mesh: Mesh | None, *shared: Any
-) -> Any:
-    return map_over_devices(function, members, mesh, shared=shared, vectorized=True)
+def _map(function: Callable[..., Any], members: Any, layout: Layout, *shared: Any) -> Any:
+    return map_over_devices(
+        function, members, layout.mesh, shared=shared, vectorized=layout.vectorized
+    )

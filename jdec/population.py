@@ -1,4 +1,4 @@
-"""Many fits as one program: seeds, α, learning rates and numbers of clusters by vmap.
+"""Many fits as one program: seeds, α, learning rates and numbers of clusters at once.
 
 A member has a key of its own, and may have its own α, learning rate and K. All of a turn's members
 are pretrained and self-train side by side in programs that ``jax.vmap`` makes of the programs of
@@ -28,7 +28,9 @@ from jdec.config import Config
 from jdec.dec import DECState
 from jdec.fit import DivergenceError, Record, chunks
 from jdec.members import (
+    Layout,
     assign_member,
+    choose_layout,
     init_members,
     init_members_stage,
     partition_members,
@@ -85,6 +87,7 @@ def fit_population(
     learning_rates: Sequence[float] | None = None,
     n_clusters: Sequence[int] | None = None,
     members_at_once: int | None = None,
+    vectorized: bool | None = None,
     mesh: Mesh | None = None,
     callbacks: Sequence[Callable[[Record], None]] = (),
     progress: bool = False,
@@ -102,7 +105,10 @@ def fit_population(
         learning_rates: Learning rate of the clustering phase of each member; by default as
             configured.
         n_clusters: K of each member; by default as configured.
-        members_at_once: How many to train side by side; by default as many as fit into memory.
+        members_at_once: How many to train in one program; by default as many as fit into memory.
+        vectorized: Whether a device trains its members all at once, by ``jax.vmap``, or one after
+            another within the program, by ``jax.lax.map``. By default the former, but for large
+            networks on a CPU, which has no use for wider products and loses its caches.
         mesh: From :func:`jdec.member_mesh`: spreads members over devices.
         callbacks: Called with each record of the history as it is made.
         progress: Show progress bars on stderr.
@@ -144,8 +150,11 @@ def fit_population(
     if mesh is not None and jax.process_count() > 1:
         raise ValueError("mesh: a population needs all its devices in one process")
     config = config.replace({"n_clusters": int(ks.max())})
+    layout = choose_layout(count_parameters(config, rows.shape[1]), mesh)
+    if vectorized is not None:
+        layout = layout._replace(vectorized=vectorized)
     population = _Population(
-        keys, rows, config, values["alphas"], values["learning_rates"], ks, mesh=mesh
+        keys, rows, config, values["alphas"], values["learning_rates"], ks, layout=layout
     )
     population.callbacks, population.progress = callbacks, progress
     return population.run(members_at_once)
@@ -182,6 +191,12 @@ def _per_member(
     return np.asarray(values, np.float64)
 
 
+def count_parameters(config: Config, n_features: int) -> int:
+    """Return the number of weights of the autoencoder."""
+    widths = (n_features, *config.network.hidden_dims, config.network.latent_dim)
+    return 2 * sum(a * b for a, b in pairwise(widths))
+
+
 class _Population:
     """A population on its way through its turns."""
 
@@ -197,12 +212,13 @@ class _Population:
         learning_rates: Float[np.ndarray, "M"] | None,
         n_clusters: Int[np.ndarray, "M"],
         *,
-        mesh: Mesh | None,
+        layout: Layout,
     ) -> None:
-        self.config, self.mesh, self.n_clusters = config, mesh, n_clusters
+        self.config, self.n_clusters = config, n_clusters
+        self.layout = layout
         self.alphas, self.learning_rates = alphas, learning_rates
         self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
-        self.x = replicate(jnp.asarray(self.scaling.apply(rows)), mesh)
+        self.x = replicate(jnp.asarray(self.scaling.apply(rows)), layout.mesh)
         self.keys: RunKeys = jax.vmap(split_run_key)(keys)
         _, self.first_of_key, of_member = np.unique(
             np.asarray(jax.random.key_data(keys)), axis=0, return_index=True, return_inverse=True
@@ -251,7 +267,7 @@ class _Population:
         variant = self._variant(members)
         centroids, initial_labels = self._partition(members, variant, params)
         states = start_members(
-            params, centroids, variant, self.x, config=self.config, mesh=self.mesh
+            params, centroids, variant, self.x, config=self.config, layout=self.layout
         )
         jax.block_until_ready(states)
         self._count_seconds("kmeans", began)
@@ -273,7 +289,7 @@ class _Population:
 
     def _pretrain(self, members: Int[np.ndarray, "u"]) -> Params:
         """Pretrain one member of each distinct key."""
-        common: dict[str, Any] = {"config": self.config, "mesh": self.mesh}
+        common: dict[str, Any] = {"config": self.config, "layout": self.layout}
         params = init_members(self.keys.init[members], self.x, **common)
         for index, stage in enumerate(pretraining_stages(self.config)):
             states = init_members_stage(params, self.x, stage=stage, **common)
@@ -316,7 +332,7 @@ class _Population:
                 jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (params, variant.alpha)),
                 self.x,
                 config=self.config.replace({"n_clusters": k}),
-                mesh=self.mesh,
+                layout=self.layout,
             )
             centroids[chosen, :k] = found
             # Where clusters that take no part lie matters to rounding alone: amid the others.
@@ -336,7 +352,7 @@ class _Population:
             for interval in range(1, settings.max_intervals + 1):
                 began = time.perf_counter()
                 states, losses = train_members(
-                    keys, variant, states, self.x, config=self.config, mesh=self.mesh
+                    keys, variant, states, self.x, config=self.config, layout=self.layout
                 )
                 label_change = np.asarray(states.label_change)
                 self._count_seconds("clustering", began)
@@ -394,7 +410,8 @@ class _Population:
     def _members_that_fit(self, n_members: int) -> int:
         """Return how many members the free memory has room for, as XLA counts it."""
         budget = free_device_bytes()
-        n_devices = 1 if self.mesh is None else self.mesh.size
+        mesh = self.layout.mesh
+        n_devices = 1 if mesh is None else mesh.size
         while budget is not None and n_members > 1:
             # Compiling to know takes seconds, and is left out where there is plenty.
             n_bytes = self._roughly(n_members) // n_devices
@@ -408,13 +425,13 @@ class _Population:
 
     def _roughly(self, n_members: int) -> int:
         widths = (self.x.shape[1], *self.config.network.hidden_dims, self.config.network.latent_dim)
-        parameters = 2 * sum(a * b for a, b in pairwise(widths))
+        parameters = count_parameters(self.config, self.x.shape[1])
         batches = 4 * max(self.config.pretrain.batch_size, BLOCK_SIZE) * sum(widths)
         return 4 * n_members * (4 * parameters + batches + 4 * len(self.x) * self.config.n_clusters)
 
     def _exactly(self, n_members: int) -> int:
         """Return the bytes on a device that the larger of the training programs needs."""
-        common: dict[str, Any] = {"config": self.config, "mesh": self.mesh}
+        common: dict[str, Any] = {"config": self.config, "layout": self.layout}
         keys = jax.random.split(self.keys.init[0], n_members)
         programs = []
         params = jax.eval_shape(partial(init_members, **common), keys, self.x)

@@ -9,6 +9,7 @@ from sklearn.datasets import make_blobs
 import jdec.population
 from jdec.config import Config
 from jdec.fit import DivergenceError, fit
+from jdec.members import choose_layout
 from jdec.model import assign
 from jdec.population import fit_population
 from jdec.sharding import member_mesh
@@ -251,6 +252,17 @@ def test_turns_give_the_same(ks, members_at_once):
     assert pretrained_together(turns) == {
         tuple(range(first, first + members_at_once)) for first in firsts
     }
+
+
+def test_members_one_after_another_give_the_same(ks):
+    """As on a CPU with a large network; members that have settled are left out, not computed."""
+    one_by_one = fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS, vectorized=False)
+    check_same(one_by_one, ks)
+
+
+def test_large_members_go_one_after_another_on_a_cpu():
+    assert choose_layout(10_000).vectorized
+    assert not choose_layout(5_000_000).vectorized
 
 
 def test_members_over_devices_give_the_same(seeds):
