@@ -9,7 +9,7 @@ from sklearn.datasets import make_blobs
 import jdec.population
 from jdec.config import Config
 from jdec.fit import DivergenceError, fit
-from jdec.members import choose_layout
+from jdec.members import Layout, choose_layout
 from jdec.model import assign
 from jdec.population import fit_population
 from jdec.sharding import member_mesh
@@ -275,7 +275,7 @@ def test_members_over_devices_give_the_same(seeds):
 @pytest.fixture
 def population():
     return jdec.population._Population(
-        FOUR, X.astype(np.float32), CONFIG, None, None, np.full(4, 4), mesh=None
+        FOUR, X.astype(np.float32), CONFIG, None, None, np.full(4, 4), layout=Layout()
     )
 
 
