@@ -26,24 +26,23 @@ from jdec.members import (
     train_members,
 )
 
-#: Steps of all members together in a dispatch.
-_MEMBER_STEPS = 64
+#: Steps of a member in a dispatch; a fit of preset ``fast`` has 200 and more.
+_STEPS = 50
 
 
 def measure_population(
     config: Config, members: Sequence[int], *, repeats: int, vectorized: bool
 ) -> list[dict[str, Any]]:
-    """Time populations of some sizes, and the plain run before each of them."""
+    """Time populations of some sizes, and the plain run before and after each of them."""
     config = config.replace({"clustering.tol": 0.0})  # so that no member settles
+    n_steps = min(_STEPS, config.pretrain.finetune_steps)
     points = []
     for n_members in members:
-        n_steps = max(2, _MEMBER_STEPS // n_members)
         stage = Stage("finetune", None, n_steps)
-        one_pretrain = time_pretraining(config, stage, repeats).timing
-        one_cluster = time_clustering(config, n_steps, repeats).timing
-        one_refresh = time_refresh(config, repeats).timing
+        before = _time_plain(config, stage, repeats)
         pretrain, interval = _time_members(config, stage, n_members, repeats, vectorized)
-        one_interval = one_cluster.median + one_refresh.median
+        after = _time_plain(config, stage, repeats)
+        one_pretrain, one_interval = (sum(pair) / 2 for pair in zip(before, after, strict=True))
         points.append(
             {
                 "members": n_members,
@@ -51,8 +50,8 @@ def measure_population(
                 "n_rows": N_ROWS,
                 "block_size": BLOCK_SIZE,
                 "pretrain_member_step_ms": _ms(pretrain.median / n_members / n_steps),
-                "pretrain_plain_step_ms": _ms(one_pretrain.median / n_steps),
-                "pretrain_ratio": _ratio(pretrain, n_members, one_pretrain.median),
+                "pretrain_plain_step_ms": _ms(one_pretrain / n_steps),
+                "pretrain_ratio": _ratio(pretrain, n_members, one_pretrain),
                 "interval_member_ms": _ms(interval.median / n_members),
                 "interval_plain_ms": _ms(one_interval),
                 "interval_ratio": _ratio(interval, n_members, one_interval),
@@ -61,6 +60,13 @@ def measure_population(
         )
         print(f"{n_members} members: {points[-1]['pretrain_ratio']} of a plain step", flush=True)
     return points
+
+
+def _time_plain(config: Config, stage: Stage, repeats: int) -> tuple[float, float]:
+    """Time the same for one run: steps of fine-tuning, and an interval."""
+    pretrain = time_pretraining(config, stage, repeats).timing.median
+    cluster = time_clustering(config, stage.n_steps, repeats).timing.median
+    return pretrain, cluster + time_refresh(config, repeats).timing.median
 
 
 def _time_members(
