@@ -305,12 +305,20 @@ def test_schedules_of_very_short_phases(schedule, n_steps):
     assert np.isfinite(rates(schedule, n_steps)).all()
 
 
-def test_a_traced_learning_rate():
-    def step(rate):
-        tx = make_optimizer("sgd", rate, n_steps=9)
-        return tx.update(jnp.float32(1), tx.init(jnp.float32(0)))[0]
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one_cycle"])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_traced_learning_rate(name, schedule):
+    def moves(rate):
+        tx = make_optimizer(name, rate, n_steps=9, schedule=schedule, decay_every=4)
 
-    np.testing.assert_allclose(jax.vmap(step)(jnp.array([0.1, 0.2])), [-0.1, -0.2], rtol=1e-6)
+        def step(state, _):
+            updates, state = tx.update(jnp.float32(1), state)
+            return state, updates
+
+        return jax.lax.scan(step, tx.init(jnp.float32(0)), length=9)[1]
+
+    together = jax.jit(jax.vmap(moves))(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(together, [moves(0.1), moves(0.2)], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
