@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from tracing import equations
 
 from jdec.autoencoder import (
     INITIALIZERS,
@@ -14,6 +15,9 @@ from jdec.autoencoder import (
     make_autoencoder,
     make_encode,
 )
+from jdec.functional import clustering_loss, log_soft_assignment, target_distribution
+from jdec.pretrain import finetune, layerwise
+from jdec.training import make_optimizer
 
 KEY = jax.random.key(0)
 NETWORK = make_autoencoder(6, (5, 4), 3)
@@ -206,6 +210,116 @@ def test_the_reconstruction_from_noise_is_that_of_the_masked_rows():
     assert set(nearest) == {0, 1}
 
 
+# Precision of the products.
+
+
+def loss_of(network, x):
+    return lambda params: ((apply(network, params, x) - x) ** 2).mean()
+
+
+def products(function, *arguments):
+    """Dtypes and asked-for precisions of all matrix products of a function."""
+    found = equations(jax.make_jaxpr(function)(*arguments))
+    return [
+        (str(equation.invars[0].aval.dtype), equation.invars[1].aval, equation.params["precision"])
+        for equation in found
+        if equation.primitive.name == "dot_general"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "asked"),
+    [("float32", "HIGHEST"), ("tensorfloat32", "HIGH"), ("bfloat16", "HIGH")],
+)
+def test_products_ask_for_their_precision(precision, asked):
+    """Without, an accelerator would round the factors of float32 products by itself."""
+    network = make_autoencoder(6, (5, 4), 3, precision=precision)
+    params = init_params(KEY, network)
+    found = products(jax.grad(loss_of(network, random_rows(7, 6))), params)
+    # Six layers forward; backward two each, less one for the data.
+    assert len(found) == 6 + 11
+    wanted = jax.lax.Precision[asked]
+    assert {precision for _, _, precision in found} == {(wanted, wanted)}
+
+
+def test_bfloat16_is_for_products_but_those_of_the_embedding():
+    network = make_autoencoder(6, (5, 4), 3, precision="bfloat16")
+    params = init_params(KEY, network)
+    x = random_rows(7, 6)
+    forward = products(lambda params, x: apply(network, params, x), params, x)
+    assert [(dtype, kernel.shape, str(kernel.dtype)) for dtype, kernel, _ in forward] == [
+        ("bfloat16", (6, 5), "bfloat16"),
+        ("bfloat16", (5, 4), "bfloat16"),
+        ("float32", (4, 3), "float32"),
+        ("bfloat16", (3, 4), "bfloat16"),
+        ("bfloat16", (4, 5), "bfloat16"),
+        ("bfloat16", (5, 6), "bfloat16"),
+    ]
+    backward = products(jax.grad(loss_of(network, x)), params)
+    dtypes = [dtype for dtype, _, _ in backward]
+    assert (dtypes.count("float32"), dtypes.count("bfloat16")) == (3, 14)
+
+
+def test_bfloat16_leaves_all_that_is_kept_in_float32():
+    network = make_autoencoder(6, (5, 4), 3, corruption_rate=0.2, precision="bfloat16")
+    params = init_params(KEY, network)
+    x = random_rows(7, 6)
+    for algorithm, rows in (
+        (finetune(network, make_optimizer("adam", 1e-3, n_steps=9)), x),
+        (layerwise(network, 1, make_optimizer("adam", 1e-3, n_steps=9)), x),
+    ):
+        state, info = jax.jit(algorithm.step)(KEY, algorithm.init(params), rows)
+        assert info.loss.dtype == jnp.float32
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(state.params)} == {"float32"}
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(state.opt_state)} == {
+            *("float32", "int32")
+        }
+    grads = jax.eval_shape(jax.grad(loss_of(network, x)), params)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((params, grads))} == {"float32"}
+    assert apply(network, params, x).dtype == jnp.float32
+    for n_layers in (None, 0, 1, 2):
+        assert apply(network, params, x, n_layers, method="encode").dtype == jnp.float32
+
+
+def test_bfloat16_is_close_to_float32():
+    x = random_rows(200, 6)
+    params = init_params(KEY, NETWORK)
+    rounded = make_autoencoder(6, (5, 4), 3, precision="bfloat16")
+    z = [apply(network, params, x, method="encode") for network in (NETWORK, rounded)]
+    difference = np.abs(z[0] - z[1])
+    assert 1e-5 < difference.mean() < 0.01 * np.abs(z[0]).mean()
+    # The embedding itself is not rounded.
+    assert (z[1] != z[1].astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
+    (right, grads), (found, other_grads) = (
+        jax.jit(jax.value_and_grad(loss_of(network, x)))(params) for network in (NETWORK, rounded)
+    )
+    assert found != right
+    np.testing.assert_allclose(found, right, rtol=5e-3)
+    for layer in params:
+        kernel = np.asarray(grads[layer]["kernel"])
+        np.testing.assert_allclose(
+            other_grads[layer]["kernel"], kernel, rtol=0, atol=0.03 * np.abs(kernel).max()
+        )
+
+
+def test_distances_are_of_float32_whatever_the_network():
+    network = make_autoencoder(6, (5, 4), 3, precision="bfloat16")
+    encode, x = make_encode(network), random_rows(7, 6)
+    centroids = jnp.ones((2, 3))
+
+    def divergence(params, centroids):
+        log_q = log_soft_assignment(encode(params, x), centroids)
+        return clustering_loss(log_q, target_distribution(jnp.exp(log_q))).mean()
+
+    params = encoder_params(init_params(KEY, network))
+    found = products(divergence, params, centroids)
+    highest = jax.lax.Precision.HIGHEST
+    assert [dtype for dtype, _, _ in found] == ["bfloat16", "bfloat16", "float32", "float32"]
+    assert (found[-1][1].shape, found[-1][2]) == ((3, 2), (highest, highest))
+    grads = jax.grad(divergence, argnums=(0, 1))(params, centroids)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(grads)} == {"float32"}
+
+
 # Settings.
 
 
@@ -236,3 +350,10 @@ def test_an_unknown_initializer_is_refused():
         ValueError, match="initializer: expected one of fan_in_uniform, normal; got 'glorot'"
     ):
         make_autoencoder(6, initializer="glorot")
+
+
+@pytest.mark.parametrize("precision", ["half", "", "highest", "float64"])
+def test_an_unknown_precision_is_refused(precision):
+    needed = f"precision: expected one of float32, tensorfloat32, bfloat16; got {precision!r}"
+    with pytest.raises(ValueError, match=needed):
+        make_autoencoder(6, precision=precision)
