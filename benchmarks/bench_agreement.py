@@ -2,10 +2,10 @@
 
     JAX_NUM_CPU_DEVICES=8 python -m benchmarks.bench_agreement --devices 8
 
-Digits, the same seed: a short run of plain SGD (50 steps of pretraining, 50 of clustering), the
-same with Adam as in ``fast``, and all of ``fast``. The order in which gradients are summed differs
-between numbers of devices; training makes more of such rounding with every step, Adam faster than
-SGD.
+Digits, preset ``fast`` with a network 64-128-128-10, the same seed. First the clustering phase,
+from one pretrained network: labels are compared as they are. Then whole fits: the order in which
+gradients are summed differs between numbers of devices, and thousands of steps of pretraining make
+so much of it that k-means can start elsewhere; labels are compared under the best matching.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.records import append_record
 from jdec.config import Config, preset_config
 from jdec.datasets import load_dataset
-from jdec.fit import fit
-from jdec.metrics import clustering_scores
+from jdec.fit import FitResult, fit
+from jdec.metrics import clustering_accuracy
 from jdec.sharding import data_mesh
 
 
@@ -29,54 +29,45 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--smoke", action="store_true", help="one short run, nothing recorded")
     arguments = parser.parse_args()
-    runs = configurations(arguments.smoke)
+    config = preset_config(
+        "fast", n_clusters=10, n_rows=1797, dataset="digits", image_shape=(8, 8)
+    ).replace({"network.hidden_dims": [128, 128]})
+    if arguments.smoke:
+        config = config.replace({"pretrain.finetune_steps": 20, "clustering.max_intervals": 2})
     seeds = range(1 if arguments.smoke else arguments.seeds)
-    for name, config in runs.items():
+    comparisons = [compare(config, arguments.devices, seed) for seed in seeds]
+    for part in comparisons[0]:
         figures = {
-            "recipe": name,
+            "part": part,
             "n_devices": arguments.devices,
-            "runs": [compare(config, arguments.devices, seed) for seed in seeds],
+            "runs": [comparison[part] for comparison in comparisons],
         }
         append_record("agreement", figures, smoke=arguments.smoke)
 
 
-def configurations(smoke: bool) -> dict[str, Config]:
-    """Return the settings to compare, by name."""
-    fast = preset_config("fast", n_clusters=10, n_rows=1797, dataset="digits", image_shape=(8, 8))
-    short = {
-        "pretrain.finetune_steps": 50,
-        "clustering.update_interval": 25,
-        "clustering.max_intervals": 2,
-        "clustering.tol": 0.0,
-    }
-    sgd = {
-        "pretrain.optimizer": {"name": "sgd", "learning_rate": 0.1},
-        "clustering.optimizer": {"name": "sgd", "learning_rate": 0.01},
-    }
-    if smoke:
-        return {"SGD, 50 + 50 steps": fast.replace(short | sgd | {"network.hidden_dims": [16]})}
-    return {
-        "SGD, 50 + 50 steps": fast.replace(short | sgd),
-        "Adam, 50 + 50 steps": fast.replace(short),
-        "fast, whole": fast,
-    }
-
-
-def compare(config: Config, n_devices: int, seed: int) -> dict[str, Any]:
-    """Fit on one device and on several, and compare the results."""
+def compare(config: Config, n_devices: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Fit on one device and on several, from one pretrained network and from the beginning."""
     dataset = load_dataset("digits")
-    one, several = (
-        fit(jax.random.key(seed), dataset.x, config, mesh=mesh)
-        for mesh in (None, data_mesh(n_devices))
-    )
-    difference = np.abs(one.soft_assignment - several.soft_assignment).max()
+    key, mesh = jax.random.key(seed), data_mesh(n_devices)
+    one = fit(key, dataset.x, config)
+    params = one.autoencoder_params
+    clustered = fit(key, dataset.x, config, mesh=mesh, autoencoder_params=params)
+    whole = fit(key, dataset.x, config, mesh=mesh)
     return {
-        "seed": seed,
-        "same_labels": float(np.mean(one.labels == several.labels)),
-        "difference_of_q": float(f"{difference:.2g}"),
-        "acc": [
-            round(clustering_scores(dataset.y, run.labels)["acc"], 4) for run in (one, several)
-        ],
+        "clustering phase": _differences(
+            dataset.y, one, clustered, float(np.mean(one.labels == clustered.labels))
+        ),
+        "whole fit": _differences(
+            dataset.y, one, whole, clustering_accuracy(one.labels, whole.labels)
+        ),
+    }
+
+
+def _differences(y: Any, one: FitResult, several: FitResult, same: float) -> dict[str, Any]:
+    return {
+        "same_labels": same,
+        "n_intervals": [one.n_intervals, several.n_intervals],
+        "acc": [round(clustering_accuracy(y, run.labels), 4) for run in (one, several)],
     }
 
 

@@ -190,17 +190,16 @@ def agreement_table() -> str:
     """Labels of several devices against those of one."""
     rows = [
         [
-            record["recipe"],
+            record["part"],
             str(record["n_devices"]),
             _percents(run["same_labels"] for run in record["runs"]),
-            f"{max(run['difference_of_q'] for run in record['runs']):.1g}",
             _percents(run["acc"][0] for run in record["runs"]),
             _percents(run["acc"][1] for run in record["runs"]),
             _where(record),
         ]
-        for record in newest(read_records("agreement"), "recipe", "n_devices")
+        for record in newest(read_records("agreement"), "part", "n_devices")
     ]
-    header = ["recipe", "devices", "same labels, by seed", "q apart, at most"]
+    header = ["what", "devices", "same labels, by seed"]
     return _table([*header, "ACC, one device", "ACC, several", "machine"], rows)
 
 
