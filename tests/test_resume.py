@@ -211,6 +211,15 @@ def test_a_finished_run_can_be_resumed(tmp_path, unbroken):
     assert seen == []
 
 
+def test_a_run_whose_labels_have_settled_is_over_when_resumed(tmp_path):
+    """P and labels are made anew, and how many of these changed is that of the run."""
+    config = CONFIG.replace({"clustering.tol": 0.5})
+    before = run(tmp_path, config=config)
+    assert (before.stop_reason, before.n_intervals) == ("tol", 1)
+    after = run(tmp_path, config=config, resume=True)
+    check_same_result(after, before)
+
+
 def test_only_scores_depend_on_whether_there_are_classes(tmp_path, unbroken):
     folder = interrupted(tmp_path, N_PRETRAINING + 3)
     result = run(folder, resume=True, y=None)
