@@ -34,8 +34,7 @@ CONFIG = Config(4).replace(
     }
 )
 SETTLING = CONFIG.replace({"clustering.max_intervals": 6, "clustering.tol": 0.03})
-KEYS = jax.random.split(jax.random.key(0), 8)[np.array([0, 1, 2, 4, 6])]
-FOUR = KEYS[:4]
+KEYS = jax.random.split(jax.random.key(0), 8)[np.array([0, 1, 4, 6])]
 # Each with one value that is not the configured one: every value is a program of the single runs.
 ALPHAS = [1.0, 0.5, 1.0, 0.5]
 RATES = [3e-2, 1e-2, 1e-2, 3e-2]
@@ -76,12 +75,11 @@ def check_member(population, index, single):
     )
 
 
-def check_same(one, other, n_members=4):
-    """Check that two populations, or the first members of them, are the same but for rounding."""
+def check_same(one, other):
+    """Check that two populations are the same but for rounding."""
 
     def check(name, **tolerance):
-        expected = getattr(other, name)[:n_members]
-        np.testing.assert_allclose(getattr(one, name), expected, **tolerance)
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), **tolerance)
 
     for name in ("labels", "initial_labels", "n_intervals", "n_clusters"):
         check(name, rtol=0)
@@ -99,22 +97,22 @@ def seeds():
 
 @pytest.fixture(scope="module")
 def alphas():
-    return fit_population(FOUR, X, CONFIG, alphas=ALPHAS)
+    return fit_population(KEYS, X, CONFIG, alphas=ALPHAS)
 
 
 @pytest.fixture(scope="module")
 def ks():
-    return fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS)
+    return fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS)
 
 
 # A member is a run of its own.
 
 
 def test_members_of_other_seeds_equal_single_runs(seeds):
-    assert seeds.members_at_once == 5
+    assert seeds.members_at_once == 4
     check_members(seeds, SETTLING)
     # So that one member may not stand for another.
-    assert len({labels.tobytes() for labels in seeds.labels}) == 5
+    assert len({labels.tobytes() for labels in seeds.labels}) == 4
     np.testing.assert_array_equal(seeds.n_clusters, 4)
     np.testing.assert_array_equal(seeds.alphas, 1)
     np.testing.assert_allclose(seeds.learning_rates, 1e-2, rtol=1e-6)
@@ -127,7 +125,7 @@ def test_members_of_other_alphas_equal_single_runs(alphas):
 
 
 def test_members_of_other_learning_rates_equal_single_runs():
-    population = fit_population(FOUR, X, CONFIG, learning_rates=RATES)
+    population = fit_population(KEYS, X, CONFIG, learning_rates=RATES)
     check_members(population, **{"clustering.optimizer.learning_rate": RATES})
     np.testing.assert_allclose(population.learning_rates, RATES, rtol=1e-6)
     assert np.abs(population.soft_assignment[0] - alone(0).soft_assignment).max() > 0.01
@@ -141,18 +139,8 @@ def test_members_of_other_numbers_of_clusters_equal_single_runs(ks):
     assert [len(np.unique(labels)) for labels in ks.labels] == N_CLUSTERS
 
 
-def test_all_settings_may_differ_at_once():
-    lists = {"alphas": ALPHAS, "learning_rates": RATES, "n_clusters": N_CLUSTERS}
-    population = fit_population(FOUR, X, CONFIG, **lists)
-    # Of the first two, single runs are at hand.
-    check_member(
-        population, 0, alone(0, CONFIG.replace({"clustering.optimizer.learning_rate": RATES[0]}))
-    )
-    check_member(population, 2, alone(2, CONFIG.replace({"n_clusters": N_CLUSTERS[2]})))
-
-
 def test_the_greatest_k_may_be_beyond_the_configured(ks):
-    other = fit_population(FOUR, X, CONFIG.replace({"n_clusters": 2}), n_clusters=N_CLUSTERS)
+    other = fit_population(KEYS, X, CONFIG.replace({"n_clusters": 2}), n_clusters=N_CLUSTERS)
     assert other.config == ks.config
     np.testing.assert_array_equal(other.soft_assignment, ks.soft_assignment)
 
@@ -160,7 +148,7 @@ def test_the_greatest_k_may_be_beyond_the_configured(ks):
 def test_clusters_that_take_no_part_get_no_gradient(ks):
     """Adam would move them by the whole learning rate for the least gradient."""
     config = CONFIG.replace({"clustering.max_intervals": 0})
-    start = fit_population(FOUR, X, config, n_clusters=N_CLUSTERS)
+    start = fit_population(KEYS, X, config, n_clusters=N_CLUSTERS)
     np.testing.assert_array_equal(start.n_intervals, 0)
     for before, after, k in zip(start.centroids, ks.centroids, N_CLUSTERS, strict=True):
         np.testing.assert_array_equal(after[k:], before[k:])
@@ -181,9 +169,8 @@ def test_members_stop_when_their_own_labels_have_settled(seeds):
     # The first to settle is held beside the others; once half of them have, those are left behind
     # and the others go on by themselves.
     running = [int((seeds.n_intervals > interval).sum()) for interval in range(6)]
-    assert any(5 > n > 2.5 for n in running)
-    assert any(2.5 > n > 0 for n in running)
-    for index in range(5):
+    assert {3, 2} <= set(running)
+    for index in range(4):
         settled = seeds.label_change[index] < SETTLING.clustering.tol
         assert settled or seeds.n_intervals[index] == SETTLING.clustering.max_intervals
 
@@ -209,7 +196,7 @@ def test_history_names_the_members_that_ran(seeds):
 def test_history_tells_of_pretraining(seeds):
     pretraining = [record for record in seeds.history if record["phase"] == "finetune"]
     assert [record["step"] for record in pretraining] == list(range(1, 21))
-    for index in range(5):
+    for index in range(4):
         expected = [r["loss"] for r in alone(index, SETTLING).history if r["phase"] == "finetune"]
         found = [record["loss"][record["members"].index(index)] for record in pretraining]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -245,7 +232,7 @@ def test_equal_keys_share_their_pretraining(ks):
 
 @pytest.mark.parametrize("members_at_once", [1, 2])
 def test_turns_give_the_same(ks, members_at_once):
-    turns = fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS, members_at_once=members_at_once)
+    turns = fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS, members_at_once=members_at_once)
     check_same(turns, ks)
     assert turns.members_at_once == members_at_once
     firsts = range(0, 4, members_at_once)
@@ -256,7 +243,7 @@ def test_turns_give_the_same(ks, members_at_once):
 
 def test_members_one_after_another_give_the_same(ks):
     """As on a CPU with a large network; members that have settled are left out, not computed."""
-    one_by_one = fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS, vectorized=False)
+    one_by_one = fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS, vectorized=False)
     check_same(one_by_one, ks)
 
 
@@ -267,15 +254,14 @@ def test_large_members_go_one_after_another_on_a_cpu():
 
 def test_members_over_devices_give_the_same(seeds):
     # Neither four nor the two that go on by themselves can be shared out evenly among three.
-    spread = fit_population(FOUR, X, SETTLING, mesh=member_mesh(3))
-    assert len(set(spread.n_intervals.tolist())) == 2
-    check_same(spread, seeds, n_members=4)
+    spread = fit_population(KEYS, X, SETTLING, mesh=member_mesh(3))
+    check_same(spread, seeds)
 
 
 @pytest.fixture
 def population():
     return jdec.population._Population(
-        FOUR, X.astype(np.float32), CONFIG, None, None, np.full(4, 4), layout=Layout()
+        KEYS, X.astype(np.float32), CONFIG, None, None, np.full(4, 4), layout=Layout()
     )
 
 
@@ -301,15 +287,14 @@ def test_as_many_members_as_memory_has_room_for(population, monkeypatch, n_bytes
 
 
 def test_the_compiled_programs_tell_what_they_need(population):
-    one, four = population._exactly(1), population._exactly(4)
-    # P, and the weights of the encoder with two moments, are the least that each member adds.
-    assert four - one > 3 * 4 * (75 * 4 + 3 * (6 * 8 + 8 * 3))
-    assert four < 8 * one
+    # The autoencoder with two moments is the least; twice all activations of a block are more.
+    least, block = 3 * 2 * (6 * 8 + 8 * 3), 2048 * (6 + 8 + 3)
+    assert 4 * 4 * least < population._exactly(4) < 4 * 4 * 2 * block
 
 
 def test_little_memory_means_turns(ks, monkeypatch):
     monkeypatch.setattr(jdec.population, "free_device_bytes", lambda: 1)
-    turns = fit_population(FOUR, X, CONFIG, n_clusters=N_CLUSTERS)
+    turns = fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS)
     assert turns.members_at_once == 1
     check_same(turns, ks)
 
@@ -345,7 +330,7 @@ def test_a_member_has_the_settings_of_its_single_run(seeds, alphas, ks):
 def test_a_broken_member_does_not_stop_the_others():
     rates = [3e-2, 1e30, 1e-2, 3e-2]
     with pytest.warns(RuntimeWarning, match="members 1 of 4 left the finite numbers") as caught:
-        population = fit_population(FOUR, X, CONFIG, learning_rates=rates)
+        population = fit_population(KEYS, X, CONFIG, learning_rates=rates)
     assert caught[0].filename == __file__
     assert np.isnan(population.divergence).tolist() == [False, True, False, False]
     assert np.isnan(population.label_change[1])
@@ -357,7 +342,7 @@ def test_a_broken_member_does_not_stop_the_others():
 
 def test_all_broken_is_an_error():
     with pytest.raises(DivergenceError, match="no member stayed finite"):
-        fit_population(FOUR, X, CONFIG, learning_rates=[1e30] * 4)
+        fit_population(KEYS, X, CONFIG, learning_rates=[1e30] * 4)
 
 
 def with_nan():
@@ -374,19 +359,19 @@ def with_nan():
         ({"keys": KEYS[0]}, r"keys: expected typed random keys in one dimension.*shape \(\)"),
         (
             {"keys": jax.vmap(jax.random.key_data)(KEYS)},
-            r"keys: expected typed random keys in one dimension.*uint32 of shape \(5, 2\)",
+            r"keys: expected typed random keys in one dimension.*uint32 of shape \(4, 2\)",
         ),
         ({"keys": [0, 1, 2]}, "keys: expected typed random keys"),
-        ({"alphas": [1.0]}, "alphas: expected one for each of 5 keys, got 1"),
-        ({"learning_rates": [1e-3] * 6}, "learning_rates: expected one for each of 5 keys, got 6"),
-        ({"n_clusters": [2, 3]}, "n_clusters: expected one for each of 5 keys, got 2"),
-        ({"alphas": [1, 1, 0, 1, 1]}, "alphas: expected a finite number > 0, got 0"),
-        ({"alphas": [1, 1, -1.0, 1, 1]}, "alphas: expected a finite number > 0, got -1.0"),
-        ({"alphas": [1, np.nan, 1, 1, 1]}, "alphas: expected a finite number > 0, got nan"),
-        ({"learning_rates": [1, 1, 1, 1, 0.0]}, "learning_rates: expected a finite number > 0"),
-        ({"n_clusters": [2, 3, 76, 2, 2]}, "n_clusters: .*n_clusters=76 for n_samples=75"),
-        ({"n_clusters": [2, 0, 3, 2, 2]}, "n_clusters: expected an integer >= 1, got 0"),
-        ({"n_clusters": [2, 2.5, 3, 2, 2]}, "n_clusters: expected an integer >= 1, got 2.0"),
+        ({"alphas": [1.0]}, "alphas: expected one for each of 4 keys, got 1"),
+        ({"learning_rates": [1e-3] * 6}, "learning_rates: expected one for each of 4 keys, got 6"),
+        ({"n_clusters": [2, 3]}, "n_clusters: expected one for each of 4 keys, got 2"),
+        ({"alphas": [1, 1, 0, 1]}, "alphas: expected a finite number > 0, got 0"),
+        ({"alphas": [1, 1, -1.0, 1]}, "alphas: expected a finite number > 0, got -1.0"),
+        ({"alphas": [1, np.nan, 1, 1]}, "alphas: expected a finite number > 0, got nan"),
+        ({"learning_rates": [1, 1, 1, 0.0]}, "learning_rates: expected a finite number > 0"),
+        ({"n_clusters": [2, 3, 76, 2]}, "n_clusters: .*n_clusters=76 for n_samples=75"),
+        ({"n_clusters": [2, 0, 3, 2]}, "n_clusters: expected an integer >= 1, got 0"),
+        ({"n_clusters": [2, 2.5, 3, 2]}, "n_clusters: expected an integer >= 1, got 2.0"),
         ({"members_at_once": 0}, "members_at_once: expected an integer >= 1, got 0"),
         ({"x": with_nan()}, "x: expected finite numbers, got NaN in row 3"),
         ({"x": X[:0]}, "x: expected at least one row"),
