@@ -90,13 +90,17 @@ def make_optimizer(
     elif schedule == "cosine":
         rate = optax.cosine_decay_schedule(learning_rate, max(n_steps, 1))
     elif schedule == "one_cycle":
-        rate = optax.warmup_cosine_decay_schedule(
-            learning_rate / 10,
-            learning_rate,
+        # Optax compares the values of this schedule, which those of a traced rate do not allow.
+        is_traced = isinstance(learning_rate, jax.core.Tracer)
+        peak = 1.0 if is_traced else learning_rate
+        cycle = optax.warmup_cosine_decay_schedule(
+            peak / 10,
+            peak,
             max(1, int(_WARMUP_SHARE * n_steps)),
             max(n_steps, 2),
-            learning_rate / 1000,
+            peak / 1000,
         )
+        rate = (lambda step: learning_rate * cycle(step)) if is_traced else cycle
     parts = []
     if name == "adam":
         parts.append(optax.scale_by_adam())
