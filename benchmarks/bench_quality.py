@@ -33,9 +33,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=parse_seeds, default=[0])
     parser.add_argument("--second-start", action="store_true", help="time a second start as well")
     parser.add_argument("--smoke", action="store_true", help="a few steps, nothing recorded")
-    parser.add_argument("options", nargs="*", help="options of jdec fit, after --")
-    arguments = parser.parse_args()
-    options = list(arguments.options)
+    parser.epilog = "What stands after -- are options of jdec fit."
+    own, options = sys.argv[1:], []
+    if "--" in own:
+        end = own.index("--")
+        own, options = own[:end], own[end + 1 :]
+    arguments = parser.parse_args(own)
     if arguments.smoke:
         options += ["--network.hidden-dims", "16", "--pretrain.finetune-steps", "20"]
         options += ["--clustering.max-intervals", "2"]
