@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,8 +104,8 @@ def test_the_unit_of_the_data_does_not_matter(power, name):
 def in_parts(x, cuts, name):
     """Find the scaling as several processes do, each of which has a part of the rows."""
     parts = np.split(x, cuts)
-    barrier = threading.Barrier(len(parts), timeout=60)
-    shared, found = [None] * len(parts), [None] * len(parts)
+    barrier = threading.Barrier(len(parts), timeout=10)
+    shared = [None] * len(parts)
 
     def process(index):
         def over_parts(array):
@@ -114,14 +115,14 @@ def in_parts(x, cuts, name):
             barrier.wait()
             return stacked
 
-        found[index] = fit_scaling(parts[index], name, scale=2.0, over_parts=over_parts)
+        try:
+            return fit_scaling(parts[index], name, scale=2.0, over_parts=over_parts)
+        finally:
+            if barrier.n_waiting:  # for this one, which is through or has failed
+                barrier.abort()
 
-    threads = [threading.Thread(target=process, args=(index,)) for index in range(len(parts))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(process, range(len(parts))))
 
 
 @pytest.mark.parametrize("cuts", [[20], [10, 30, 49], [0, 25], [50], [7, 7]])
