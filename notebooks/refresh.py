@@ -44,6 +44,12 @@ warnings.filterwarnings("ignore", module="ipykernel")  # of itself, about its ow
 """
 
 
+# What C++ writes, such as XLA about a slow machine, is for the log and not for the cells.
+_KERNEL = """
+c.IPKernelApp.capture_fd_output = False
+"""
+
+
 class RefusedError(Exception):
     """A notebook that must not be committed as it is."""
 
@@ -214,6 +220,7 @@ def _environment(settings: Path, smoke: bool) -> dict[str, str]:
     startup = settings / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "00_warnings.py").write_text(_STARTUP, encoding="utf-8")
+    (startup.parent / "ipython_kernel_config.py").write_text(_KERNEL, encoding="utf-8")
     dropped = ("MPLBACKEND", "PYTHONWARNINGS", SMOKE)
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     path = os.pathsep.join(filter(None, [str(FOLDER.parent), kept.get("PYTHONPATH")]))
