@@ -22,7 +22,7 @@ os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")  # asked for by Jupyter, in 
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 FOLDER = Path(__file__).parent
@@ -110,6 +110,7 @@ def run_notebook(path: Path, *, smoke: bool, timeout: int = 1800) -> Any:
         client = NotebookClient(
             notebook,
             timeout=timeout,
+            startup_timeout=timeout,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             record_timing=False,
@@ -124,10 +125,11 @@ def run_notebook(path: Path, *, smoke: bool, timeout: int = 1800) -> Any:
             reason = f"{error.ename}: {error.evalue}".splitlines()[0]
             number = _number_of_failed(notebook)
             raise RefusedError(f"{path.name}, cell {number}: {reason}") from None
-        except (CellTimeoutError, DeadKernelError) as error:
+        except Exception as error:  # a kernel that does not start, hangs or dies has many names
             log.seek(0)
-            lines = [*str(error).splitlines()[:1], *log.read().decode().splitlines()[-1:]]
-            raise RefusedError(f"{path.name}: {'; '.join(lines)}") from None
+            said = log.read().decode(errors="replace").splitlines()[-1:]
+            reason = "; ".join([f"{type(error).__name__}: {error}".splitlines()[0], *said])
+            raise RefusedError(f"{path.name}: {reason}") from None
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", ()):
             where = f"{path.name}, cell {number}"
