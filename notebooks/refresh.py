@@ -36,11 +36,19 @@ PICTURE_BYTES, PICTURE_WIDTH = 60_000, 640
 # A path from the root of a file system; neither a quotient nor the end of an HTML tag or address.
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~])/[A-Za-z][\w.-]*/[\w.]|\b[A-Za-z]:\\\w")
 
+# From the first cell on: what the kernel does to start may warn, of itself.
 _STARTUP = """
 import warnings
 
-warnings.simplefilter("error")
-warnings.filterwarnings("ignore", module="ipykernel")  # of itself, about its own methods
+
+def be_strict():
+    get_ipython().events.unregister("pre_execute", be_strict)
+    warnings.simplefilter("error")
+    for module in ("ipykernel", "tornado", "zmq"):  # of themselves, about their own methods
+        warnings.filterwarnings("ignore", module=module)
+
+
+get_ipython().events.register("pre_execute", be_strict)
 """
 
 

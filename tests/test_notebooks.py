@@ -1,6 +1,7 @@
 """The notebooks run, their outputs belong to their code, and they keep to the rules."""
 
 import ast
+import importlib.metadata
 import inspect
 import os
 import subprocess
@@ -12,6 +13,7 @@ os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")  # asked for by Jupyter, in 
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 import jdec
 import jdec.plots
@@ -28,6 +30,8 @@ NAMES = [
     "50_your_data",
     "60_choosing_k",
 ]
+# What JAX has for accelerators, and the extra that brings it along.
+PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
 MOST_BYTES, MOST_LINES, MOST_SECONDS_OF_A_TEST = 600_000, 25, 300
 PLOTS = {
     name
@@ -125,6 +129,13 @@ def test_files_are_small(name):
     assert picture.read_bytes() == refresh.picture_of(committed(name))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_shows_it_in_one_line_with_its_picture(name):
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if f"[`{name}`](notebooks/{name}.ipynb)" in line]
+    assert f'<img src="notebooks/pictures/{name}.png"' in line
+
+
 # How they are written.
 
 
@@ -210,10 +221,22 @@ def test_the_first_cell_does_nothing_where_all_is_there(tmp_path, monkeypatch, n
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_cell_installs_what_is_missing(tmp_path, monkeypatch, name):
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    released = install(name, tmp_path, monkeypatch, missing=("jdec",))
+    missing = ("jdec", *PLUGINS)
+    released = install(name, tmp_path, monkeypatch, missing=missing)
     assert released == [([*pip, "jdec"], True)]
-    here = install(name, FOLDER, monkeypatch, missing=("jdec",))
+    here = install(name, FOLDER, monkeypatch, missing=missing)
     assert here == [([*pip, str(ROOT)], True)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_the_first_cell_keeps_the_support_of_an_accelerator(tmp_path, monkeypatch, name, plugin):
+    """JAX and its plugin for CUDA must be of one version: one alone would leave the CPU."""
+    missing = ("jdec", *(PLUGINS.keys() - {plugin}))
+    (called,) = install(name, tmp_path, monkeypatch, missing=missing)
+    assert called[0][-1] == f"jdec[{PLUGINS[plugin]}]"
+    requirements = [Requirement(text) for text in importlib.metadata.requires("jdec")]
+    assert [r for r in requirements if r.extras == {PLUGINS[plugin]} and r.name == "jax"]
 
 
 # The tool.
