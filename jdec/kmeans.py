@@ -335,8 +335,10 @@ def _lloyd(
         means = sums / jnp.maximum(counts, 1)[:, None]
         moved = jnp.where(empty[:, None], run.centroids, means)
         # One empty cluster an iteration takes the farthest row; where every row sits on its
-        # centroid there is nothing to give, and empty clusters stay.
-        reseed = empty.any() & (farthest_distance > 0)
+        # centroid, but for rounding, there is nothing to give, and empty clusters stay.
+        apart = ((run.centroids - farthest[None, :]) ** 2).sum(axis=1).min()
+        least = ((64 * jnp.finfo(dtype).eps * farthest) ** 2).sum()
+        reseed = empty.any() & (farthest_distance > 0) & (apart > least)
         is_reseeded = reseed & (jnp.arange(n_clusters) == jnp.argmax(empty))
         moved = jnp.where(is_reseeded[:, None], farthest[None, :], moved)
         movement = ((moved - run.centroids) ** 2).sum()

@@ -155,7 +155,19 @@ def test_fewer_distinct_rows_than_clusters(n_distinct):
     assert result.converged
     assert result.n_iter < 20
     check_consistent(x, result)
-    np.testing.assert_allclose(result.inertia, 0, atol=1e-5)
+    np.testing.assert_allclose(result.inertia, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n_distinct", "n_features"), [(5, 10), (4, 3), (6, 50)])
+def test_many_copies_of_fewer_rows_than_clusters(n_distinct, n_features):
+    """Their means and distances are off by a rounding error: nothing to fill empty clusters by."""
+    rng = np.random.default_rng(0)
+    x = rows(rng.normal(size=(n_distinct, n_features))[rng.integers(0, n_distinct, 3000)])
+    result = kmeans(KEY, x, 8, n_init=2)
+    assert result.converged
+    assert result.n_iter < 20
+    check_consistent(x, result)
+    np.testing.assert_allclose(result.inertia, 0, atol=1e-6 * x.size)
 
 
 def test_constant_columns_change_nothing():
