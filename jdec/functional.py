@@ -98,14 +98,25 @@ def log_soft_assignment(
     Source: Xie et al. 2016, Eq. 1.
     """
     check_positive("alpha", alpha)
+    if active is not None:
+        if active.shape != centroids.shape[:1]:
+            raise ValueError(f"active: expected shape {centroids.shape[:1]}, got {active.shape}")
+        centroids = _gathered(centroids, active)
     distances = squared_distances(embeddings, centroids)
     alpha = jnp.asarray(alpha, distances.dtype)
     logits = -(alpha + 1) / 2 * jnp.log1p(distances / alpha)
     if active is not None:
-        if active.shape != logits.shape[1:]:
-            raise ValueError(f"active: expected shape {logits.shape[1:]}, got {active.shape}")
         logits = jnp.where(active[None, :], logits, jnp.asarray(_LOG_ZERO, logits.dtype))
     return jax.nn.log_softmax(logits, axis=1)
+
+
+def _gathered(centroids: Float[Array, "K Z"], active: Bool[Array, "K"]) -> Float[Array, "K Z"]:
+    """Put the clusters that take no part where one of the others is.
+
+    Wherever they were, maybe beyond the finite numbers, they must not move the common origin.
+    """
+    other = jax.lax.stop_gradient(centroids[jnp.argmax(active)])
+    return jnp.where(jnp.asarray(active)[:, None], centroids, other)
 
 
 def soft_assignment(

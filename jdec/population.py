@@ -95,7 +95,8 @@ def fit_population(
     """Fit many members to the same rows at once.
 
     Member i is what :func:`jdec.fit` makes of ``keys[i]`` and the configuration with the i-th α,
-    learning rate and K, up to rounding. Members of equal key share their pretraining.
+    learning rate and K, up to rounding. Members of equal key share their pretraining, but for a
+    key whose members do not fit into one turn.
 
     Args:
         keys: Typed random keys, one a member.
@@ -161,23 +162,41 @@ def fit_population(
 
 
 def _as_keys(keys: Any) -> Key[Array, "M"]:
+    expected = "typed random keys in one dimension, as of jax.random.split(jax.random.key(0), 8)"
     if isinstance(keys, list | tuple):
         if not keys:
             raise ValueError("keys: expected at least one random key, got none")
+        if not all(_is_key(key) for key in keys):
+            kinds = ", ".join(sorted({type(key).__name__ for key in keys if not _is_key(key)}))
+            raise ValueError(f"keys: expected {expected}; got a list with {kinds}")
         keys = jnp.stack(keys)
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
-        raise ValueError(
-            "keys: expected typed random keys in one dimension, as of "
-            f"jax.random.split(jax.random.key(0), 8); got {keys.dtype} of shape {keys.shape}"
-        )
+    if not _is_key(keys) or keys.ndim != 1:
+        is_array = hasattr(keys, "dtype") and hasattr(keys, "shape")
+        got = f"{keys.dtype} of shape {keys.shape}" if is_array else type(keys).__name__
+        raise ValueError(f"keys: expected {expected}; got {got}")
     if not len(keys):
         raise ValueError("keys: expected at least one random key, got none")
     return keys
 
 
-def _check_length(name: str, values: Sequence[Any], n_members: int) -> None:
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _check_length(name: str, values: Any, n_members: int) -> None:
+    expected = f"{name}: expected one for each of {n_members} keys"
+    if np.ndim(values) != 1:
+        what = values if np.ndim(values) == 0 else f"an array of shape {np.shape(values)}"
+        raise ValueError(f"{expected}, got {what}; one for all members is a setting of config")
     if len(values) != n_members:
-        raise ValueError(f"{name}: expected one for each of {n_members} keys, got {len(values)}")
+        raise ValueError(f"{expected}, got {len(values)}")
+
+
+def _group_keys(keys: Key[Array, "M"]) -> Int[np.ndarray, "M"]:
+    """Number the distinct keys by the first member of each."""
+    bits = np.asarray(jax.random.key_data(keys))
+    _, first, group = np.unique(bits, axis=0, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group.reshape(-1)]
 
 
 def _per_member(
@@ -220,10 +239,7 @@ class _Population:
         self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
         self.x = replicate(jnp.asarray(self.scaling.apply(rows)), layout.mesh)
         self.keys: RunKeys = jax.vmap(split_run_key)(keys)
-        _, self.first_of_key, of_member = np.unique(
-            np.asarray(jax.random.key_data(keys)), axis=0, return_index=True, return_inverse=True
-        )
-        self.key_of_member = of_member.reshape(-1)
+        self.key_of_member = _group_keys(keys)
         self.history: list[Record] = []
         self.seconds: dict[str, float] = {}
 
@@ -232,11 +248,14 @@ class _Population:
         n_members = len(self.n_clusters)
         if members_at_once is None:
             members_at_once = self._members_that_fit(n_members)
+        # Members of equal key into the same turn, where they fit, to be pretrained once.
+        order = np.argsort(self.key_of_member, kind="stable")
         turns = [
-            self._turn(np.arange(first, min(first + members_at_once, n_members)))
+            self._turn(order[first : first + members_at_once])
             for first in range(0, n_members, members_at_once)
         ]
-        joined: Any = jax.tree.map(lambda *leaves: np.concatenate(leaves), *turns)
+        back = np.argsort(order)
+        joined: Any = jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *turns)
         settings = self.config.clustering
         alphas, rates = self.alphas, self.learning_rates
         if alphas is None:
@@ -260,8 +279,10 @@ class _Population:
 
     def _turn(self, members: Int[np.ndarray, "m"]) -> dict[str, Any]:
         """Train some of the members side by side, and return their arrays."""
-        distinct, of_member = np.unique(self.key_of_member[members], return_inverse=True)
-        params = self._pretrain(self.first_of_key[distinct])
+        _, first, of_member = np.unique(
+            self.key_of_member[members], return_index=True, return_inverse=True
+        )
+        params = self._pretrain(members[first])
         params = jax.tree.map(lambda leaf: leaf[of_member], encoder_params(params))
         began = time.perf_counter()
         variant = self._variant(members)
@@ -335,8 +356,6 @@ class _Population:
                 layout=self.layout,
             )
             centroids[chosen, :k] = found
-            # Where clusters that take no part lie matters to rounding alone: amid the others.
-            centroids[chosen, k:] = np.asarray(found).mean(axis=1, keepdims=True)
             labels[chosen] = found_labels
         return jnp.asarray(centroids), labels
 
@@ -412,6 +431,8 @@ class _Population:
         budget = free_device_bytes()
         mesh = self.layout.mesh
         n_devices = 1 if mesh is None else mesh.size
+        if budget is not None and jax.default_backend() == "cpu":
+            budget //= n_devices  # which share the host's
         while budget is not None and n_members > 1:
             # Compiling to know takes seconds, and is left out where there is plenty.
             n_bytes = self._roughly(n_members) // n_devices
@@ -430,7 +451,7 @@ class _Population:
         return 4 * n_members * (4 * parameters + batches + 4 * len(self.x) * self.config.n_clusters)
 
     def _exactly(self, n_members: int) -> int:
-        """Return the bytes on a device that the larger of the training programs needs."""
+        """Return the bytes on a device that the largest of the programs needs."""
         common: dict[str, Any] = {"config": self.config, "layout": self.layout}
         keys = jax.random.split(self.keys.init[0], n_members)
         programs = []
@@ -452,6 +473,8 @@ class _Population:
             partial(start_members, **common), encoder_params(params), centroids, variant, self.x
         )
         programs.append(train_members.lower(keys, variant, states, self.x, **common))
+        traits = (encoder_params(params), one_each)
+        programs.append(partition_members.lower(keys, traits, self.x, **common))
         return max(_bytes(program.compile().memory_analysis()) for program in programs)
 
     # Reporting ----------------------------------------------------------------------------------

@@ -41,8 +41,10 @@ def connect(
         timeout: Seconds to wait for the others, and until one that died is noticed.
 
     Raises:
-        ValueError: If only some of the three are given, or the others cannot be reached.
+        ValueError: If only some of the three are given, the timeout is not a whole number of
+            seconds from 1 on, or the others cannot be reached.
     """
+    check_integer("timeout", timeout)
     given = (coordinator, num_processes, process_id)
     if any(value is None for value in given) and any(value is not None for value in given):
         raise ValueError(
@@ -67,7 +69,7 @@ def connect(
             num_processes=num_processes,
             process_id=process_id,
             initialization_timeout=timeout,
-            heartbeat_timeout_seconds=timeout // 2,
+            heartbeat_timeout_seconds=max(1, timeout // 2),
             shutdown_timeout_seconds=timeout,
         )
     except (RuntimeError, ValueError) as error:

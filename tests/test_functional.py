@@ -351,6 +351,24 @@ def test_clusters_that_take_no_part_get_no_gradient(far):
     np.testing.assert_allclose(grad_mu[ACTIVE], expected[1], rtol=1e-3, atol=1e-3 * far**0.5)
 
 
+@pytest.mark.parametrize("far", [1e8, 1e30, np.inf, np.nan])
+@pytest.mark.parametrize("active", [ACTIVE, ~ACTIVE])
+def test_where_clusters_that_take_no_part_lie_does_not_matter(far, active):
+    z, mu = points(3, 9, 5, 3)
+    p = target(soft_assignment(z, mu, active=active))
+
+    def loss(z, mu):
+        return clustering_loss(log_soft_assignment(z, mu, active=active), p).sum()
+
+    expected = soft_assignment(z, mu, active=active)
+    (grad_z, grad_mu) = jax.grad(loss, argnums=(0, 1))(z, mu)
+    elsewhere = jnp.where(active[:, None], mu, far)
+    assert (soft_assignment(z, elsewhere, active=active) == expected).all()
+    (found_z, found_mu) = jax.grad(loss, argnums=(0, 1))(z, elsewhere)
+    assert (found_z == grad_z).all()
+    assert (found_mu == grad_mu).all()
+
+
 def test_each_of_several_problems_may_leave_out_clusters_of_its_own():
     z, mu = points(3, 9, 5, 3)
     masks = jnp.stack([ACTIVE, ~ACTIVE, jnp.ones(5, bool)])

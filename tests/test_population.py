@@ -227,6 +227,18 @@ def test_equal_keys_share_their_pretraining(ks):
     np.testing.assert_array_equal(population.labels[3], population.labels[0])
 
 
+def test_equal_keys_share_their_pretraining_across_turns():
+    """Two seeds with three K each, two members in a turn: not six but four."""
+    order = np.array([1, 0, 1, 0, 1, 0])
+    n_clusters = [2, 2, 3, 3, 4, 4]
+    population = fit_population(KEYS[order], X, CONFIG, n_clusters=n_clusters, members_at_once=2)
+    finetuned = [r for r in population.history if r["phase"] == "finetune"]
+    assert [r["members"] for r in finetuned if r["step"] == 1] == [[0], [4, 1], [3]]
+    for index, (of_key, k) in enumerate(zip(order, n_clusters, strict=True)):
+        check_member(population, index, alone(of_key, CONFIG.replace({"n_clusters": k})))
+    np.testing.assert_array_equal(population.n_clusters, n_clusters)
+
+
 # In turns, and over devices.
 
 
@@ -284,6 +296,13 @@ def test_as_many_members_as_memory_has_room_for(population, monkeypatch, n_bytes
     else:
         assert found in expected
         assert 1 <= len(asked) <= 4
+
+
+def test_devices_of_a_cpu_share_its_memory(population, monkeypatch):
+    monkeypatch.setattr(jdec.population, "free_device_bytes", lambda: 60_000)
+    monkeypatch.setattr(population, "_exactly", lambda n: 500 + 1000 * n)
+    population.layout = Layout(member_mesh(4))
+    assert population._members_that_fit(64) in (13, 14)
 
 
 def test_the_compiled_programs_tell_what_they_need(population):
@@ -361,7 +380,13 @@ def with_nan():
             {"keys": jax.vmap(jax.random.key_data)(KEYS)},
             r"keys: expected typed random keys in one dimension.*uint32 of shape \(4, 2\)",
         ),
-        ({"keys": [0, 1, 2]}, "keys: expected typed random keys"),
+        ({"keys": [0, 1, 2]}, "keys: expected typed random keys.*; got a list with int$"),
+        ({"keys": 5}, "keys: expected typed random keys.*; got int$"),
+        ({"keys": None}, "keys: expected typed random keys.*; got NoneType$"),
+        ({"alphas": 0.5}, r"alphas: expected one for each of 4 keys, got 0\.5; one for all"),
+        ({"learning_rates": 1}, "learning_rates: expected one for each of 4 keys, got 1; one for"),
+        ({"n_clusters": 3}, "n_clusters: expected one for each of 4 keys, got 3; one for all"),
+        ({"n_clusters": np.ones((4, 1), int)}, r"n_clusters: .* got an array of shape \(4, 1\)"),
         ({"alphas": [1.0]}, "alphas: expected one for each of 4 keys, got 1"),
         ({"learning_rates": [1e-3] * 6}, "learning_rates: expected one for each of 4 keys, got 6"),
         ({"n_clusters": [2, 3]}, "n_clusters: expected one for each of 4 keys, got 2"),

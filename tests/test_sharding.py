@@ -363,6 +363,19 @@ def test_what_was_given_reaches_jax(joined):
         assert second[name] is None
 
 
+def test_the_dead_are_noticed_after_a_whole_second_at_least(joined):
+    connect("localhost:1234", 2, 0, timeout=1)
+    connect("localhost:1234", 2, 0, timeout=9)
+    assert [given["heartbeat_timeout_seconds"] for given in joined] == [1, 4]
+
+
+@pytest.mark.parametrize("timeout", [0, -3, 0.5])
+def test_a_timeout_is_of_whole_seconds(joined, timeout):
+    with pytest.raises(ValueError, match=f"timeout: expected an integer >= 1, got {timeout}"):
+        connect("localhost:1234", 2, 0, timeout=timeout)
+    assert joined == []
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, ValueError])
 def test_others_that_do_not_come_are_told_in_a_line(monkeypatch, kind):
     def initialize(**_):

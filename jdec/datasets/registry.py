@@ -242,6 +242,12 @@ def _retrieve(url: str, sha256: str, path: Path, progress: bool) -> None:
     logger.setLevel(logging.WARNING)
     try:
         pooch.retrieve(url, sha256, path.name, path.parent, progressbar=progress)
+    except OSError as error:
+        # pooch leaves the connection of an answer such as 404 open.
+        response = getattr(error, "response", None)
+        if response is not None:
+            response.close()
+        raise
     finally:
         logger.setLevel(level)
 
