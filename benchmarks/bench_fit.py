@@ -35,8 +35,9 @@ from jdec.build import build_clustering, refresh
 from jdec.config import Config, preset_config
 from jdec.datasets import load_dataset
 from jdec.dec import init_state
-from jdec.fit import FitResult, Record, fit
+from jdec.fit import FitResult, fit
 from jdec.metrics import clustering_accuracy
+from jdec.progress import Record
 
 LEVELS = (0.80, 0.85, 0.90, 0.95)
 #: What JAX calls the parts of compiling.

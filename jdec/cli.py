@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import pooch
+import platformdirs
 
 from jdec._atomic import atomic_write
 from jdec._checks import check_seed
@@ -272,7 +272,7 @@ def run_info(arguments: Info) -> int:
         print(f"{name:12} {value}")
     print(f"{'devices':12} {', '.join(map(str, jax.devices()))}")
     print(f"{'data':12} {os.environ.get('JDEC_DATA_DIR') or '(JDEC_DATA_DIR is not set)'}")
-    print(f"{'data cache':12} {pooch.os_cache('jdec')}")
+    print(f"{'data cache':12} {platformdirs.user_cache_path('jdec')}")
     print(f"{'presets':12} {', '.join(PRESETS)}")
     return 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import pooch
+import platformdirs
 
 # What JAX calls these events; see jax.monitoring.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -27,7 +27,7 @@ def keep_programs(folder: Path | None = None) -> Path | None:
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = folder or Path(pooch.os_cache("jdec")) / "programs"
+        folder = folder or platformdirs.user_cache_path("jdec") / "programs"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:

@@ -1,8 +1,7 @@
 """The shell: the whole of DEC on real data, with compilation, progress, checkpoints and guards."""
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
-from tqdm.auto import tqdm
 
 from jdec._atomic import write_json, write_json_lines
 from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank
@@ -37,6 +35,7 @@ from jdec.kmeans import KMeansResult
 from jdec.metrics import clustering_scores
 from jdec.model import Model, assign
 from jdec.pretrain import PretrainState
+from jdec.progress import Record, Reporter, chunks
 from jdec.scaling import fit_scaling
 from jdec.sharding import (
     Mesh,
@@ -52,13 +51,6 @@ from jdec.sharding import (
     shard_rows,
 )
 from jdec.workdir import check_same_run, fingerprint, rows_digest
-
-#: A record of the history, as :func:`fit` hands it to callbacks and writes it to history.jsonl.
-Record = dict[str, Any]
-
-# Reports (and checkpoints) in a stage of pretraining, and the most steps between two of them.
-_REPORTS = 20
-_MOST_STEPS = 2000
 
 
 class FitResult(NamedTuple):
@@ -173,8 +165,7 @@ def fit(
             n_train=n_train,
             unlabeled=others,
             mesh=mesh,
-            callbacks=callbacks,
-            progress=progress,
+            reporter=Reporter(callbacks, progress=progress and is_first_process()),
         )
         if autoencoder_params is not None:
             run.start_from(autoencoder_params)
@@ -195,13 +186,6 @@ def _own_rows(name: str, x: Any, mesh: Mesh | None) -> tuple[Float[np.ndarray, "
     return as_rows(name, x[mine]), len(x)
 
 
-def chunks(n_steps: int, first_step: int) -> Iterator[tuple[int, int]]:
-    """Cut a stage of pretraining into the first steps and lengths of its compiled calls."""
-    size = min(max(1, -(-n_steps // _REPORTS)), _MOST_STEPS)
-    for start in range(first_step, n_steps, size):
-        yield start, min(size, n_steps - start)
-
-
 class _Run:
     """A fit on its way; everything that is not a pure function happens here."""
 
@@ -215,12 +199,10 @@ class _Run:
         n_train: int | None,
         unlabeled: tuple[Float[np.ndarray, "m D"], int] | None,
         mesh: Mesh | None,
-        callbacks: Sequence[Callable[[Record], None]],
-        progress: bool,
+        reporter: Reporter,
     ) -> None:
         self.key, self.config, self.y, self.mesh = key, config, y, mesh
-        self.callbacks = callbacks
-        self.progress = progress and is_first_process()
+        self.reporter = reporter
         self.rows, self.n_rows = own_rows
         self.scaling = fit_scaling(
             self.rows, config.scaling, scale=config.scale, over_parts=over_processes
@@ -233,8 +215,6 @@ class _Run:
             self.n_pretrain_rows = n_train
         self.pretrained: Params | None = None
         self.network = build_network(config, self.rows.shape[1])
-        self.history: list[Record] = []
-        self.seconds: dict[str, float] = {}
         self.workdir: Path | None = None
         self.checkpoints: Checkpoints | None = None
         self.n_saved = 0
@@ -301,7 +281,8 @@ class _Run:
         if found is None:
             return "", 0, None
         self.n_saved, metadata = found
-        self.history, self.seconds = metadata["history"], metadata["seconds"]
+        self.reporter.history = metadata["history"]
+        self.reporter.seconds = metadata["seconds"]
         if restored is None:
             shapes = jax.eval_shape(lambda: self._template(metadata))
             tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
@@ -353,11 +334,11 @@ class _Run:
         metadata = {
             "phase": phase,
             "step": step,
-            "history": self.history,
-            "seconds": self.seconds,
+            "history": self.reporter.history,
+            "seconds": self.reporter.seconds,
         }
         self.checkpoints.save(self.n_saved, tree, metadata)
-        write_json_lines(self.workdir / "history.jsonl", self.history)
+        write_json_lines(self.workdir / "history.jsonl", self.reporter.history)
 
     # Phases -------------------------------------------------------------------------------------
 
@@ -411,39 +392,39 @@ class _Run:
         n_rows: int,
     ) -> Params:
         key = jax.random.fold_in(self.keys.pretraining, index)
-        with self._bar(f"pretraining, {stage.name}", stage.n_steps, first_step, "step") as bar:
+        phase = f"pretraining, {stage.name}"
+        with self.reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
             for start, n_steps in chunks(stage.n_steps, first_step):
-                began = time.perf_counter()
-                state, losses = pretrain_steps(
-                    key,
-                    state,
-                    x,
-                    start,
-                    config=self.config,
-                    stage=stage,
-                    n_steps=n_steps,
-                    n_rows=n_rows,
-                    mesh=self.mesh,
-                )
-                loss = _mean_loss(losses, f"pretraining, {stage.name}", start)
-                self._count_seconds("pretraining", began)
-                self._report({"phase": stage.name, "step": start + n_steps, "loss": loss})
+                with self.reporter.timed("pretraining"):
+                    state, losses = pretrain_steps(
+                        key,
+                        state,
+                        x,
+                        start,
+                        config=self.config,
+                        stage=stage,
+                        n_steps=n_steps,
+                        n_rows=n_rows,
+                        mesh=self.mesh,
+                    )
+                    loss = _mean_loss(losses, phase, start)
+                self.reporter.report({"phase": stage.name, "step": start + n_steps, "loss": loss})
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update(n_steps)
                 self._save(stage.name, start + n_steps, state)
         return state.params
 
     def _initialise(self, params: Params) -> tuple[KMeansResult, DECState]:
-        began = time.perf_counter()
-        initial, state = start_clustering(
-            self.keys.kmeans, params, self.x, config=self.config, rows=self.layout
-        )
-        if not np.isfinite(state.label_change):
+        with self.reporter.timed("kmeans"):
+            initial, state = start_clustering(
+                self.keys.kmeans, params, self.x, config=self.config, rows=self.layout
+            )
+            is_finite = np.isfinite(state.label_change)
+        if not is_finite:
             raise DivergenceError(
                 "k-means: the pretrained embedding is not finite; lower "
                 "pretrain.optimizer.learning_rate"
             )
-        self._count_seconds("kmeans", began)
         labels = fetch_rows(state.labels, self.n_rows)
         self._report_clustering(state, None, np.bincount(labels, minlength=len(state.centroids)))
         return initial, state
@@ -452,25 +433,24 @@ class _Run:
         settings = self.config.clustering
         done = int(state.interval)
         state = _copy(state)
-        with self._bar("clustering", settings.max_intervals, done, "interval") as bar:
-            while not is_finished(state, tol=settings.tol, max_intervals=settings.max_intervals):
-                began = time.perf_counter()
-                state, losses = cluster_steps(
-                    self.keys.clustering, state, self.x, config=self.config, rows=self.layout
-                )
-                loss = _mean_loss(losses, "clustering", done * settings.update_interval)
-                self._count_seconds("clustering", began)
-                began = time.perf_counter()
-                state, sizes = refresh(state, self.x, config=self.config, rows=self.layout)
+        most = settings.max_intervals
+        with self.reporter.bar("clustering", most, "interval", initial=done) as bar:
+            while not is_finished(state, tol=settings.tol, max_intervals=most):
+                with self.reporter.timed("clustering"):
+                    state, losses = cluster_steps(
+                        self.keys.clustering, state, self.x, config=self.config, rows=self.layout
+                    )
+                    loss = _mean_loss(losses, "clustering", done * settings.update_interval)
+                with self.reporter.timed("target refresh"):
+                    state, sizes = refresh(state, self.x, config=self.config, rows=self.layout)
+                    label_change = float(state.label_change)
                 done += 1
-                label_change = float(state.label_change)
                 if not np.isfinite(label_change):
                     raise DivergenceError(
                         f"clustering: the embedding is not finite after step "
                         f"{done * settings.update_interval}; lower "
                         "clustering.optimizer.learning_rate"
                     )
-                self._count_seconds("target refresh", began)
                 self._report_clustering(state, loss, sizes)
                 bar.set_postfix(loss=f"{loss:.4f}", changed=f"{label_change:.2%}", refresh=False)
                 bar.update(1)
@@ -491,7 +471,7 @@ class _Run:
         _warn_of_empty_clusters(labels, np.asarray(centroids))
         settled = int(state.interval) > 0 and float(state.label_change) < self.config.clustering.tol
         if self.workdir is not None:
-            write_json_lines(self.workdir / "history.jsonl", self.history)
+            write_json_lines(self.workdir / "history.jsonl", self.reporter.history)
         return FitResult(
             model=model,
             labels=labels,
@@ -499,10 +479,10 @@ class _Run:
             embedding=embedding,
             autoencoder_params=params,
             initial=initial,
-            history=self.history,
+            history=self.reporter.history,
             stop_reason="tol" if settled else "max_intervals",
             n_intervals=int(state.interval),
-            seconds=self.seconds,
+            seconds=self.reporter.seconds,
         )
 
     def _unspread(self, tree: Any) -> Any:
@@ -510,24 +490,6 @@ class _Run:
         if self.mesh is None:
             return tree
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
-
-    # Reporting ----------------------------------------------------------------------------------
-
-    def _bar(self, description: str, total: int, initial: int, unit: str) -> Any:
-        return tqdm(
-            desc=description,
-            total=total,
-            initial=initial,
-            unit=unit,
-            disable=not self.progress,
-            dynamic_ncols=True,
-        )
-
-    def _report(self, record: Record) -> None:
-        record["seconds"] = round(sum(self.seconds.values()), 3)
-        self.history.append(record)
-        for callback in self.callbacks:
-            callback(record)
 
     def _report_clustering(self, state: DECState, loss: float | None, sizes: Any) -> None:
         interval = int(state.interval)
@@ -541,10 +503,7 @@ class _Run:
         }
         if self.y is not None:
             record |= clustering_scores(self.y, fetch_rows(state.labels, self.n_rows))
-        self._report(record)
-
-    def _count_seconds(self, phase: str, began: float) -> None:
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+        self.reporter.report(record)
 
 
 def _copy(tree: Any) -> Any:

@@ -6,7 +6,6 @@ one fit; clusters beyond a member's own K are masked. A member whose labels have
 where it is, and once half of them have, the others go on by themselves.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
-from tqdm.auto import tqdm
 
 from jdec._checks import as_rows, check_integer, check_n_clusters, check_positive
 from jdec._memory import free_device_bytes
@@ -26,7 +24,7 @@ from jdec.autoencoder import encoder_params
 from jdec.build import BLOCK_SIZE, RunKeys, Variant, pretraining_stages, split_run_key
 from jdec.config import Config
 from jdec.dec import DECState
-from jdec.fit import DivergenceError, Record, chunks
+from jdec.fit import DivergenceError
 from jdec.members import (
     Layout,
     assign_member,
@@ -39,6 +37,7 @@ from jdec.members import (
     train_members,
 )
 from jdec.model import Model
+from jdec.progress import Record, Reporter, chunks
 from jdec.scaling import Scaling, fit_scaling
 from jdec.sharding import Mesh, replicate
 
@@ -154,10 +153,10 @@ def fit_population(
     layout = choose_layout(count_parameters(config, rows.shape[1]), mesh)
     if vectorized is not None:
         layout = layout._replace(vectorized=vectorized)
+    reporter = Reporter(callbacks, progress=progress)
     population = _Population(
-        keys, rows, config, values["alphas"], values["learning_rates"], ks, layout=layout
+        keys, rows, config, **values, n_clusters=ks, layout=layout, reporter=reporter
     )
-    population.callbacks, population.progress = callbacks, progress
     return population.run(members_at_once)
 
 
@@ -219,29 +218,25 @@ def count_parameters(config: Config, n_features: int) -> int:
 class _Population:
     """A population on its way through its turns."""
 
-    callbacks: Sequence[Callable[[Record], None]] = ()
-    progress = False
-
     def __init__(
         self,
         keys: Key[Array, "M"],
         rows: Float[np.ndarray, "N D"],
         config: Config,
+        *,
         alphas: Float[np.ndarray, "M"] | None,
         learning_rates: Float[np.ndarray, "M"] | None,
         n_clusters: Int[np.ndarray, "M"],
-        *,
         layout: Layout,
+        reporter: Reporter,
     ) -> None:
         self.config, self.n_clusters = config, n_clusters
-        self.layout = layout
+        self.layout, self.reporter = layout, reporter
         self.alphas, self.learning_rates = alphas, learning_rates
         self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
         self.x = replicate(jnp.asarray(self.scaling.apply(rows)), layout.mesh)
         self.keys: RunKeys = jax.vmap(split_run_key)(keys)
         self.key_of_member = _group_keys(keys)
-        self.history: list[Record] = []
-        self.seconds: dict[str, float] = {}
 
     def run(self, members_at_once: int | None) -> PopulationResult:
         """Run all turns."""
@@ -269,8 +264,8 @@ class _Population:
             alphas=alphas,
             learning_rates=rates,
             n_clusters=self.n_clusters,
-            history=self.history,
-            seconds=self.seconds,
+            history=self.reporter.history,
+            seconds=self.reporter.seconds,
             members_at_once=members_at_once,
             **joined,
         )
@@ -284,14 +279,13 @@ class _Population:
         )
         params = self._pretrain(members[first])
         params = jax.tree.map(lambda leaf: leaf[of_member], encoder_params(params))
-        began = time.perf_counter()
         variant = self._variant(members)
-        centroids, initial_labels = self._partition(members, variant, params)
-        states = start_members(
-            params, centroids, variant, self.x, config=self.config, layout=self.layout
-        )
-        jax.block_until_ready(states)
-        self._count_seconds("kmeans", began)
+        with self.reporter.timed("kmeans"):
+            centroids, initial_labels = self._partition(members, variant, params)
+            states = start_members(
+                params, centroids, variant, self.x, config=self.config, layout=self.layout
+            )
+            jax.block_until_ready(states)
         states = self._self_train(members, variant, states)
         return self._arrays(variant, states) | {"initial_labels": initial_labels}
 
@@ -318,16 +312,15 @@ class _Population:
                 self.keys.pretraining[members]
             )
             description = f"pretraining {len(members)}, {stage.name}"
-            with self._bar(description, stage.n_steps, "step") as bar:
-                for start, n_steps in chunks(stage.n_steps, 0):
-                    began = time.perf_counter()
-                    step = jnp.int32(start)
-                    states, losses = pretrain_members(
-                        keys, states, step, self.x, stage=stage, n_steps=n_steps, **common
-                    )
-                    loss = np.asarray(losses).tolist()
-                    self._count_seconds("pretraining", began)
-                    self._report(
+            with self.reporter.bar(description, stage.n_steps, "step") as bar:
+                for start, n_steps in chunks(stage.n_steps):
+                    with self.reporter.timed("pretraining"):
+                        step = jnp.int32(start)
+                        states, losses = pretrain_members(
+                            keys, states, step, self.x, stage=stage, n_steps=n_steps, **common
+                        )
+                        loss = np.asarray(losses).tolist()
+                    self.reporter.report(
                         {
                             "phase": stage.name,
                             "step": start + n_steps,
@@ -367,16 +360,16 @@ class _Population:
         keys = self.keys.clustering[members]
         ended: dict[int, DECState] = {}
         left = np.arange(len(members))
-        with self._bar(f"clustering {len(members)}", settings.max_intervals, "interval") as bar:
-            for interval in range(1, settings.max_intervals + 1):
-                began = time.perf_counter()
-                states, losses = train_members(
-                    keys, variant, states, self.x, config=self.config, layout=self.layout
-                )
-                label_change = np.asarray(states.label_change)
-                self._count_seconds("clustering", began)
+        most = settings.max_intervals
+        with self.reporter.bar(f"clustering {len(members)}", most, "interval") as bar:
+            for interval in range(1, most + 1):
+                with self.reporter.timed("clustering"):
+                    states, losses = train_members(
+                        keys, variant, states, self.x, config=self.config, layout=self.layout
+                    )
+                    label_change = np.asarray(states.label_change)
                 ran = np.asarray(states.interval) == interval
-                self._report(
+                self.reporter.report(
                     {
                         "phase": "clustering",
                         "interval": interval,
@@ -401,19 +394,18 @@ class _Population:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
 
     def _arrays(self, variant: Variant, states: DECState) -> dict[str, Any]:
-        began = time.perf_counter()
         # One after another: what one member needs for all rows is enough at a time.
-        parts = [
-            jax.device_get(
-                assign_member(
-                    *jax.tree.map(lambda leaf, i=i: leaf[i], (variant, states)),
-                    self.x,
-                    config=self.config,
+        with self.reporter.timed("assignment"):
+            parts = [
+                jax.device_get(
+                    assign_member(
+                        *jax.tree.map(lambda leaf, i=i: leaf[i], (variant, states)),
+                        self.x,
+                        config=self.config,
+                    )
                 )
-            )
-            for i in range(len(states.interval))
-        ]
-        self._count_seconds("assignment", began)
+                for i in range(len(states.interval))
+            ]
         return {
             "params": states.params,
             "centroids": states.centroids,
@@ -476,26 +468,6 @@ class _Population:
         traits = (encoder_params(params), one_each)
         programs.append(partition_members.lower(keys, traits, self.x, **common))
         return max(_bytes(program.compile().memory_analysis()) for program in programs)
-
-    # Reporting ----------------------------------------------------------------------------------
-
-    def _bar(self, description: str, total: int, unit: str) -> Any:
-        return tqdm(
-            desc=description,
-            total=total,
-            unit=unit,
-            disable=not self.progress,
-            dynamic_ncols=True,
-        )
-
-    def _report(self, record: Record) -> None:
-        record["seconds"] = round(sum(self.seconds.values()), 3)
-        self.history.append(record)
-        for callback in self.callbacks:
-            callback(record)
-
-    def _count_seconds(self, phase: str, began: float) -> None:
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
 def _on_host(

@@ -1,7 +1,7 @@
 """Run the notebooks and keep what they show: ``python -m notebooks.refresh [NAME …] [--smoke]``.
 
-Each is run from a clean kernel, in an empty folder, with warnings as errors. One that raises, warns
-or writes to stderr is refused and its file stays as it is. Otherwise the outputs are written into
+Each is run from a clean kernel, in an empty folder. One that raises, warns or writes to stderr is
+refused and its file stays as it is. Otherwise the outputs are written into
 it, with a hash over its code by which the tests know that they belong together, and the picture of
 the cell tagged ``picture`` goes to ``pictures/``.
 """
@@ -36,19 +36,25 @@ PICTURE_BYTES, PICTURE_WIDTH = 60_000, 640
 # A path from the root of a file system; neither a quotient nor the end of an HTML tag or address.
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~])/[A-Za-z][\w.-]*/[\w.]|\b[A-Za-z]:\\\w")
 
-# From the first cell on: what the kernel does to start may warn, of itself.
+# Every warning is shown, and by that refused: as an error it could be swallowed, as on imports that
+# are tried. From the first cell on, since what the kernel does to start may warn, of itself.
 _STARTUP = """
 import warnings
 
 
-def be_strict():
-    get_ipython().events.unregister("pre_execute", be_strict)
-    warnings.simplefilter("error")
+def show_all():
+    get_ipython().events.unregister("pre_execute", show_all)
+    warnings.simplefilter("always")
     for module in ("ipykernel", "tornado", "zmq"):  # of themselves, about their own methods
         warnings.filterwarnings("ignore", module=module)
 
 
-get_ipython().events.register("pre_execute", be_strict)
+def name_it(message, category, *_, **__):
+    return f"{category.__name__}: {message}\\n"
+
+
+warnings.formatwarning = name_it
+get_ipython().events.register("pre_execute", show_all)
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pooch
+import platformdirs
 import pytest
 from sklearn.datasets import make_blobs
 
@@ -97,7 +97,7 @@ def _surroundings(place, tmp_path, monkeypatch):
     """Work in the folder, and hide the data of whoever runs the tests."""
     monkeypatch.chdir(place)
     monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
 
 
 def snapshot(folder):

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pooch
+import platformdirs
 import pytest
 import scipy.sparse
 from sklearn.datasets import load_digits
@@ -43,7 +43,7 @@ X = np.arange(12, dtype=np.float32).reshape(4, 3)
 def cache_dir(tmp_path_factory, monkeypatch):
     """Hide the data of whoever runs the tests."""
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(pooch, "os_cache", lambda project: folder / project)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda project: folder / project)
     monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(folder / "scikit-learn"))
     return folder / "jdec"

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import warnings
 from functools import partial
 
@@ -21,9 +23,10 @@ from jdec.build import (
 )
 from jdec.config import Config, OptimizerConfig
 from jdec.dec import run
-from jdec.fit import DivergenceError, EmptyClusterWarning, _warn_of_empty_clusters, chunks, fit
+from jdec.fit import DivergenceError, EmptyClusterWarning, _warn_of_empty_clusters, fit
 from jdec.metrics import clustering_accuracy
 from jdec.model import assign
+from jdec.progress import chunks
 from jdec.scaling import fit_scaling
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -697,3 +700,13 @@ def test_one_cluster_holds_all_rows():
     assert result.labels.tolist() == [0] * 20
     np.testing.assert_allclose(result.soft_assignment, 1)
     assert result.n_intervals == 2
+
+
+# What is told on the way.
+
+
+def test_importing_asks_for_no_widgets():
+    """tqdm.auto does, by a warning, in a notebook without ipywidgets."""
+    code = "import sys, jdec; print('tqdm.auto' in sys.modules, 'tqdm.notebook' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"

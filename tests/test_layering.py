@@ -12,7 +12,7 @@ import jdec
 FOLDER = Path(jdec.__file__).parent
 
 LAYERS = [
-    {"_typing", "_checks", "_atomic", "_memory"},
+    {"_typing", "_checks", "_atomic", "_memory", "progress"},
     {"functional", "kmeans", "metrics", "scaling", "augmentation", "_files"},
     {"autoencoder"},
     {"training", "pretrain", "dec"},
@@ -46,6 +46,7 @@ WITHIN = {
 ONLY = {
     "flax": {"autoencoder"},
     "orbax": {"checkpoint"},
+    "tqdm": {"progress"},
     "matplotlib": {"plots"},
     "skimage": {"datasets.vision"},
 }

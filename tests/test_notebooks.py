@@ -266,7 +266,14 @@ def test_refresh_writes_outputs_hash_and_picture(tmp_path):
     ("source", "reason"),
     [
         ("1 / 0", "own.ipynb, cell 2: ZeroDivisionError: division by zero"),
-        ("import warnings\nwarnings.warn('oh\\nno')", "own.ipynb, cell 2: UserWarning: oh"),
+        (
+            "import warnings\nwarnings.warn('oh\\nno')",
+            "own.ipynb, cell 2 wrote to stderr: UserWarning: oh",
+        ),
+        (
+            "import warnings\ntry:\n    warnings.warn('oh')\nexcept Exception:\n    pass",
+            "own.ipynb, cell 2 wrote to stderr: UserWarning: oh",
+        ),
         ("import sys\nprint('oh', file=sys.stderr)", "own.ipynb, cell 2 wrote to stderr: oh"),
         ("print('in /some/place')", "own.ipynb, cell 2 shows an absolute path"),
     ],

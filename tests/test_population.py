@@ -12,6 +12,7 @@ from jdec.fit import DivergenceError, fit
 from jdec.members import Layout, choose_layout
 from jdec.model import assign
 from jdec.population import fit_population
+from jdec.progress import Reporter
 from jdec.sharding import member_mesh
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -273,7 +274,14 @@ def test_members_over_devices_give_the_same(seeds):
 @pytest.fixture
 def population():
     return jdec.population._Population(
-        KEYS, X.astype(np.float32), CONFIG, None, None, np.full(4, 4), layout=Layout()
+        KEYS,
+        X.astype(np.float32),
+        CONFIG,
+        alphas=None,
+        learning_rates=None,
+        n_clusters=np.full(4, 4),
+        layout=Layout(),
+        reporter=Reporter(),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import pooch
+import platformdirs
 import pytest
 import scipy.sparse
 import sklearn.datasets
@@ -22,7 +22,7 @@ N_DOCUMENTS, N_STEMS, N_SUBSET = 240, 25, 40
 @pytest.fixture(autouse=True)
 def small(tmp_path, monkeypatch):
     """Few stems and rows; nothing of whoever runs the tests."""
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
     monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "scikit-learn"))
     monkeypatch.setattr(reuters, "N_STEMS", N_STEMS)

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import pooch
+import platformdirs
 import pytest
 
 from jdec.datasets import download_dataset, load_dataset, registry, vision
@@ -26,7 +26,7 @@ FILES = ["train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path, monkeypatch):
     """Hide the data of whoever runs the tests."""
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
     monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "scikit-learn"))
     return tmp_path / "cache" / "jdec"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-import pooch
+import platformdirs
 
 from jdec._atomic import atomic_write
 
@@ -42,7 +42,11 @@ def cached(
     Returns:
         The result.
     """
-    path = Path(pooch.os_cache("jdec")) / "features" / f"{name}-{_digest(files, settings)}{suffix}"
+    path = (
+        platformdirs.user_cache_path("jdec")
+        / "features"
+        / f"{name}-{_digest(files, settings)}{suffix}"
+    )
     if path.exists():
         try:
             return read(path)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pooch
+import platformdirs
 
 from jdec._atomic import atomic_write
 from jdec._checks import as_rows
@@ -236,7 +236,9 @@ def dataset_table(data_dir: str | Path | None = None) -> list[DatasetRow]:
 
 
 def _retrieve(url: str, sha256: str, path: Path, progress: bool) -> None:
-    # pooch writes to stderr through a logger of its own; this library reports through "jdec".
+    import pooch  # in a notebook, importing it asks for ipywidgets
+
+    # It writes to stderr through a logger of its own; this library reports through "jdec".
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -315,7 +317,7 @@ def _roots(data_dir: str | Path | None) -> list[Path]:
     roots = [_as_path("data_dir", data_dir)] if data_dir is not None else []
     if os.environ.get("JDEC_DATA_DIR"):
         roots.append(_as_path("JDEC_DATA_DIR", os.environ["JDEC_DATA_DIR"]))
-    roots.append(Path(pooch.os_cache("jdec")))
+    roots.append(platformdirs.user_cache_path("jdec"))
     return list(dict.fromkeys(roots))
 
 
