@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +12,14 @@ import tyro
 from tyro.conf import Positional
 
 from jdec.augmentation import Augmentation
-from jdec.config import ClusteringConfig, KMeansConfig, NetworkConfig, PretrainConfig
+from jdec.config import (
+    ClusteringConfig,
+    Config,
+    KMeansConfig,
+    NetworkConfig,
+    PretrainConfig,
+    preset_config,
+)
 
 _Command = TypeVar("_Command")
 
@@ -20,6 +27,10 @@ _Command = TypeVar("_Command")
 @dataclass(frozen=True)
 class Fit:
     """Cluster a data set, and leave labels, model, metrics and pictures in a folder.
+
+    Defaults below are those of the preset for 10 000 rows (--preset paper --help
+    shows the other's). Numbers of steps adapt to the number of rows, and images
+    have settings of their own: config.json in the results tells what was used.
 
     Attributes:
         data: Name of a data set (see jdec datasets), or a .npy, .npz, .csv, .tsv or .parquet file.
@@ -163,6 +174,21 @@ class Datasets:
 @dataclass(frozen=True)
 class Info:
     """Show versions, devices and folders."""
+
+
+def typical_fit(argv: Sequence[str]) -> Fit:
+    """Return the arguments whose defaults ``--help`` shows, before any data set is read."""
+    preset: Literal["fast", "paper"] = "fast"
+    if {"paper", "--preset=paper"} & set(argv):
+        preset = "paper"
+    config = preset_config(preset, n_clusters=10, n_rows=10_000)
+    return with_config(Fit(data=tyro.MISSING, preset=preset), config)
+
+
+def with_config(arguments: Fit, config: Config) -> Fit:
+    """Return the arguments with all settings of a configuration."""
+    fields = {name: value for name, value in vars(config).items() if name != "n_clusters"}
+    return replace(arguments, **fields)
 
 
 class UsageError(Exception):

@@ -7,7 +7,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from jdec.arguments import (
     integers,
     numbers,
     parse,
+    typical_fit,
+    with_config,
 )
 from jdec.compilation import CompilationClock, keep_programs
 from jdec.config import (
@@ -90,14 +91,14 @@ def run_fit(argv: list[str]) -> int:
     """Run ``jdec fit``: parse once for the data, then again with the preset's values for them."""
     began = time.perf_counter()
     clock = CompilationClock()
-    first = parse(Fit, argv)
+    first = parse(Fit, argv, default=typical_fit(argv) if {"-h", "--help"} & {*argv} else None)
     check_seed("seed", first.seed)
     mesh = _mesh(first)
     dataset = load_dataset(first.data, data_dir=first.data_dir)
     if first.image_shape is not None:
         dataset = Dataset(**{**vars(dataset), "image_shape": first.image_shape})
     base = _base_config(first, dataset, first.n_clusters)
-    arguments = parse(Fit, argv, default=_with_config(first, base))
+    arguments = parse(Fit, argv, default=with_config(first, base))
     config = _as_config(arguments, base.n_clusters)
     out = arguments.out or Path("runs") / dataset.name
     writes = is_first_process()
@@ -316,11 +317,6 @@ def _base_config(arguments: Fit | Sweep, dataset: Dataset, n_clusters: int | Non
         dataset=dataset.name if arguments.data == dataset.name else "",
         image_shape=dataset.image_shape,
     )
-
-
-def _with_config(arguments: Fit, config: Config) -> Fit:
-    fields = {name: value for name, value in vars(config).items() if name != "n_clusters"}
-    return replace(arguments, **fields)
 
 
 def _as_config(arguments: Fit, n_clusters: int) -> Config:

@@ -371,6 +371,25 @@ def test_the_data_folder_is_told(capsys, monkeypatch):
     assert re.search(r"^data +some/folder$", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["--preset", "fast"], ["--preset=paper"], ["--preset", "paper"]]
+)
+def test_help_shows_the_defaults_of_the_preset(capsys, options):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "digits", *options, "--help"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    preset = "paper" if "paper" in "".join(options) else "fast"
+    config = preset_config(preset, n_clusters=2, n_rows=10_000)
+    for option, value in (
+        ("--pretrain.finetune-steps INT", config.pretrain.finetune_steps),
+        ("--kmeans.oversampling [INT [INT ...]]", config.kmeans.oversampling[0]),
+        ("--clustering.optimizer.learning-rate FLOAT", config.clustering.optimizer.learning_rate),
+    ):
+        _, rest = shown.split(f"{option} ")
+        assert rest.split("(default: ")[1].split(")")[0] == str(value)
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["-h"]])
 def test_help_lists_the_commands(capsys, argv):
     assert main(argv) == 0
