@@ -182,37 +182,6 @@ def _augment(config: Config, key: Key[Array, ""], x: Float[Array, "B D"]) -> Flo
     return random_affine(key, x, config.image_shape, config.augmentation)
 
 
-@partial(
-    jax.jit,
-    static_argnames=("config", "stage", "n_steps", "n_rows", "mesh"),
-    donate_argnames="state",
-)
-def pretrain_steps(
-    key: Key[Array, ""],
-    state: PretrainState,
-    x: Float[Array, "N D"],
-    first_step: int | Int[Array, ""],
-    *,
-    config: Config,
-    stage: Stage,
-    n_steps: int,
-    n_rows: int,
-    mesh: Mesh | None = None,
-) -> tuple[PretrainState, Float[Array, "S"]]:
-    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
-    return scan_pretraining(
-        key,
-        state,
-        x,
-        first_step,
-        config=config,
-        stage=stage,
-        n_steps=n_steps,
-        n_rows=n_rows,
-        mesh=mesh,
-    )
-
-
 def scan_pretraining(
     key: Key[Array, ""],
     state: PretrainState,
@@ -225,7 +194,7 @@ def scan_pretraining(
     n_rows: int,
     mesh: Mesh | None = None,
 ) -> tuple[PretrainState, Float[Array, "S"]]:
-    """Run S steps of a stage, as a part of any program."""
+    """Run S steps of a stage on the first ``n_rows`` rows, as a part of any program."""
 
     def gather(batch_key: Key[Array, ""], rows: Int[Array, "B"]) -> Float[Array, "B D"]:
         return spread_rows(_augment(config, batch_key, x[rows]), mesh)
@@ -242,6 +211,14 @@ def scan_pretraining(
         order=config.pretrain.batch_order,
     )
     return state, info.loss
+
+
+#: :func:`scan_pretraining` as a program of its own; ``state`` is donated.
+pretrain_steps = jax.jit(
+    scan_pretraining,
+    static_argnames=("config", "stage", "n_steps", "n_rows", "mesh"),
+    donate_argnames="state",
+)
 
 
 @partial(jax.jit, static_argnames=("config", "rows"))
