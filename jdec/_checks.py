@@ -81,25 +81,28 @@ def check_n_clusters(n_clusters: Any, n_rows: int) -> None:
         )
 
 
-def check_finite_rows(name: str, array: np.ndarray, *, block: int = 8192) -> None:
-    """Raise with the index of the first row that holds NaN or infinity."""
+def check_finite_rows(
+    name: str, array: np.ndarray, *, first_row: int = 0, block: int = 8192
+) -> None:
+    """Raise with the index, from ``first_row`` on, of the first row with NaN or infinity."""
     for start in range(0, len(array), block):
         finite = np.isfinite(array[start : start + block])
         if not finite.all():
             row = start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
             kind = "NaN" if np.isnan(array[row]).any() else "infinity"
             raise ValueError(
-                f"{name}: expected finite numbers, got {kind} in row {row}; "
+                f"{name}: expected finite numbers, got {kind} in row {first_row + row}; "
                 "fill or drop such rows first"
             )
 
 
-def as_rows(name: str, x: Any) -> np.ndarray:
+def as_rows(name: str, x: Any, *, first_row: int = 0) -> np.ndarray:
     """Return ``x`` as a finite float32 matrix [N D], or raise.
 
     Args:
         name: What to call ``x`` in an error message.
         x: Anything NumPy can read as a numeric matrix.
+        first_row: Index of its first row, for error messages, where ``x`` is a part.
 
     Returns:
         A C-contiguous float32 array; ``x`` itself where it is one already.
@@ -151,7 +154,7 @@ def as_rows(name: str, x: Any) -> np.ndarray:
         )
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array, dtype=np.float32)
-    check_finite_rows(name, rows)
+    check_finite_rows(name, rows, first_row=first_row)
     return rows
 
 

@@ -42,7 +42,7 @@ from jdec.sharding import (
     arrays_from_first_process,
     concatenate_rows,
     fetch_rows,
-    from_first_process,
+    from_each_process,
     is_first_process,
     join_rows,
     local_rows,
@@ -181,9 +181,17 @@ def _own_rows(name: str, x: Any, mesh: Mesh | None) -> tuple[Float[np.ndarray, "
         return rows, len(rows)
     check_rank(name, x, 2)
     mine = local_rows(len(x), mesh)
-    if mine.start == mine.stop:  # more devices than rows
-        return np.zeros((0, np.shape(x)[1]), np.float32), len(x)
-    return as_rows(name, x[mine]), len(x)
+    rows, reason = np.zeros((0, np.shape(x)[1]), np.float32), None
+    if mine.start < mine.stop:  # there may be more devices than rows
+        try:
+            rows = as_rows(name, x[mine], first_row=mine.start)
+        except ValueError as error:
+            reason = str(error)
+    # What one process refuses all do: the others would wait for it.
+    for refusal in from_each_process(reason):
+        if refusal is not None:
+            raise ValueError(refusal)
+    return rows, len(x)
 
 
 class _Run:
@@ -277,7 +285,7 @@ class _Run:
         """Return the phase, its step and its arrays to go on from."""
         restored = None if self.checkpoints is None else self.checkpoints.latest(self._template)
         found = None if restored is None else [restored.step, restored.metadata]
-        found = from_first_process(found)
+        found = from_each_process(found)[0]
         if found is None:
             return "", 0, None
         self.n_saved, metadata = found

@@ -326,14 +326,15 @@ def over_processes(array: np.ndarray) -> np.ndarray:
     return gathered.reshape(-1).view(array.dtype).reshape(-1, *array.shape)
 
 
-def from_first_process(value: Any) -> Any:
-    """Hand a JSON value of process 0 to all."""
+def from_each_process(value: Any) -> list[Any]:
+    """Hand the JSON value of each process to all."""
     if jax.process_count() == 1:
-        return value
+        return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = over_processes(np.array(len(text)))
     texts = over_processes(np.pad(text, (0, int(lengths.max()) - len(text))))
-    return json.loads(texts[0, : int(lengths[0])].tobytes())
+    pairs = zip(texts, lengths.tolist(), strict=True)
+    return [json.loads(text[:length].tobytes()) for text, length in pairs]
 
 
 def arrays_from_first_process(tree: PyTree) -> PyTree:

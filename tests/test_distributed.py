@@ -127,6 +127,42 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, alone):
     assert np.abs(q - alone[1]).max() < 1e-5
 
 
+REFUSED = """
+import sys
+import jax, numpy as np
+from jdec import Config, connect, data_mesh, fit
+connect("127.0.0.1:{port}", 2, int(sys.argv[1]), timeout=40)
+x = np.ones((9, 3), np.float32)
+x[7, 1] = np.nan
+try:
+    fit(jax.random.key(0), x, Config(2), mesh=data_mesh())
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_rows_that_one_process_refuses_all_refuse(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        code = REFUSED.format(port=probe.getsockname()[1])
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(process)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    for process in processes:
+        told, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, errors
+        assert told.splitlines()[-1].startswith("x: expected finite numbers, got NaN in row 7;")
+
+
 def test_a_coordinator_out_of_reach_is_one_line(folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
