@@ -59,7 +59,7 @@ def random_affine(
         Images as rows, [B D].
 
     Raises:
-        ValueError: If the shape does not have D entries.
+        ValueError: If the shape is not one of images, or does not have D entries.
 
     Examples:
         >>> x = jnp.arange(8.0).reshape(2, 4)
@@ -70,6 +70,10 @@ def random_affine(
 
     Source: Guo, Zhu, Liu & Yin, "Deep Embedded Clustering with Data Augmentation", ACML 2018.
     """
+    if len(image_shape) not in (2, 3):
+        raise ValueError(
+            f"image_shape: expected (height, width) or (height, width, channels), got {image_shape}"
+        )
     height, width, *channels = image_shape
     if math.prod(image_shape) != x.shape[1]:
         raise ValueError(

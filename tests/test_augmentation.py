@@ -202,6 +202,12 @@ def test_a_shape_of_another_size_is_refused():
             random_affine(KEY, images(2, 12), (4, 4), augmentation)
 
 
+@pytest.mark.parametrize("shape", [(), (12,), (1, 3, 2, 2)])
+def test_a_shape_that_is_none_of_images_is_refused(shape):
+    with pytest.raises(ValueError, match=r"image_shape: expected \(height, width\) or .*, got \("):
+        random_affine(KEY, images(2, 12), shape, EVERYTHING)
+
+
 @pytest.mark.parametrize(
     ("amounts", "message"),
     [
