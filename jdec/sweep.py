@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
@@ -141,8 +142,10 @@ def run_sweep(
     training = np.sort(order[n_held_out:])
     validation = rows[np.sort(order[:n_held_out])]
     seeds, ks, alphas, rates = zip(*grid.members(), strict=True)
+    # A key for each seed and not for each member, of which there may be thousands.
+    keys = jnp.stack([jax.random.key(seed) for seed in grid.seeds])
     population = fit_population(
-        [jax.random.key(seed) for seed in seeds],
+        keys[np.array([grid.seeds.index(seed) for seed in seeds])],
         rows[training] if n_held_out else rows,
         config,
         n_clusters=ks,

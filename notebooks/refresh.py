@@ -168,6 +168,7 @@ def run_notebook(path: Path, *, smoke: bool, timeout: int = 1800) -> Any:
 
 def write_notebook(notebook: Any, path: Path) -> None:
     """Write a notebook, and its picture into ``pictures`` beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     picture = picture_of(notebook)
     if picture is not None:

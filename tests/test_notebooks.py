@@ -56,6 +56,7 @@ def run_refresh(*arguments):
         capture_output=True,
         text=True,
         timeout=MOST_SECONDS_OF_A_TEST,
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # compiles sooner
         check=False,
     )
 
@@ -240,6 +241,13 @@ def test_the_first_cell_keeps_the_support_of_an_accelerator(tmp_path, monkeypatc
 
 
 # The tool.
+
+
+def test_refresh_makes_the_folder_it_writes_to(tmp_path):
+    path = write(tmp_path / "own.ipynb", "1")
+    done = run_refresh(path, "--out", tmp_path / "new" / "place")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new" / "place" / "own.ipynb").exists()
 
 
 def test_refresh_writes_outputs_hash_and_picture(tmp_path):
