@@ -114,10 +114,15 @@ def run_notebook(path: Path, *, smoke: bool, timeout: int = 1800) -> Any:
         The notebook.
 
     Raises:
-        RefusedError: If a cell raises, warns, takes too long, writes to stderr or shows an absolute
-            path.
+        RefusedError: If the file is no notebook, or a cell raises, warns, takes too long, writes to
+            stderr or shows an absolute path.
     """
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        told = f"{path.name}: expected a notebook, got another file: {reason}"
+        raise RefusedError(told) from None
     for cell in code_cells(notebook):
         cell.update(outputs=[], execution_count=None)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:

@@ -299,6 +299,17 @@ def test_refresh_refuses_a_name_it_does_not_know(capsys):
     assert capsys.readouterr().err.startswith("99: no such notebook; expected one of 00_quickstart")
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"# text", b"\xff\xfe\x00"])
+def test_refresh_refuses_what_is_no_notebook(tmp_path, capsys, content):
+    path = tmp_path / "own.ipynb"
+    path.write_bytes(content)
+    assert refresh.main([str(path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("own.ipynb: expected a notebook, got another file: ")
+    assert told.count("\n") == 1
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
