@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import platformdirs
 
-from jdec._atomic import atomic_write
+from jdec._io import atomic_write
 from jdec._checks import check_seed
 from jdec.arguments import (
     Datasets,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._atomic import write_json, write_json_lines
+from jdec._io import write_json, write_json_lines
 from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank
 from jdec._typing import Params
 from jdec.autoencoder import encoder_params, init_params

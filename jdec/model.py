@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from jdec._atomic import atomic_write
+from jdec._io import atomic_write
 from jdec._checks import as_rows
 from jdec._typing import Params
 from jdec.autoencoder import encoder_dims

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jdec._atomic import atomic_write, write_json
+from jdec._io import atomic_write, write_json
 from jdec._checks import as_rows
 from jdec.config import Config
 from jdec.datasets import Dataset

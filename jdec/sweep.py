@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._atomic import atomic_write, write_json, write_json_lines
+from jdec._io import atomic_write, write_json, write_json_lines
 from jdec._checks import as_rows, check_choice, check_fraction, check_seed
 from jdec.config import Config
 from jdec.datasets import Dataset

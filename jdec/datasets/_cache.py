@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import platformdirs
 
-from jdec._atomic import atomic_write
+from jdec._io import atomic_write
 
 _LOGGER = logging.getLogger("jdec")
 _Value = TypeVar("_Value")

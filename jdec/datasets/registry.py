@@ -16,7 +16,7 @@ from typing import Any
 
 import platformdirs
 
-from jdec._atomic import atomic_write
+from jdec._io import atomic_write
 from jdec._checks import as_rows
 from jdec._files import encode_labels, read_table
 from jdec.datasets import pixels, reuters, vision
