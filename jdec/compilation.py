@@ -1,42 +1,88 @@
-"""Compiled programs: kept on disk for the next start, and the time that making them takes."""
+"""Persistent compilation cache and compile-time statistics."""
 
+import logging
 import os
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import platformdirs
 
+_LOGGER = logging.getLogger(__name__)
+
 # What JAX calls these events; see jax.monitoring.
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _FOUND = "/jax/compilation_cache/cache_hits"
 
 
-def keep_programs(folder: Path | None = None) -> Path | None:
-    """Keep compiled programs on disk, so that the same command starts sooner the next time.
+def keep_programs(folder: str | Path | None = None) -> Path | None:
+    """Enable JAX's persistent compilation cache, so that the same command starts sooner next time.
 
     JAX's own settings have precedence: ``JAX_COMPILATION_CACHE_DIR`` names another folder, and
-    ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off.
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` turns it off. What is in the cache is run: the default
+    folder is not used, with a warning, if it belongs to another user or others can write to it;
+    of a folder that was named there is a warning alone. Where nothing can be written, as on a full
+    disk, programs are compiled again and nothing is said, since nothing is lost.
 
     Args:
         folder: Where; by default a folder in the user's cache.
 
     Returns:
         The folder in use, or None where the cache is off or the folder cannot be written to.
+
+    Examples:
+        >>> keep_programs(__file__) is None  # no folder
+        True
     """
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = folder or platformdirs.user_cache_path("jdec") / "programs"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
+    # JAX warns of each program that it can neither write nor read.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    by_jax = jax.config.values["jax_compilation_cache_dir"]
+    path = Path(by_jax or folder or _default_folder()).expanduser()
+    if by_jax is None or "://" not in by_jax:  # which is no folder of this machine
+        if not _can_be_written(path):
+            _LOGGER.info("compiled programs cannot be kept in %s", path)
             return None
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if _is_open_to_others(path):
+            told = f"{path} belongs to another user, or others can write to it"
+            if by_jax is None and folder is None:
+                warnings.warn(
+                    f"compiled programs are not kept: {told}; remove it, or name another folder in "
+                    "JAX_COMPILATION_CACHE_DIR",
+                    stacklevel=2,
+                )
+                return None
+            warnings.warn(f"{told}; the compiled programs in it are run", stacklevel=2)
+        if by_jax is None:
+            jax.config.update("jax_compilation_cache_dir", str(path))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The many small programs add up.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-    return Path(jax.config.values["jax_compilation_cache_dir"])
+    return path
+
+
+def _default_folder() -> Path:
+    return platformdirs.user_cache_path("jdec") / "programs"
+
+
+def _can_be_written(path: Path) -> bool:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"0")
+    except OSError:
+        return False
+    return True
+
+
+def _is_open_to_others(path: Path) -> bool:
+    if not hasattr(os, "getuid"):
+        return False
+    found = path.stat()
+    return found.st_uid != os.getuid() or bool(found.st_mode & 0o022)
 
 
 class CompilationClock:

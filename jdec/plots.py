@@ -1,25 +1,28 @@
 """Pictures of an embedding, a training history, the clearest members of clusters, and a sweep.
 
 The only module that imports matplotlib, and that through its object-oriented interface: no pyplot,
-so no backend is chosen and no figure stays open behind the caller's back.
+so no backend is chosen and no figure stays open behind the caller's back. It is imported when the
+first picture is drawn, whatever backend the environment names.
 """
 
+import contextlib
 import itertools
-import uuid
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb, to_rgba_array
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import PCA
 
 from jdec import _checks
+from jdec._io import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Distinct also with impaired colour vision: Petroff 2021, arXiv:2107.02270.
 _TEN_COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"]
@@ -38,7 +41,7 @@ def plot_embedding(
     centroids: Any = None,
     max_points: int = 10_000,
     title: str | None = None,
-) -> Figure:
+) -> "Figure":
     """Draw an embedding in two dimensions, coloured by cluster and, where known, by class.
 
     With up to ten clusters and classes, equal colours left and right are agreement: a class has the
@@ -60,8 +63,8 @@ def plot_embedding(
     Raises:
         ValueError: If shapes do not match or numbers are not finite.
     """
-    rows = _checks.as_rows("embedding", embedding)
-    centres = rows[:0] if centroids is None else _checks.as_rows("centroids", centroids)
+    rows = _checks.as_float32("embedding", embedding)
+    centres = rows[:0] if centroids is None else _checks.as_float32("centroids", centroids)
     if centres.shape[1] != rows.shape[1]:
         raise ValueError(f"centroids: expected width {rows.shape[1]}, got {centres.shape[1]}")
     _as_classes("labels", labels, rows, range(len(centres) or 2**31))
@@ -104,6 +107,8 @@ def plot_embedding(
     if y is not None:
         panels[1].set_title(f"by class ({len(names)})")
     if y is not None and len(names) <= _MOST_NAMES:
+        from matplotlib.lines import Line2D
+
         dots = [Line2D([], [], ls="", marker="o", color=c) for c in class_palette[: len(names)]]
         texts = [f" {name}" for name in names]  # a label that begins with _ might be left out
         n_lines = -(-len(texts) * (max(map(len, texts)) + 5) // 110)
@@ -112,7 +117,7 @@ def plot_embedding(
     return figure
 
 
-def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = None) -> Figure:
+def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = None) -> "Figure":
     """Draw what training recorded: losses, changed labels, and scores or else cluster sizes.
 
     Panels without values are left out; values that are not finite are gaps, counted in the title.
@@ -153,6 +158,8 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = No
     mosaic: list[Any] = [[i, min(i + 1, len(panels) - 1)] for i in range(0, len(panels), 2)]
     heading = "Training history" + ": no values" * (not panels)
     figure = _new_figure(_WIDTH, 0.5 + 3.0 * max(1, len(mosaic)), heading)
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     axes = figure.subplot_mosaic(mosaic).values() if panels else []
     for ax, ((title, ylabel), lines) in zip(axes, panels.items(), strict=True):
         ax.set_prop_cycle(color=_TEN_COLOURS[: 1 if title == "Pretraining" else 10])
@@ -186,7 +193,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = No
 
 def plot_top_samples(
     images: Any, q: Any, *, n_per_cluster: int = 10, y: Any = None, class_names: Any = None
-) -> Figure:
+) -> "Figure":
     """Draw the images that each cluster is surest of, one row of the picture per cluster.
 
     Args:
@@ -210,12 +217,12 @@ def plot_top_samples(
 
     Source: Xie et al. 2016, Fig. 3.
     """
-    images, q = np.asarray(images), _checks.as_rows("q", q)
+    images, q = np.asarray(images), _checks.as_float32("q", q)
     is_numeric = images.dtype.kind in "fiub" or images.dtype.name == "bfloat16"
     if not is_numeric or 0 in images.shape or images.shape[3:] not in ((), (3,)) or images.ndim < 3:
         got = f"{images.dtype} {images.shape}"
         raise ValueError(f"images: expected numbers [N H W] or [N H W 3], got {got}")
-    _checks.check_finite_rows("images", images)
+    _checks.check_finite_rows("images", images.reshape(len(images), -1))
     _checks.check_same_length("q", q, "images", images)
     _checks.check_integer("n_per_cluster", n_per_cluster)
     classes, names = _as_classes("y", y, q, class_names)
@@ -232,6 +239,8 @@ def plot_top_samples(
     inches = float(np.clip(6.3 / right, 0.36, 0.8))
     title = "Members of each cluster with the highest soft assignment q"
     figure = _new_figure(max(_WIDTH, 1.9 + right * inches), 1.2 + bottom * inches, title, notes)
+    from matplotlib.patches import Rectangle
+
     ax = figure.subplots()
     low, high = float(images.min()), float(images.max())
     row_names = [f"cluster {cluster} ({len(rows):,})" for cluster, rows in enumerate(members)]
@@ -258,7 +267,7 @@ def plot_top_samples(
     return figure
 
 
-def plot_sweep(settings: Sequence[Mapping[str, Any]], axis: str) -> Figure:
+def plot_sweep(settings: Sequence[Mapping[str, Any]], axis: str) -> "Figure":
     """Draw what is known without labels about each setting of a sweep, along one of its axes.
 
     Points are means over seeds and bars their standard deviations; settings that differ in another
@@ -298,6 +307,8 @@ def plot_sweep(settings: Sequence[Mapping[str, Any]], axis: str) -> Figure:
     seeds = f"{n_seeds} seed" + "s" * (n_seeds > 1)
     heading = f"Choosing the {names[axis]} without labels: mean ± std of {seeds}"
     figure = _new_figure(_WIDTH, 0.5 + 2.9 * n_rows, heading)
+    from matplotlib.ticker import MaxNLocator
+
     for index, name in enumerate(panels):
         ax = figure.add_subplot(n_rows, columns, index + 1)
         ax.set_prop_cycle(color=_TEN_COLOURS)
@@ -326,7 +337,7 @@ def plot_sweep(settings: Sequence[Mapping[str, Any]], axis: str) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all: what was at ``path`` stays until the end.
 
     Args:
@@ -336,15 +347,46 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    temporary = Path(path).with_name(f".{uuid.uuid4().hex}.tmp")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=_DPI)
+
+
+@contextlib.contextmanager
+def default_style() -> Iterator[None]:
+    """Draw and write figures in Matplotlib's own style, whatever a matplotlibrc file asks for.
+
+    One that asks for TeX would need an installation of it, and letters that no font here has are
+    drawn as boxes without a word for each.
+    """
+    _import_matplotlib()
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def _import_matplotlib() -> None:
+    # Matplotlib cannot be imported while MPLBACKEND names a backend that it does not know, as a
+    # notebook's does in an environment of its own. No figure here depends on a backend.
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", "")
     try:
-        figure.savefig(temporary, format="png", dpi=_DPI)
-        temporary.replace(path)
+        import matplotlib
     finally:
-        temporary.unlink(missing_ok=True)
+        if backend:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # for pyplot, where the caller uses it
 
 
-def _new_figure(width: float, height: float, title: str, notes: Sequence[str] = ()) -> Figure:
+def _new_figure(width: float, height: float, title: str, notes: Sequence[str] = ()) -> "Figure":
+    _import_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     figure.suptitle("\n".join([title, "; ".join(notes)]).strip(), weight="bold")
     return figure
@@ -356,7 +398,7 @@ def _as_classes(name: str, values: Any, rows: Any, names: Any) -> tuple[np.ndarr
     _checks.check_rank(name, values, 1)
     _checks.check_same_length(name, values, "the data", rows)
     if values.dtype.kind == "f":
-        _checks.check_finite_rows(name, values)
+        _checks.check_finite_rows(name, values.reshape(-1, 1))
     found, codes = np.unique(values, return_inverse=True)
     is_index = found.dtype.kind in "iu" and found[0] >= 0
     if names is not None and not (is_index and found[-1] < len(names)):
@@ -396,6 +438,9 @@ def _robust_limits(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _palette(n: int) -> np.ndarray:
     """Colours, [max(n, 10) 4]."""
+    _import_matplotlib()
+    from matplotlib.colors import hsv_to_rgb, to_rgba_array
+
     # Steps by the golden ratio keep the hues of neighbouring numbers far apart for any n.
     index = np.arange(n)
     tones = np.array([(0.85, 0.9), (0.55, 0.75), (1.0, 0.6)])[index % 3]

@@ -1,14 +1,22 @@
 """Tests of the pictures: what they hold, read back from the figures' own artists."""
 
+import os
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib import colors, image
 from sklearn.decomposition import PCA
 
-from jdec.plots import plot_embedding, plot_history, plot_top_samples, save_figure
+from jdec.plots import (
+    default_style,
+    plot_embedding,
+    plot_history,
+    plot_top_samples,
+    save_figure,
+)
 
 
 def blobs(n=60, z=2, k=3, seed=0):
@@ -517,7 +525,7 @@ class TestSaveFigure:
         figure = plot_history(clustering())
 
         def write_half(target, **options):
-            target.write_bytes(b"half")
+            target.write(b"half")
             raise exception
 
         monkeypatch.setattr(figure, "savefig", write_half)
@@ -544,3 +552,47 @@ def test_pyplot_stays_out():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kept"), [("nowhere", False), ("module://nowhere.inline", False), ("svg", True)]
+)
+def test_any_backend_of_the_environment_will_do(tmp_path, backend, kept):
+    """As of a notebook's kernel, of which an environment of its own knows nothing."""
+    code = (
+        "import os, sys, jdec, jdec.plots as p;"
+        "assert 'matplotlib' not in sys.modules;"
+        "p.save_figure(p.plot_embedding([[0.0, 1.0]], [0]), sys.argv[1]);"
+        "import matplotlib;"
+        "print(os.environ['MPLBACKEND'], matplotlib.get_backend(auto_select=False))"
+    )
+    path = tmp_path / "a.png"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env=os.environ | {"MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert path.stat().st_size > 1000
+    told, chosen = done.stdout.split()
+    assert told == backend
+    if kept:
+        assert chosen == backend
+
+
+def test_the_default_style_ignores_that_of_the_caller(tmp_path):
+    with default_style():
+        save_figure(plot_history(clustering()), tmp_path / "before.png")
+    with matplotlib.rc_context({"figure.facecolor": "red", "text.usetex": True}):
+        with default_style():
+            save_figure(plot_history(clustering()), tmp_path / "after.png")
+        assert matplotlib.rcParams["text.usetex"]
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "before.png").read_bytes()
+
+
+def test_letters_that_no_font_has_are_drawn_without_a_word(tmp_path):
+    with default_style():
+        figure = plot_embedding(np.eye(2), [0, 1], y=["𒀀", "𒀁"])
+        save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
