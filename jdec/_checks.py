@@ -1,18 +1,34 @@
 """Checks of user input; each failure is a ValueError that says what was expected and what came."""
 
+import decimal
 import math
-from collections.abc import Iterable
+import numbers
+import reprlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
 def check_rank(name: str, array: Any, rank: int) -> None:
-    """Raise unless ``array`` has ``rank`` dimensions."""
-    shape = np.shape(array)
-    if len(shape) != rank:
-        raise ValueError(f"{name}: expected an array of {rank} dimension(s), got shape {shape}")
+    """Raise unless ``array`` is an array of ``rank`` dimensions."""
+    if not hasattr(array, "shape"):
+        raise ValueError(
+            f"{name}: expected an array, got {type(array).__name__}; jnp.asarray makes one"
+        )
+    if len(array.shape) != rank:
+        raise ValueError(
+            f"{name}: expected an array of {rank} dimension(s), got shape {tuple(array.shape)}"
+        )
+
+
+def check_real(name: str, array: Any) -> None:
+    """Raise if ``array`` is complex, whose imaginary part a conversion would drop."""
+    if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
+        raise ValueError(f"{name}: Complex data not supported; expected real numbers")
 
 
 def check_same_length(name: str, array: Any, other_name: str, other: Any) -> None:
@@ -28,7 +44,7 @@ def check_positive(name: str, value: Any) -> None:
     if isinstance(value, jax.core.Tracer):
         return
     if not _is_finite(value) or float(value) <= 0:
-        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
+        raise ValueError(f"{name}: expected a finite number > 0, got {shown(value)}")
 
 
 def check_non_negative(name: str, value: Any) -> None:
@@ -36,39 +52,146 @@ def check_non_negative(name: str, value: Any) -> None:
     if isinstance(value, jax.core.Tracer):
         return
     if not _is_finite(value) or float(value) < 0:
-        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+        raise ValueError(f"{name}: expected a finite number >= 0, got {shown(value)}")
 
 
-def check_integer(name: str, value: Any, *, minimum: int = 1) -> None:
-    """Raise unless ``value`` is an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name}: expected an integer >= {minimum}, got {value!r}")
+def check_integer(
+    name: str, value: Any, *, minimum: int = 1, maximum: int | None = 2**31 - 1
+) -> None:
+    """Raise unless ``value`` is an integer from ``minimum`` to ``maximum``, by default of int32."""
+    # NumPy has durations among its integers.
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64)
+    if isinstance(value, bool) or not is_integer or value < minimum:
+        raise ValueError(f"{name}: expected an integer >= {minimum}, got {shown(value)}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name}: expected an integer <= {maximum}, got {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """Return what to show of a value in a message of one line.
+
+    Examples:
+        >>> shown("ten"), shown(10**5000)
+        ("'ten'", 'an integer of 16610 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"  # Python refuses to print thousands
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def check_fraction(name: str, value: Any) -> None:
     """Raise unless 0 <= ``value`` < 1."""
     if not _is_finite(value) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name}: expected a number in [0, 1), got {value!r}")
+        raise ValueError(f"{name}: expected a number in [0, 1), got {shown(value)}")
 
 
 def check_flag(name: str, value: Any) -> None:
     """Raise unless ``value`` is true or false."""
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name}: expected true or false, got {value!r}")
+        raise ValueError(f"{name}: expected true or false, got {shown(value)}")
 
 
 def check_seed(name: str, value: Any) -> None:
     """Raise unless ``value`` is a seed that JAX tells from all others: 0 … 2**32 - 1."""
-    check_integer(name, value, minimum=0)
+    check_integer(name, value, minimum=0, maximum=None)
     if value >= 2**32:
-        raise ValueError(f"{name}: expected an integer below 2**32, got {value}")
+        raise ValueError(f"{name}: expected an integer below 2**32, got {shown(value)}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     choices = tuple(choices)
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {shown(value)}")
+
+
+def as_labels(name: str, values: Any) -> np.ndarray:
+    """Return labels as an array [N] of whole numbers, numbers or text, or raise.
+
+    Nothing is converted that could make two labels one: 1 and "1" among each other are refused.
+
+    Args:
+        name: What to call them in an error message.
+        values: A list, an array or a column of a data frame.
+
+    Returns:
+        An array of one dimension, of integers, floating-point numbers or text.
+
+    Raises:
+        ValueError: If they are not in one dimension, one is missing, or they are of several kinds.
+
+    Examples:
+        >>> as_labels("y", ["b", "a"]).tolist()
+        ['b', 'a']
+        >>> as_labels("y", [1, "1"])
+        Traceback (most recent call last):
+        ValueError: y: expected labels of one kind (whole numbers or text), got int and str
+    """
+    array = values if isinstance(values, np.ndarray | jax.Array) else np.asarray(values, object)
+    array = np.asarray(array)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: expected an array of 1 dimension(s), got shape {array.shape}")
+    if array.dtype.kind == "O":
+        array = _labels_of_objects(name, array)
+    if array.dtype.kind not in "biufUS":
+        raise ValueError(f"{name}: expected whole numbers or text, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        row = int(np.argmax(np.isnan(array)))
+        raise ValueError(f"{name}: expected a label for every row, got NaN in row {row}")
+    return array
+
+
+def _labels_of_objects(name: str, array: np.ndarray) -> np.ndarray:
+    missing = [_is_missing(value) or _is_nan(value) for value in array]
+    if any(missing):
+        row = missing.index(True)
+        raise ValueError(f"{name}: expected a label for every row, got {array[row]} in row {row}")
+    kinds: dict[str, str] = {}
+    for value in array:
+        if isinstance(value, np.timedelta64) or not isinstance(
+            value, str | bytes | numbers.Real | np.bool_
+        ):
+            got = f"{reprlib.repr(value)} ({type(value).__name__})"
+            raise ValueError(f"{name}: expected whole numbers or text, got {got}")
+        kind = "text" if isinstance(value, str) else "number"
+        kinds.setdefault("bytes" if isinstance(value, bytes) else kind, type(value).__name__)
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{name}: expected labels of one kind (whole numbers or text), "
+            f"got {' and '.join(kinds.values())}"
+        )
+    return np.array(array.tolist())
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and math.isnan(value)
+
+
+def check_key(name: str, key: Any) -> None:
+    """Raise unless ``key`` is one typed random key; a traced one is."""
+    if is_key(key) and not key.shape:
+        return
+    if is_key(key):
+        got = f"{key.shape} of them; split keys are for a population"
+    elif hasattr(key, "dtype") and hasattr(key, "shape"):
+        got = f"{key.dtype} of shape {tuple(key.shape)}"
+    else:
+        got = f"{type(key).__name__} {reprlib.repr(key)}"
+    raise ValueError(f"{name}: expected a typed random key as of jax.random.key(0), got {got}")
+
+
+def is_key(value: Any) -> bool:
+    """Whether ``value`` is a typed random key, or an array of them."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return a path with ``~`` replaced by the user's folder, or raise."""
+    try:
+        return Path(value).expanduser()
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{name}: expected a path, got {reprlib.repr(value)}") from error
 
 
 def check_n_clusters(n_clusters: Any, n_rows: int) -> None:
@@ -81,65 +204,124 @@ def check_n_clusters(n_clusters: Any, n_rows: int) -> None:
         )
 
 
+class DataWarning(UserWarning):
+    """The rows are probably not what was meant."""
+
+
 def check_finite_rows(
-    name: str, array: np.ndarray, *, first_row: int = 0, block: int = 8192
+    name: str,
+    array: np.ndarray,
+    *,
+    first_row: int = 0,
+    columns: Sequence[str] | None = None,
+    block: int = 8192,
 ) -> None:
-    """Raise with the index, from ``first_row`` on, of the first row with NaN or infinity."""
+    """Raise with the row, from ``first_row`` on, and column of the first number not usable.
+
+    Numbers beyond float32 are not: training happens in it.
+    """
+    largest = float(np.finfo(np.float32).max)
     for start in range(0, len(array), block):
-        finite = np.isfinite(array[start : start + block])
-        if not finite.all():
-            row = start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
-            kind = "NaN" if np.isnan(array[row]).any() else "infinity"
+        part = array[start : start + block]
+        # Two comparisons hold for every finite number of a float32, and never for NaN.
+        usable = (part >= -largest) & (part <= largest)
+        if usable.all():
+            continue
+        row, column = (int(index[0]) for index in np.nonzero(~usable))
+        value = part[row, column]
+        where = f"in row {first_row + start + row}, column {column_name(columns, column)}"
+        if np.isfinite(value):
             raise ValueError(
-                f"{name}: expected finite numbers, got {kind} in row {first_row + row}; "
-                "fill or drop such rows first"
+                f"{name}: expected numbers within ±{largest:.3g} (float32), got {value:.3g} "
+                f"{where}, which is too large; scale the data first"
             )
+        kind = "NaN" if np.isnan(value) else "infinity"
+        raise ValueError(
+            f"{name}: expected finite numbers, got {kind} {where}; fill or drop such rows first"
+        )
 
 
-def as_rows(name: str, x: Any, *, first_row: int = 0) -> np.ndarray:
-    """Return ``x`` as a finite float32 matrix [N D], or raise.
+def column_name(columns: Sequence[str] | None, index: int) -> str:
+    """Return what to call a column in a message: its name, or its position from 0."""
+    return str(index) if columns is None else repr(columns[index])
+
+
+def column_names(x: Any) -> tuple[str, ...] | None:
+    """Return the names of the columns of a data frame, or None where they are not all text.
+
+    Examples:
+        >>> column_names(np.zeros((2, 2))) is None
+        True
+    """
+    columns = getattr(x, "columns", None)
+    if columns is None:
+        return None
+    names = list(columns)
+    return tuple(names) if names and all(isinstance(name, str) for name in names) else None
+
+
+def check_feature_names(names: Any, x: Any) -> tuple[str, ...] | None:
+    """Return names given for the columns of ``x``, or those that it has as a data frame.
+
+    Raises:
+        ValueError: If they are no texts, or not one for each column.
+    """
+    if names is None:
+        return column_names(x)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"feature_names: expected a list of texts, got {reprlib.repr(names)}")
+    names = tuple(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"feature_names: expected texts, got {reprlib.repr(name)}")
+    shape = np.shape(x)
+    if len(shape) == 2 and len(names) != shape[1]:
+        raise ValueError(f"feature_names: expected {shape[1]} as x has columns, got {len(names)}")
+    return tuple(map(str, names))
+
+
+def as_rows(
+    name: str, x: Any, *, first_row: int = 0, columns: Sequence[str] | None = None
+) -> np.ndarray:
+    """Return ``x`` as a matrix [N D] of finite real numbers in their own dtype, or raise.
+
+    Nothing is rounded: a large offset common to all rows would swallow their differences in
+    float32, so that rows are centred and scaled first (:class:`jdec.scaling.Scaling`).
 
     Args:
         name: What to call ``x`` in an error message.
         x: Anything NumPy can read as a numeric matrix.
         first_row: Index of its first row, for error messages, where ``x`` is a part.
+        columns: Names of its columns, for error messages; those of a data frame by default.
 
     Returns:
-        A C-contiguous float32 array; ``x`` itself where it is one already.
+        An array of floating-point numbers or integers; ``x`` itself where it is one already.
 
     Raises:
-        ValueError: For sparse, object, complex, text or non-2-D input, no rows, no columns, or
-            entries that are not finite in float32.
+        ValueError: For sparse, complex, text, time or non-2-D input, objects that are no numbers,
+            no rows, no columns, or entries that are not finite in float32.
 
     Examples:
-        >>> as_rows("x", [[0, 1], [2, 3]]).dtype
-        dtype('float32')
+        >>> as_rows("x", [[0.5, 1], [2, 3]]).dtype
+        dtype('float64')
         >>> as_rows("x", [[0.0, float("nan")]])
         Traceback (most recent call last):
-        ValueError: x: expected finite numbers, got NaN in row 0; fill or drop such rows first
+        ValueError: x: expected finite numbers, got NaN in row 0, column 1; fill or drop such rows
+        first
     """
     if hasattr(x, "toarray"):
         raise ValueError(
             f"{name}: expected a dense matrix, got a sparse one; call .toarray() where it fits "
             "in memory"
         )
+    columns = column_names(x) if columns is None else columns
     try:
         array = np.asarray(x)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
+        reason = "rows of unequal length" if isinstance(x, list | tuple) else type(x).__name__
         raise ValueError(
-            f"{name}: expected a numeric matrix [rows, columns], got rows of unequal length"
+            f"{name}: expected a numeric matrix [rows, columns], got {reason}"
         ) from error
-    if array.dtype.kind == "c":
-        raise ValueError(f"{name}: Complex data not supported; expected real numbers")
-    if array.dtype.kind in "mM":  # which astype would turn into counts of some unit
-        raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{name}: expected numbers, got dtype {array.dtype}: {error}"
-            ) from error
     if array.ndim != 2:
         raise ValueError(
             f"{name}: Expected 2D array [rows, columns], got a {array.ndim}D array of shape "
@@ -152,16 +334,62 @@ def as_rows(name: str, x: Any, *, first_row: int = 0) -> np.ndarray:
         raise ValueError(
             f"{name}: 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
         )
+    array = _as_real(name, array, first_row, columns)
+    check_finite_rows(name, array, first_row=first_row, columns=columns)
+    return array
+
+
+def as_float32(
+    name: str, x: Any, *, first_row: int = 0, columns: Sequence[str] | None = None
+) -> np.ndarray:
+    """Return :func:`as_rows` rounded to float32, C-contiguous; for what needs no scaling."""
+    rows = as_rows(name, x, first_row=first_row, columns=columns)
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def _as_real(
+    name: str, array: np.ndarray, first_row: int, columns: Sequence[str] | None
+) -> np.ndarray:
+    kind = array.dtype.kind
+    if kind == "c":
+        raise ValueError(f"{name}: Complex data not supported; expected real numbers")
+    if (kind == "f" and array.dtype.itemsize <= 8) or kind in "iu":
+        return array
+    if kind == "b" or array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    if kind == "f":  # long double
+        return array.astype(np.float64)
+    if kind != "O":  # text, which NumPy would parse, and times, which it would count
+        raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
+    for (row, column), value in np.ndenumerate(array):
+        if not _is_real(value):
+            raise ValueError(
+                f"{name}: expected numbers, got dtype object with {reprlib.repr(value)} "
+                f"({type(value).__name__}) in row {first_row + row}, "
+                f"column {column_name(columns, column)}"
+            )
+    missing = np.frompyfunc(_is_missing, 1, 1)(array).astype(bool)
     with np.errstate(over="ignore"):
-        rows = np.ascontiguousarray(array, dtype=np.float32)
-    check_finite_rows(name, rows, first_row=first_row)
-    return rows
+        try:
+            return np.where(missing, np.nan, array).astype(np.float64)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected numbers, got dtype object: {error}") from error
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ == "NAType"  # of pandas
+
+
+def _is_real(value: Any) -> bool:
+    # NumPy has durations among its integers, and Python no Decimal among its real numbers.
+    is_number = isinstance(value, numbers.Real | decimal.Decimal | np.bool_)
+    return _is_missing(value) or (is_number and not isinstance(value, np.timedelta64))
 
 
 def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool | str | bytes):
+    if isinstance(value, bool | np.bool_ | str | bytes | np.timedelta64):
         return False
     try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
+        return np.shape(value) == () and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
         return False

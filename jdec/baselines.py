@@ -13,7 +13,7 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -101,10 +101,9 @@ class _SpectralClustering(ClusterMixin, BaseEstimator, ABC):
         """Cluster the rows of X and return ``labels_``; arguments as of ``fit``."""
         return self.fit(X, **keywords).labels_
 
-    def _validate(self, X: Any, *, reset: bool) -> Float[np.ndarray, "N D"]:
+    def _validate(self, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
         # Rows that are not finite are left to this library: it names them.
-        with np.errstate(over="ignore"):
-            X = validate_data(self, X, dtype=np.float32, ensure_all_finite=False, reset=reset)
+        X = validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
         return as_rows("X", X)
 
     @abstractmethod

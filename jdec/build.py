@@ -27,6 +27,7 @@ from jdec.dec import (
     Clustering,
     DECInfo,
     DECState,
+    all_finite,
     cluster_sizes,
     embed_rows,
     init_state,
@@ -125,6 +126,16 @@ def build_pretraining(config: Config, n_features: int, stage: Stage) -> Algorith
         corrupt_data=settings.corrupt_data,
         loss_scale=settings.loss_scale,
     )
+
+
+@partial(jax.jit, static_argnames=("config", "n_features", "stage"))
+def init_stage(params: Params, *, config: Config, n_features: int, stage: Stage) -> PretrainState:
+    """Make the first state of a stage of pretraining."""
+    return build_pretraining(config, n_features, stage).init(params)
+
+
+#: :func:`jdec.dec.all_finite` as a program of its own.
+is_finite = jax.jit(all_finite)
 
 
 class Variant(NamedTuple):

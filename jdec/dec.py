@@ -83,6 +83,12 @@ class Clustering:
         check_choice("batch_order", self.batch_order, BATCH_ORDERS)
         check_integer("block_size", self.block_size)
 
+    def masked(self, centroids: Float[Array, "K Z"]) -> Float[Array, "K Z"]:
+        """Return the centroids with those that take no part at 0: they may be anything."""
+        if self.active is None:
+            return centroids
+        return jnp.where(jnp.asarray(self.active)[:, None], centroids, jnp.zeros_like(centroids))
+
 
 class DECState(NamedTuple):
     """What the clustering phase carries from interval to interval."""
@@ -92,7 +98,7 @@ class DECState(NamedTuple):
     opt_state: optax.OptState
     targets: Float[Array, "N K"]  # P of the last refresh
     labels: Int[Array, "N"]  # argmax q of the last refresh
-    label_change: Float[Array, ""]  # share of the labels it changed; NaN if q is not finite
+    label_change: Float[Array, ""]  # share of the labels it changed; NaN if anything is not finite
     interval: Int[Array, ""]  # how many are done
 
 
@@ -184,6 +190,7 @@ def refresh_targets(state: DECState, x: Float[Array, "N D"], clustering: Cluster
     q = soft_assignment(
         embeddings, state.centroids, alpha=clustering.alpha, active=clustering.active
     )
+    is_finite = all_finite((state.params, clustering.masked(state.centroids), embeddings, q))
     labels = q.argmax(axis=1).astype(jnp.int32)
     n_rows = _count_rows(x, clustering)
     if n_rows < x.shape[0]:
@@ -194,10 +201,26 @@ def refresh_targets(state: DECState, x: Float[Array, "N D"], clustering: Cluster
     return state._replace(
         targets=clustering.spread(target_distribution(q).astype(state.targets.dtype)),
         labels=clustering.spread(labels),
-        label_change=jnp.where(
-            jnp.isfinite(q).all(), n_changed.astype(jnp.float32) / n_rows, jnp.nan
-        ),
+        label_change=jnp.where(is_finite, n_changed.astype(jnp.float32) / n_rows, jnp.nan),
     )
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no array of a pytree holds NaN or infinity.
+
+    What a run is judged by: a network may hide NaN among its own weights, since, compiled for a
+    CPU, ``relu`` gives 0 for it.
+
+    Examples:
+        >>> bool(all_finite({"w": jnp.ones(2), "b": jnp.array([jnp.nan])}))
+        False
+    """
+    finite = [
+        jnp.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
+    return jnp.stack([jnp.bool_(True), *finite]).all()
 
 
 def embed_rows(

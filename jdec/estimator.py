@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -16,12 +16,20 @@ from sklearn.base import (
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from jdec._checks import check_seed
+from jdec._checks import as_path, check_seed
 from jdec.config import Config, preset_config
 from jdec.fit import fit
+from jdec.inputs import check_config
 from jdec.model import assign, load_model, save_model
 
-_SAVED = ("labels_", "embedding_", "n_iter_", "stop_reason_", "history_")
+# What is kept with a model, and read from its file: nothing else of a file becomes an attribute.
+_SAVED: dict[str, type] = {
+    "labels_": np.ndarray,
+    "embedding_": np.ndarray,
+    "n_iter_": int,
+    "stop_reason_": str,
+    "history_": list,
+}
 
 
 class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
@@ -45,7 +53,8 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         config: A whole configuration, in place of all arguments above.
         random_state: Integer seed (``jax.random.key`` of it is the key of :func:`jdec.fit`), NumPy
             RandomState, or None.
-        workdir: Folder for checkpoints.
+        workdir: Folder for checkpoints, of one fit: what fits many times, as GridSearchCV does,
+            needs None.
         resume: Go on with the interrupted run in ``workdir``.
         verbose: Show progress bars.
 
@@ -122,11 +131,13 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         Raises:
             ValueError: For bad input or settings.
         """
+        self._check_workdir()
         X = self._validate(X, reset=True)
         result = fit(
             self._key(),
             X,
             self._config(len(X)),
+            feature_names=self._feature_names(),
             workdir=self.workdir,
             resume=self.resume,
             progress=bool(self.verbose),
@@ -166,43 +177,63 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             ValueError: If the file cannot be written.
         """
         check_is_fitted(self)
-        extra = {name: getattr(self, name) for name in _SAVED}
-        if hasattr(self, "feature_names_in_"):
-            extra["feature_names_in_"] = self.feature_names_in_.tolist()
+        # One that was loaded from the model of a sweep has none of them.
+        extra = {name: getattr(self, name) for name in _SAVED if hasattr(self, name)}
         save_model(path, self.model_, extra)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read an estimator from a file that :meth:`save` or ``jdec fit`` wrote.
+        """Read an estimator from a file that :meth:`save`, ``jdec fit`` or ``jdec sweep`` wrote.
 
         Args:
             path: The file.
 
         Returns:
-            A fitted estimator, whose ``config`` holds the settings it was made with.
+            A fitted estimator, whose ``config`` holds the settings it was made with. Of a sweep's
+            model, ``labels_`` and what else belongs to the rows of a single fit is missing.
 
         Raises:
-            ValueError: If the file is missing, damaged, or not a model.
+            ValueError: If the file is missing, damaged, not a model, or holds what no fit has.
         """
         model, extra = load_model(path)
+        for name, value in extra.items():
+            if name not in _SAVED or not isinstance(value, _SAVED[name]):
+                raise ValueError(
+                    f"model: {path} is damaged or not a jdec model: expected "
+                    f"{', '.join(_SAVED)} beside the model, got {name!r} ({type(value).__name__})"
+                )
         estimator = cls(model.config.n_clusters, config=model.config)
         estimator.model_ = model
         estimator.cluster_centers_ = np.asarray(model.centroids)
         estimator.n_features_in_ = len(model.scaling.shift)
         for name, value in extra.items():
             setattr(estimator, name, value)
-        if "feature_names_in_" in extra:
-            estimator.feature_names_in_ = np.array(extra["feature_names_in_"], dtype=object)
+        if model.feature_names is not None:
+            estimator.feature_names_in_ = np.array(model.feature_names, dtype=object)
         return estimator
 
     def _assign(self, X: Any) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
         check_is_fitted(self)
         return assign(self.model_, self._validate(X, reset=False))
 
-    def _validate(self, X: Any, *, reset: bool) -> Float[np.ndarray, "N D"]:
-        # Rows that are not finite, or not in float32, are left to this library: it names them.
-        with np.errstate(over="ignore"):
-            return validate_data(self, X, dtype=np.float32, ensure_all_finite=False, reset=reset)
+    def _feature_names(self) -> list[str] | None:
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else names.tolist()
+
+    def _check_workdir(self) -> None:
+        if self.workdir is None or self.resume:
+            return
+        record = as_path("workdir", self.workdir) / "run.json"
+        if record.exists():
+            raise ValueError(
+                f"workdir: {record.parent} already holds a run; resume=True goes on with it. An "
+                "estimator that is fitted many times, as in GridSearchCV, needs workdir=None"
+            )
+
+    def _validate(self, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
+        # In their own dtype: they are centred before they become float32. Rows that are not finite
+        # are left to this library: it names them.
+        return validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
 
     def _key(self) -> Any:
         if isinstance(self.random_state, int | np.integer):
@@ -212,7 +243,13 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def _config(self, n_rows: int) -> Config:
         if self.config is not None:
+            check_config(self.config)
             return self.config
+        if self.settings is not None and not isinstance(self.settings, Mapping):
+            raise ValueError(
+                'settings: expected a mapping such as {"kmeans.n_init": 5}, '
+                f"got {type(self.settings).__name__} {self.settings!r}"
+            )
         config = preset_config(
             self.preset,
             n_clusters=self.n_clusters,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jdec._checks import check_positive, check_rank
+from jdec._checks import check_positive, check_rank, check_real
 
 # The square of a coordinate this far out still fits float32 when thousands of them are added up.
 _FARTHEST = 1e17
@@ -29,7 +29,8 @@ def squared_distances(
     Computed as :math:`\|z\|^2 - 2 z\mu^\top + \|\mu\|^2` of points centred on the mean centroid
     (far from the origin the expansion would cancel), so no N×K×Z array exists. Distances are
     float32 with float32 accumulation whatever the embeddings' precision (float64 stays float64),
-    and finite for finite or infinite input: coordinates beyond 1e17 count as 1e17.
+    and finite for finite or infinite input: coordinates beyond 1e17 count as 1e17. NaN stays NaN,
+    also compiled.
 
     Args:
         embeddings: Rows z, [N Z], floating point.
@@ -47,6 +48,8 @@ def squared_distances(
     """
     check_rank("embeddings", embeddings, 2)
     check_rank("centroids", centroids, 2)
+    check_real("embeddings", embeddings)
+    check_real("centroids", centroids)
     if embeddings.shape[1] != centroids.shape[1]:
         raise ValueError(
             f"centroids: expected width {embeddings.shape[1]} as the embeddings have, "
@@ -56,13 +59,18 @@ def squared_distances(
     dtype = jnp.dtype(jnp.float64 if is_double else jnp.float32)
     z, mu = embeddings.astype(dtype), centroids.astype(dtype)
     # Distances do not depend on the origin, so its gradient is zero and need not be traced.
-    bounded = jnp.clip(mu, -_FARTHEST, _FARTHEST)
-    origin = jax.lax.stop_gradient(bounded.mean(axis=0, keepdims=True))
-    z = jnp.clip(z - origin, -_FARTHEST, _FARTHEST)
-    mu = jnp.clip(mu - origin, -_FARTHEST, _FARTHEST)
+    origin = jax.lax.stop_gradient(_bounded(mu).mean(axis=0, keepdims=True))
+    z, mu = _bounded(z - origin), _bounded(mu - origin)
     cross = jnp.matmul(z, mu.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=dtype)
     squared = (z * z).sum(axis=1)[:, None] - 2 * cross + (mu * mu).sum(axis=1)[None, :]
-    return jnp.maximum(squared, 0)
+    return jnp.where(squared < 0, jnp.zeros_like(squared), squared)
+
+
+def _bounded(values: Float[Array, "M Z"]) -> Float[Array, "M Z"]:
+    # Compiled for a CPU, clip and maximum drop NaN; a choice by comparison keeps it.
+    farthest = jnp.asarray(_FARTHEST, values.dtype)
+    values = jnp.where(values > farthest, farthest, values)
+    return jnp.where(values < -farthest, -farthest, values)
 
 
 def log_soft_assignment(

@@ -12,9 +12,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdec._checks import check_integer, check_n_clusters, check_non_negative, check_rank
+from jdec._checks import (
+    as_rows,
+    check_integer,
+    check_key,
+    check_n_clusters,
+    check_non_negative,
+    check_rank,
+    check_real,
+)
 
 _BLOCK_ENTRIES = 2**20
 _MOST_PIECES = 1000
@@ -61,7 +70,8 @@ def kmeans(
 
     Args:
         key: Typed random key.
-        x: Rows, [N D], floating point; computed in float32 (float64 stays float64).
+        x: Rows, [N D]; computed in float32 (a float64 JAX array stays float64). NumPy's are
+            centred in float64 first.
         n_clusters: Number of clusters K, at most N.
         n_init: Number of restarts.
         max_iter: Most Lloyd iterations in a restart.
@@ -77,7 +87,9 @@ def kmeans(
         restart.
 
     Raises:
-        ValueError: If ``x`` is not a matrix, K is not in 1..N, or a count or ``tol`` is negative.
+        ValueError: If ``key`` is none, ``x`` is not a matrix of finite real numbers, K is not in
+            1..N, or a count or ``tol`` is negative. Compiled, where the numbers in ``x`` cannot
+            be looked at, NaN or infinity among them gives inertia NaN.
 
     Examples:
         >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
@@ -87,19 +99,32 @@ def kmeans(
 
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007. Xie et al. 2016, section 3.2 use 20 restarts.
     """
+    check_key("key", key)
+    if not isinstance(x, jax.Array):
+        x = as_rows("x", x)
     check_rank("x", x, 2)
+    check_real("x", x)
     check_n_clusters(n_clusters, x.shape[0])
     check_integer("n_init", n_init)
     check_integer("max_iter", max_iter)
     check_non_negative("tol", tol)
     if restarts_at_once is not None:
         check_integer("restarts_at_once", restarts_at_once)
+    offset = np.zeros((1, x.shape[1]), np.float32)
+    if isinstance(x, np.ndarray):
+        # In float64, and before the rows become float32, which would cut off what they differ in.
+        offset = x.mean(axis=0, keepdims=True, dtype=np.float64)
+        x = x - offset
     x = jnp.asarray(x)
     x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
     n_rows, n_features = x.shape
     mean = x.mean(axis=0, keepdims=True)
     # Far from the origin |μ|² - 2xμ would cancel, so all of it runs on centred rows.
     x = x - mean
+    is_finite = jnp.isfinite(x).all()
+    if not isinstance(is_finite, jax.core.Tracer) and not is_finite:
+        raise ValueError("x: expected finite numbers, got NaN or infinity; drop such rows first")
+    mean = mean + jnp.asarray(offset, mean.dtype)
     threshold = tol * x.var(axis=0).mean()
     rows_per_block = max(1, min(n_rows, _BLOCK_ENTRIES // max(n_clusters, n_features)))
     blocks, weights = _in_blocks(x, rows_per_block)
@@ -130,7 +155,8 @@ def kmeans(
     run: _Lloyd = jax.tree.map(lambda leaf: leaf[best], runs)
 
     labels, distances = _assign_all(blocks, run.centroids)
-    inertia = (distances * weights).sum()
+    # Compiled for a CPU, minima drop NaN.
+    inertia = jnp.where(is_finite, (distances * weights).sum(), jnp.nan)
     return KMeansResult(
         run.centroids + mean, labels.reshape(-1)[:n_rows], inertia, run.n_iter, run.converged
     )

@@ -21,6 +21,7 @@ from jdec.build import (
 from jdec.config import Config
 from jdec.dec import (
     DECState,
+    all_finite,
     embed_rows,
     init_state,
     is_finished,
@@ -152,6 +153,8 @@ def assign_member(variant: Variant, state: DECState, x: Any, *, config: Config) 
     )
     q = jnp.exp(log_q)
     divergence = clustering_loss(log_q, target_distribution(q)).mean()
+    is_finite = all_finite((state.params, clustering.masked(state.centroids), embeddings, q))
+    divergence = jnp.where(is_finite, divergence, jnp.nan)
     return q.argmax(axis=1).astype(jnp.int32), q, divergence
 
 

@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from jdec._checks import check_rank, check_same_length
+from jdec._checks import as_labels, check_same_length
 
 
 def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
@@ -26,7 +26,8 @@ def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
         A number in [0, 1].
 
     Raises:
-        ValueError: If an argument is not one-dimensional, empty, or the lengths differ.
+        ValueError: If an argument is not one-dimensional, is empty, misses a label or holds labels
+            of several kinds, or the lengths differ.
 
     Examples:
         >>> clustering_accuracy([0, 0, 1, 1], [7, 7, -1, -1])
@@ -68,9 +69,8 @@ def clustering_scores(labels_true: Any, labels_pred: Any) -> dict[str, float]:
 
 
 def _as_labels(labels_true: Any, labels_pred: Any) -> tuple[np.ndarray, np.ndarray]:
-    labels_true, labels_pred = np.asarray(labels_true), np.asarray(labels_pred)
-    check_rank("labels_true", labels_true, 1)
-    check_rank("labels_pred", labels_pred, 1)
+    labels_true = as_labels("labels_true", labels_true)
+    labels_pred = as_labels("labels_pred", labels_pred)
     check_same_length("labels_pred", labels_pred, "labels_true", labels_true)
     if len(labels_true) == 0:
         raise ValueError("labels_true: expected at least one label, got none")

@@ -17,7 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._checks import as_rows, check_integer, check_n_clusters, check_positive
+from jdec._checks import (
+    as_rows,
+    check_feature_names,
+    check_flag,
+    check_integer,
+    check_n_clusters,
+    check_positive,
+    is_key,
+)
 from jdec._memory import free_device_bytes
 from jdec._typing import Params
 from jdec.autoencoder import encoder_params
@@ -25,6 +33,7 @@ from jdec.build import BLOCK_SIZE, RunKeys, Variant, pretraining_stages, split_r
 from jdec.config import Config
 from jdec.dec import DECState
 from jdec.fit import DivergenceError
+from jdec.inputs import check_callbacks, check_config, check_image_shape, scale_and_tell
 from jdec.members import (
     Layout,
     assign_member,
@@ -38,8 +47,8 @@ from jdec.members import (
 )
 from jdec.model import Model
 from jdec.progress import Record, Reporter, chunks
-from jdec.scaling import Scaling, fit_scaling
-from jdec.sharding import Mesh, replicate
+from jdec.scaling import Scaling
+from jdec.sharding import MEMBER, Mesh, check_mesh, replicate
 
 
 class PopulationResult(NamedTuple):
@@ -61,6 +70,7 @@ class PopulationResult(NamedTuple):
     history: list[Record]
     seconds: dict[str, float]
     members_at_once: int
+    feature_names: tuple[str, ...] | None = None
 
     def member(self, index: int) -> Model:
         """Return one member as a model of its own."""
@@ -73,8 +83,8 @@ class PopulationResult(NamedTuple):
             }
         )
         params = jax.tree.map(lambda leaf: leaf[index], self.params)
-        centroids = jnp.asarray(self.centroids[index, :n_clusters])
-        return Model(self.scaling, params, centroids, config)
+        centroids = self.centroids[index, :n_clusters]
+        return Model(self.scaling, params, centroids, config, self.feature_names)
 
 
 def fit_population(
@@ -85,6 +95,7 @@ def fit_population(
     alphas: Sequence[float] | None = None,
     learning_rates: Sequence[float] | None = None,
     n_clusters: Sequence[int] | None = None,
+    feature_names: Sequence[str] | None = None,
     members_at_once: int | None = None,
     vectorized: bool | None = None,
     mesh: Mesh | None = None,
@@ -105,6 +116,7 @@ def fit_population(
         learning_rates: Learning rate of the clustering phase of each member; by default as
             configured.
         n_clusters: K of each member; by default as configured.
+        feature_names: As in :func:`jdec.fit`.
         members_at_once: How many to train in one program; by default as many as fit into memory.
         vectorized: Whether a device trains its members all at once, by ``jax.vmap``, or one after
             another within the program, by ``jax.lax.map``. By default the former, but for large
@@ -132,8 +144,14 @@ def fit_population(
 
     Source: Xie et al. 2016, section 3; members by ``jax.vmap``.
     """
-    rows = as_rows("x", x)
     keys = _as_keys(keys)
+    check_config(config)
+    callbacks = check_callbacks(callbacks)
+    check_flag("progress", progress)
+    check_mesh(mesh, MEMBER)
+    feature_names = check_feature_names(feature_names, x)
+    rows = as_rows("x", x, columns=feature_names)
+    check_image_shape(config, rows.shape[1])
     n_members = len(keys)
     values = {
         "alphas": _per_member("alphas", alphas, n_members),
@@ -142,9 +160,10 @@ def fit_population(
     ks = np.full(n_members, config.n_clusters)
     if n_clusters is not None:
         _check_length("n_clusters", n_clusters, n_members)
+        for k in n_clusters:
+            check_n_clusters(k, len(rows))
         ks = np.asarray(n_clusters)
-    for k in ks.tolist():
-        check_n_clusters(k, len(rows))
+    check_n_clusters(int(ks.max()), len(rows))
     if members_at_once is not None:
         check_integer("members_at_once", members_at_once)
     if mesh is not None and jax.process_count() > 1:
@@ -152,10 +171,18 @@ def fit_population(
     config = config.replace({"n_clusters": int(ks.max())})
     layout = choose_layout(count_parameters(config, rows.shape[1]), mesh)
     if vectorized is not None:
+        check_flag("vectorized", vectorized)
         layout = layout._replace(vectorized=vectorized)
     reporter = Reporter(callbacks, progress=progress)
     population = _Population(
-        keys, rows, config, **values, n_clusters=ks, layout=layout, reporter=reporter
+        keys,
+        rows,
+        config,
+        **values,
+        n_clusters=ks,
+        layout=layout,
+        reporter=reporter,
+        feature_names=feature_names,
     )
     return population.run(members_at_once)
 
@@ -165,11 +192,11 @@ def _as_keys(keys: Any) -> Key[Array, "M"]:
     if isinstance(keys, list | tuple):
         if not keys:
             raise ValueError("keys: expected at least one random key, got none")
-        if not all(_is_key(key) for key in keys):
-            kinds = ", ".join(sorted({type(key).__name__ for key in keys if not _is_key(key)}))
+        if not all(is_key(key) for key in keys):
+            kinds = ", ".join(sorted({type(key).__name__ for key in keys if not is_key(key)}))
             raise ValueError(f"keys: expected {expected}; got a list with {kinds}")
         keys = jnp.stack(keys)
-    if not _is_key(keys) or keys.ndim != 1:
+    if not is_key(keys) or keys.ndim != 1:
         is_array = hasattr(keys, "dtype") and hasattr(keys, "shape")
         got = f"{keys.dtype} of shape {keys.shape}" if is_array else type(keys).__name__
         raise ValueError(f"keys: expected {expected}; got {got}")
@@ -178,13 +205,9 @@ def _as_keys(keys: Any) -> Key[Array, "M"]:
     return keys
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
 def _check_length(name: str, values: Any, n_members: int) -> None:
     expected = f"{name}: expected one for each of {n_members} keys"
-    if np.ndim(values) != 1:
+    if not hasattr(values, "__len__") or isinstance(values, str) or np.ndim(values) != 1:
         what = values if np.ndim(values) == 0 else f"an array of shape {np.shape(values)}"
         raise ValueError(f"{expected}, got {what}; one for all members is a setting of config")
     if len(values) != n_members:
@@ -229,11 +252,13 @@ class _Population:
         n_clusters: Int[np.ndarray, "M"],
         layout: Layout,
         reporter: Reporter,
+        feature_names: tuple[str, ...] | None,
     ) -> None:
         self.config, self.n_clusters = config, n_clusters
+        self.feature_names = feature_names
         self.layout, self.reporter = layout, reporter
         self.alphas, self.learning_rates = alphas, learning_rates
-        self.scaling = fit_scaling(rows, config.scaling, scale=config.scale)
+        self.scaling = scale_and_tell(rows, config, feature_names)
         self.x = replicate(jnp.asarray(self.scaling.apply(rows)), layout.mesh)
         self.keys: RunKeys = jax.vmap(split_run_key)(keys)
         self.key_of_member = _group_keys(keys)
@@ -267,6 +292,7 @@ class _Population:
             history=self.reporter.history,
             seconds=self.reporter.seconds,
             members_at_once=members_at_once,
+            feature_names=self.feature_names,
             **joined,
         )
 

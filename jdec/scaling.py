@@ -1,25 +1,28 @@
 """Bringing the columns of a data set to a common size, in a way that new rows can follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from jdec._checks import check_choice, check_positive
+from jdec._checks import check_choice, check_positive, column_name
 
 #: Names of the scalings.
 SCALINGS = ("rms", "standard", "minmax", "none")
 
+#: Rows are turned into float64 so many at a time.
+_BLOCK = 8192
+
 
 class Scaling(NamedTuple):
-    """``(x - shift) * factor``, by column."""
+    """``(x - shift) * factor``, by column, in float64."""
 
     shift: Float[np.ndarray, "D"]
     factor: Float[np.ndarray, "D"]
 
-    def apply(self, x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        """Scale rows, [N D] float32; the argument is not changed.
+    def apply(self, x: Any, *, first_row: int = 0) -> Float[np.ndarray, "N D"]:
+        """Scale rows [N D] of any real dtype, and round to float32; the argument is not changed.
 
         Raises:
             ValueError: If the rows are of another width, or overflow float32.
@@ -29,10 +32,17 @@ class Scaling(NamedTuple):
                 f"x: X has {x.shape[1]} features, but the model is expecting "
                 f"{len(self.shift)} features as input"
             )
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = (x - self.shift) * self.factor
-        if not np.isfinite(scaled).all():
-            raise ValueError("x: expected values that stay finite in float32 when scaled")
+        scaled = np.empty(x.shape, np.float32)
+        for start, block in _blocks(x):
+            part = scaled[start : start + len(block)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                part[...] = (block - self.shift) * self.factor
+            if not np.isfinite(part).all():
+                row, column = np.argwhere(~np.isfinite(part))[0].tolist()
+                raise ValueError(
+                    "x: expected values that stay finite in float32 when scaled, got "
+                    f"{block[row, column]:.3g} in row {first_row + start + row}, column {column}"
+                )
         return scaled
 
 
@@ -40,16 +50,65 @@ class Scaling(NamedTuple):
 OverParts = Callable[[np.ndarray], np.ndarray]
 
 
-def _only_part(array: np.ndarray) -> np.ndarray:
+def only_part(array: np.ndarray) -> np.ndarray:
+    """Stack the arrays of all parts where there is but one."""
     return array[None]
 
 
+def _blocks(x: Any) -> Iterator[tuple[int, Float[np.ndarray, "B D"]]]:
+    for start in range(0, len(x), _BLOCK):
+        yield start, np.asarray(x[start : start + _BLOCK], np.float64)
+
+
+class ColumnStatistics(NamedTuple):
+    """What is known of the columns of all rows, in float64."""
+
+    mean: Float[np.ndarray, "D"]
+    variance: Float[np.ndarray, "D"]
+    low: Float[np.ndarray, "D"]
+    high: Float[np.ndarray, "D"]
+
+
+def column_statistics(x: Any, over_parts: OverParts = only_part) -> ColumnStatistics:
+    """Return mean, variance, least and greatest entry of each column, in one pass.
+
+    Args:
+        x: Rows, [N D], of any real dtype.
+        over_parts: As in :func:`fit_scaling`.
+
+    Returns:
+        A :class:`ColumnStatistics`.
+
+    Examples:
+        >>> column_statistics(np.array([[1.0, 5.0], [3.0, 5.0]])).variance.tolist()
+        [1.0, 0.0]
+    """
+    width = x.shape[1]
+    n_rows = over_parts(np.array(len(x))).ravel()
+    # Sums of what is left of an entry beside the first row: beside a large offset they are exact.
+    firsts = over_parts(np.asarray(x[0], np.float64) if len(x) else np.zeros(width))
+    first = firsts[np.flatnonzero(n_rows)[0]]
+    sums, squares = np.zeros(width), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    for _, block in _blocks(x):
+        rest = block - first
+        sums += rest.sum(axis=0)
+        squares += np.square(rest).sum(axis=0)
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    mean = over_parts(sums).sum(axis=0) / n_rows.sum()
+    variance = over_parts(squares).sum(axis=0) / n_rows.sum() - np.square(mean)
+    low, high = over_parts(low).min(axis=0), over_parts(high).max(axis=0)
+    variance = np.where(high > low, np.maximum(variance, 0), 0)
+    return ColumnStatistics(first + mean, variance, low, high)
+
+
 def fit_scaling(
-    x: Float[np.ndarray, "N D"],
+    x: Any,
     name: str = "rms",
     *,
     scale: float = 1.0,
-    over_parts: OverParts = _only_part,
+    over_parts: OverParts = only_part,
+    statistics: ColumnStatistics | None = None,
 ) -> Scaling:
     r"""Find the shift and factor of each column.
 
@@ -58,11 +117,12 @@ def fit_scaling(
     ``minmax`` brings all entries to 0..1 by one shift and factor, ``none`` leaves them.
 
     Args:
-        x: Rows, [N D] float32.
+        x: Rows, [N D], of any real dtype.
         name: One of :data:`SCALINGS`.
         scale: Factor on the result.
         over_parts: Where ``x`` is a part of the rows, stacks an array of this part with those of
             all others.
+        statistics: From :func:`column_statistics`, where they are known already.
 
     Returns:
         A :class:`Scaling`; constant columns are shifted but not blown up.
@@ -79,27 +139,129 @@ def fit_scaling(
     """
     check_choice("scaling", name, SCALINGS)
     check_positive("scale", scale)
-    width = x.shape[1]
-    n_rows = over_parts(np.array(len(x))).sum()
-    shift, factor = np.zeros(width), np.ones(width)
-
-    def mean(part: Any) -> Any:
-        return over_parts(np.asarray(part)).sum(axis=0) / n_rows
-
-    if name == "rms":
-        # Row by row in float64: neither large values overflow nor is a second copy of x made.
-        norms = np.einsum("ij,ij->i", x, x, dtype=np.float64)
-        factor = factor * _inverse(np.sqrt(mean(norms.sum()) / width))
+    shift, factor = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    if name != "none" and statistics is None:
+        statistics = column_statistics(x, over_parts)
+    if name == "none" or statistics is None:
+        pass
+    elif name == "rms":
+        mean_square = (statistics.variance + np.square(statistics.mean)).mean()
+        factor = factor * _inverse(np.sqrt(mean_square))
     elif name == "standard":
-        shift = mean(x.sum(axis=0, dtype=np.float64))
-        factor = _inverse(np.sqrt(mean(np.square(x - shift).sum(axis=0))))
+        shift, factor = statistics.mean, _inverse(np.sqrt(statistics.variance))
     elif name == "minmax":
-        # A part may be empty.
-        low = over_parts(np.array(x.min(initial=np.inf))).min()
-        high = over_parts(np.array(x.max(initial=-np.inf))).max()
-        shift, factor = shift + low, factor * _inverse(np.float64(high) - np.float64(low))
-    return Scaling(shift.astype(np.float32), (scale * factor).astype(np.float32))
+        low, high = statistics.low.min(), statistics.high.max()
+        shift, factor = shift + low, factor * _inverse(high - low)
+    return Scaling(shift, scale * factor)
 
 
 def _inverse(size: Any) -> Any:
     return np.divide(1.0, size, out=np.ones_like(size), where=size > 0)
+
+
+# What a look at the columns tells ----------------------------------------------------------------
+
+#: A column is told of where its standard deviation is fewer steps than this of its number format.
+MIN_STEPS = 16
+#: A column is told of where it alone holds more than this share of the scaled variance.
+MAX_VARIANCE_SHARE = 0.9
+
+
+def coarse_columns(
+    statistics: ColumnStatistics, scaling: Scaling, dtype: Any
+) -> Int[np.ndarray, "C"]:
+    """Return the columns whose differences are lost beside their size.
+
+    Either before they came here, in their own dtype, or in the float32 of the scaled rows.
+
+    Args:
+        statistics: Of the rows.
+        scaling: That is applied to them.
+        dtype: Of the rows.
+
+    Returns:
+        Indices of columns; constant ones are not among them.
+
+    Examples:
+        >>> x = 1.7e9 + np.array([[0.0], [60.0], [120.0]])
+        >>> statistics = column_statistics(x)
+        >>> coarse_columns(statistics, fit_scaling(x, "rms"), x.dtype).tolist()
+        [0]
+        >>> coarse_columns(statistics, fit_scaling(x, "standard"), x.dtype).tolist()
+        []
+    """
+    dtype = np.dtype(dtype)
+    deviation = np.sqrt(statistics.variance)
+    # Integers are exact as far as float64 is.
+    step = np.finfo(dtype if dtype.kind == "f" else np.float64).eps
+    size = np.maximum(np.abs(statistics.low), np.abs(statistics.high))
+    before = deviation < MIN_STEPS * float(step) * size
+    ends = [(end - scaling.shift) * scaling.factor for end in (statistics.low, statistics.high)]
+    size = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
+    after = deviation * scaling.factor < MIN_STEPS * float(np.finfo(np.float32).eps) * size
+    return np.flatnonzero((deviation > 0) & (before | after))
+
+
+def dominant_column(statistics: ColumnStatistics, scaling: Scaling) -> tuple[int, float] | None:
+    """Return the column that holds most of the scaled variance, and its share, if one does.
+
+    Args:
+        statistics: Of the rows.
+        scaling: That is applied to them.
+
+    Returns:
+        Index and share, or None where no column of several has more than 0.9.
+
+    Examples:
+        >>> x = np.array([[0.0, 0.0], [1.0, 100.0]])
+        >>> dominant_column(column_statistics(x), fit_scaling(x))
+        (1, 0.9999...)
+    """
+    variance = statistics.variance * np.square(scaling.factor)
+    total = variance.sum()
+    if len(variance) < 2 or not total > 0:
+        return None
+    index = int(variance.argmax())
+    share = float(variance[index] / total)
+    return (index, share) if share > MAX_VARIANCE_SHARE else None
+
+
+def column_warnings(
+    statistics: ColumnStatistics,
+    scaling: Scaling,
+    dtype: Any,
+    columns: Sequence[str] | None,
+    *,
+    advice: str = "scaling='standard'",
+) -> list[str]:
+    """Say in a line each what is wrong with the columns of rows that are to be clustered.
+
+    Args:
+        statistics: Of the rows.
+        scaling: That is applied to them.
+        dtype: Of the rows.
+        columns: Their names, if they have any.
+        advice: How to ask for the scaling that helps.
+
+    Returns:
+        Lines; none where nothing is wrong.
+    """
+    lines = []
+    coarse = coarse_columns(statistics, scaling, dtype)
+    if len(coarse):
+        named = ", ".join(column_name(columns, index) for index in coarse[:5].tolist())
+        more = f" and {len(coarse) - 5} more" if len(coarse) > 5 else ""
+        lines.append(
+            f"column {named}{more}: differences between rows are lost to rounding beside the size "
+            f"of the numbers (precision of {np.dtype(dtype)}, and float32 once scaled); subtract "
+            f"the offset before storing, or use {advice}"
+        )
+    dominant = dominant_column(statistics, scaling)
+    if dominant is not None:
+        index, share = dominant
+        lines.append(
+            f"column {column_name(columns, index)} holds {share:.0%} of the scaled variance, and "
+            f"the clusters will be its; if it is a measurement like the others, use {advice}, and "
+            "if it is none, leave it out"
+        )
+    return lines

@@ -8,7 +8,8 @@ shards, so that the number of devices changes the time and not the result.
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from jdec._checks import check_integer
 
-_DATA, _MEMBER = "data", "member"
+DATA, MEMBER = "data", "member"
 
 
 def connect(
@@ -116,7 +117,7 @@ def data_mesh(n_devices: int | None = None) -> Mesh:
         >>> dict(data_mesh(1).shape)
         {'data': 1}
     """
-    return _mesh(_DATA, n_devices)
+    return _mesh(DATA, n_devices)
 
 
 def member_mesh(n_devices: int | None = None) -> Mesh:
@@ -132,7 +133,7 @@ def member_mesh(n_devices: int | None = None) -> Mesh:
         >>> dict(member_mesh(1).shape)
         {'member': 1}
     """
-    return _mesh(_MEMBER, n_devices)
+    return _mesh(MEMBER, n_devices)
 
 
 def _mesh(axis: str, n_devices: int | None) -> Mesh:
@@ -202,14 +203,16 @@ def concatenate_rows(
     a: Float[Array, "M D"], n_a: int, b: Float[Array, "L D"], n_b: int, mesh: Mesh | None
 ) -> Float[Array, "O D"]:
     """Put the rows of two arrays that lie over devices, less their padding, into one."""
+    return _concatenate(a, b, n_a=n_a, n_b=n_b, mesh=mesh)
 
-    def join(a: Float[Array, "M D"], b: Float[Array, "L D"]) -> Float[Array, "O D"]:
-        rows = jnp.concatenate([a[:n_a], b[:n_b]])
-        return jnp.pad(rows, ((0, padded_length(len(rows), mesh) - len(rows)), (0, 0)))
 
-    if mesh is None:
-        return join(a, b)
-    return jax.jit(join, out_shardings=_by_rows(mesh))(a, b)
+@partial(jax.jit, static_argnames=("n_a", "n_b", "mesh"))
+def _concatenate(
+    a: Float[Array, "M D"], b: Float[Array, "L D"], *, n_a: int, n_b: int, mesh: Mesh | None
+) -> Float[Array, "O D"]:
+    rows = jnp.concatenate([a[:n_a], b[:n_b]])
+    rows = jnp.pad(rows, ((0, padded_length(len(rows), mesh) - len(rows)), (0, 0)))
+    return spread_rows(rows, mesh)
 
 
 def spread_rows(array: Array, mesh: Mesh | None) -> Array:
@@ -230,7 +233,7 @@ def map_shards(
     """Turn ``function(params, rows)`` into one that each device applies to its own rows."""
     if mesh is None:
         return function
-    everywhere, by_rows = PartitionSpec(), PartitionSpec(_DATA)
+    everywhere, by_rows = PartitionSpec(), PartitionSpec(DATA)
     return jax.shard_map(
         function, mesh=mesh, in_specs=(everywhere, by_rows), out_specs=by_rows, check_vma=False
     )
@@ -295,7 +298,7 @@ def join_rows(rows: np.ndarray, n_rows: int, mesh: Mesh | None) -> np.ndarray:
 
 
 def _by_rows(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(_DATA))
+    return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 # Everything else ---------------------------------------------------------------------------------
@@ -335,6 +338,58 @@ def from_each_process(value: Any) -> list[Any]:
     texts = over_processes(np.pad(text, (0, int(lengths.max()) - len(text))))
     pairs = zip(texts, lengths.tolist(), strict=True)
     return [json.loads(text[:length].tobytes()) for text, length in pairs]
+
+
+def check_processes_agree(values: Mapping[str, Any], refusal: str | None = None) -> None:
+    """Raise on every process if one refuses, or if a named value is another one somewhere.
+
+    Before any work: processes that differ would wait for each other in programs that do not match,
+    or end with a result that is nobody's.
+
+    Args:
+        values: Name to JSON value, of this process.
+        refusal: Why this process refuses to go on, if it does.
+
+    Raises:
+        ValueError: Names the process and what differs; the same on all of them.
+    """
+    if jax.process_count() == 1:
+        if refusal is not None:
+            raise ValueError(refusal)
+        return
+    everywhere = from_each_process([refusal, dict(values)])
+    for theirs, _ in everywhere:
+        if theirs is not None:
+            raise ValueError(theirs)
+    expected = everywhere[0][1]
+    for process, (_, values) in enumerate(everywhere):
+        differences = [
+            f"{name}: {_shown(values.get(name))} against {_shown(expected.get(name))}"
+            for name in dict.fromkeys([*expected, *values])
+            if values.get(name) != expected.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"process {process} differs from process 0 in {'; '.join(differences[:5])}; "
+                "start all processes with the same command and data"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def check_mesh(mesh: Any, axis: str) -> None:
+    """Raise unless ``mesh`` is None or a mesh of one axis of that name."""
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise ValueError(f"mesh: expected jdec.{axis}_mesh(), got {type(mesh).__name__}")
+    if mesh.axis_names != (axis,):
+        raise ValueError(
+            f"mesh: expected jdec.{axis}_mesh(), got a mesh of axes {', '.join(mesh.axis_names)}"
+        )
 
 
 def arrays_from_first_process(tree: PyTree) -> PyTree:

@@ -57,7 +57,7 @@ def nearest_neighbors(X: Any, n_neighbors: int) -> Int[np.ndarray, "N k"]:
     if n_neighbors == 1:
         return np.arange(len(X), dtype=np.int32)[:, None]
     # Far from the origin the expansion would cancel.
-    x = jnp.asarray(X - X.mean(axis=0, dtype=np.float64).astype(np.float32))
+    x = jnp.asarray((X - X.mean(axis=0, dtype=np.float64)).astype(np.float32))
     half_norms = (x * x).sum(axis=1) / 2
     rows = max(1, min(len(X), _BLOCK_ENTRIES // max(len(X), 2 * n_neighbors * X.shape[1])))
     found = np.empty((len(X), n_neighbors), np.int32)
