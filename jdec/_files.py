@@ -1,85 +1,72 @@
-"""Readers of data files; each failure is a ValueError of one line that names the file."""
+"""Readers of files of arrays; each failure is a ValueError of one line that names the file."""
 
-import array
 import contextlib
-import csv
 import gzip
-import importlib
-import itertools
 import logging
 import math
-import reprlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 
-from jdec._checks import check_same_length
+from jdec._io import ArrayHeader, npz_headers, read_npz, unpacked_limit
 
-#: Largest dense float32 matrix, in bytes, that a sparse file may be turned into.
-MAX_DENSE_BYTES = 2 * 2**30
+#: A sparse file may become a dense matrix of this many bytes …
+MAX_DENSE_BYTES = 2**31
+#: … and, beyond what any archive may unpack to, of so many times its own size.
+MAX_DENSE_RATIO = 400
 
-#: Suffixes of the files that :func:`read_table` understands.
-SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".parquet")
+#: What an array or column of classes is called where nobody says which it is.
+LABEL_NAMES = ("y", "label", "labels", "target", "class")
 
 _LOGGER = logging.getLogger("jdec")
 _ROW_NAMES = ("x", "X", "data")
-_LABEL_NAMES = ("y", "label", "labels", "target", "class")
-_MISSING = ("", "na", "n/a", "null", "none", "?")
+_SPARSE_FORMATS = ("csr", "csc", "bsr", "coo", "dia")
 
-# Bytes of an array from which on it stays on disk: a process then reads the rows it needs.
+# Arrays of at least this size are memory-mapped: a process then reads the rows it needs.
 _MAPPED_FROM = 2**26
 
 
 class Table(NamedTuple):
-    """What a file holds, unchecked: rows, and labels where it has any."""
+    """What a file holds, unchecked.
+
+    Attributes:
+        x: Rows [N …] of any dtype.
+        labels: Classes [N], or None.
+        label_name: Column or array that the classes came from, or None.
+        feature_names: Names of the columns of ``x``, or None where the file names none.
+        ids: Identifiers [N], or None.
+    """
 
     x: np.ndarray
-    labels: np.ndarray | None
+    labels: np.ndarray | None = None
+    label_name: str | None = None
+    feature_names: tuple[str, ...] | None = None
+    ids: np.ndarray | None = None
 
 
-def read_table(path: Path) -> Table:
-    """Read a file by its suffix.
+@contextlib.contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever goes wrong within into a ValueError of one line that names the file.
 
-    Args:
-        path: A ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
-
-    Returns:
-        Rows [N …] of any dtype, and labels [N] of any dtype or None.
-
-    Raises:
-        ValueError: If the file is a folder, empty, damaged, of another kind, or not numeric.
-        ImportError: If a parquet file is given and pandas or pyarrow is not installed.
-
-    Examples:
-        >>> read_table(Path("notes.txt"))
-        Traceback (most recent call last):
-        ValueError: notes.txt: expected a file of type .npy, .npz, .csv, .tsv, .parquet; got '.txt'
+    A damaged file makes zipfile, zlib, csv, NumPy and pyarrow raise a dozen unrelated types.
     """
-    if path.is_dir():
-        raise ValueError(
-            f"{path}: expected a file, got a folder; for a known data set pass its name, and the "
-            "folder above as data_dir"
-        )
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a file of type {', '.join(SUFFIXES)}; got {suffix!r}")
-    with _reading(path, "a readable file"):
-        size = path.stat().st_size
-    if size == 0:
-        raise ValueError(f"{path}: expected data, got an empty file")
-    if suffix in (".npy", ".npz"):
-        return read_numpy(path)
-    if suffix == ".parquet":
-        return _read_parquet(path)
-    return _read_delimited(path, "\t" if suffix == ".tsv" else ",")
+    try:
+        yield
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = reason or type(error).__name__
+        raise ValueError(f"{path}: expected {expected}, got an error: {reason}") from error
 
 
 def read_idx(path: Path, n_dims: int) -> np.ndarray:
     """Read unsigned bytes from an idx file, gzipped or not.
+
+    No more is unpacked than the header declares, and a header that declares more than
+    :func:`jdec._io.unpacked_limit` allows is not followed.
 
     Args:
         path: The file; what it is shows in its first bytes, not in its name.
@@ -91,10 +78,34 @@ def read_idx(path: Path, n_dims: int) -> np.ndarray:
     Raises:
         ValueError: If the bytes do not fit the format, the type, the rank or the header's counts.
     """
-    with _reading(path, "an intact idx file"), path.open("rb") as file:
-        gzipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        raw = gzip.GzipFile(fileobj=file).read() if gzipped else file.read()
+    with reading(path, "a readable file"):
+        size = path.stat().st_size
+        file = path.open("rb")
+    with file:
+        with reading(path, "an intact idx file"):
+            gzipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream: Any = gzip.GzipFile(fileobj=file) if gzipped else file
+            raw = stream.read(4 + 4 * n_dims)
+        shape = _idx_shape(path, raw, n_dims)
+        n_bytes = math.prod(shape)
+        limit = unpacked_limit(size) if gzipped else size
+        content = b""
+        if n_bytes <= limit:
+            with reading(path, "an intact idx file"):
+                content = stream.read(n_bytes)
+                content += stream.read(1)
+    if len(content) != n_bytes:
+        got = len(raw) + len(content) if n_bytes <= limit else f"at most {limit}"
+        more = " or more" if len(content) > n_bytes else ""
+        raise ValueError(
+            f"{path}: expected {len(raw) + n_bytes} bytes as its header {shape} says, "
+            f"got {got}{more}"
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _idx_shape(path: Path, raw: bytes, n_dims: int) -> tuple[int, ...]:
     magic = bytes((0, 0, 8, n_dims))
     if raw[:2] == magic[:2] and raw[3:4] == magic[3:] and raw[2] != magic[2]:
         raise ValueError(f"{path}: expected idx type 0x08 (unsigned byte), got 0x{raw[2]:02x}")
@@ -103,147 +114,112 @@ def read_idx(path: Path, n_dims: int) -> np.ndarray:
             f"{path}: expected the first bytes {magic.hex(' ')} (idx, {n_dims} dimension(s)), "
             f"got {raw[:4].hex(' ') or 'none'}"
         )
-    header = 4 + 4 * n_dims
-    if len(raw) < header:
-        raise ValueError(f"{path}: expected a header of {header} bytes, got {len(raw)}")
-    shape = struct.unpack(f">{n_dims}I", raw[4:header])
-    if len(raw) != header + math.prod(shape):
-        raise ValueError(
-            f"{path}: expected {header + math.prod(shape)} bytes as its header {shape} says, "
-            f"got {len(raw)}"
-        )
-    return np.frombuffer(raw, np.uint8)[header:].reshape(shape)
+    if len(raw) < 4 + 4 * n_dims:
+        raise ValueError(f"{path}: expected a header of {4 + 4 * n_dims} bytes, got {len(raw)}")
+    return struct.unpack(f">{n_dims}I", raw[4:])
 
 
-def read_numpy(path: Path) -> Table:
+def read_numpy(path: Path, label: str | None = None) -> Table:
     """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``; objects are never unpickled.
 
     Args:
-        path: The file. In an archive the rows are called x, X or data or are the only matrix, and
-            labels y, label, labels, target or class.
+        path: The file. In an archive the rows are called x, X or data or are the only matrix.
+        label: Name of the array of labels in an archive; None for y, label, labels, target or
+            class, empty for none.
 
     Returns:
-        Rows and labels as stored; a sparse matrix comes out dense, float32.
+        Rows and labels as stored; a sparse matrix comes out dense.
 
     Raises:
-        ValueError: If the file is damaged, holds objects, is ambiguous, or too large when dense.
+        ValueError: If the file is damaged, holds objects, is ambiguous, unpacks to more than
+            :func:`jdec._io.unpacked_limit`, or is too large when dense.
     """
-    with _open_numpy(path) as loaded:
-        if isinstance(loaded, np.ndarray):
-            return Table(loaded, None)
-        if {"format", "shape"} <= set(loaded.files):
-            return Table(_read_sparse(path, loaded), None)
-        labels = _label_column(path, loaded.files)
-        names = [name for name in _ROW_NAMES if name in loaded.files]
-        x = _member(path, loaded, names[0]) if names else _only_matrix(path, loaded, skip=labels)
-        return Table(x, None if labels is None else _member(path, loaded, labels))
+    with reading(path, "a readable file"), path.open("rb") as file:
+        start = file.read(6)
+    if start == b"\x93NUMPY":
+        if label:
+            raise ValueError(f"{path}: label: expected none for a single array, got {label!r}")
+        return Table(_read_npy(path))
+    if not start.startswith(b"PK"):
+        # np.load takes every other file for a pickle and says so, which helps nobody.
+        raise ValueError(f"{path}: expected a NumPy file, got one that starts with {start!r}")
+    headers = _npz_headers(path)
+    if {"format", "shape"} <= set(headers):
+        if label:
+            raise ValueError(f"{path}: label: expected none for a sparse matrix, got {label!r}")
+        return Table(_read_sparse(path, headers))
+    label = _label_array(path, headers, label)
+    rows = _row_array(path, headers, skip=label)
+    arrays = _read_npz(path, [rows] if label is None else [rows, label])
+    return Table(arrays[rows], None if label is None else arrays[label], label)
 
 
 def read_member(path: Path, name: str) -> np.ndarray | None:
     """Return one array of an ``.npz`` file, or None where it has no such array."""
-    with _open_numpy(path) as loaded:
-        if isinstance(loaded, np.ndarray) or name not in loaded.files:
-            return None
-        return _member(path, loaded, name)
+    return _read_npz(path, [name]).get(name)
 
 
-def encode_labels(
-    name: str, labels: Any, x: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Number the classes 0 … C-1 in sorted order.
+def _read_npy(path: Path) -> np.ndarray:
+    with reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            # Version 3 differs from 2 in the encoding of field names alone, and those are refused.
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(file)
+            start = file.tell()
+        if dtype.hasobject:
+            raise ValueError("it holds objects")
+        if dtype.names is not None or dtype.kind not in "biufcSUmM":
+            raise ValueError(f"expected numbers or text, got dtype {dtype}")
+        # NumPy would read a longer file in silence, such as one that several arrays were saved to.
+        n_bytes = math.prod(int(size) for size in shape) * dtype.itemsize
+        size = path.stat().st_size
+        if any(size < 0 for size in shape) or start + n_bytes != size:
+            raise ValueError(f"its header says {start + n_bytes} bytes, and it has {size}")
+        mapped = n_bytes >= _MAPPED_FROM
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
 
-    Args:
-        name: What to call the labels in an error message.
-        labels: Whole numbers, booleans or text, [N] or [N 1].
-        x: The rows that the labels belong to, [N …].
 
-    Returns:
-        int64 labels [N], and the names of the classes where they were text, else None.
+def _npz_headers(path: Path) -> dict[str, ArrayHeader]:
+    with reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
+        return npz_headers(path)
 
-    Raises:
-        ValueError: If lengths differ, a label is missing, or labels are no classes.
 
-    Examples:
-        >>> encode_labels("y", ["b", "a", "b"], np.zeros((3, 1)))
-        (array([1, 0, 1]), ('a', 'b'))
-        >>> encode_labels("y", [7.0, 3.0], np.zeros((2, 1)))
-        (array([1, 0]), None)
-    """
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise ValueError(f"{name}: expected one label per row, got shape {labels.shape}")
-    check_same_length(name, labels, "x", x)
-    if labels.dtype.kind == "S":
-        labels = np.char.decode(labels, "utf-8", "replace")
-    text = labels.dtype.kind == "U"
-    if not text and labels.dtype.kind not in "fiub":
-        raise ValueError(f"{name}: expected whole numbers or text, got dtype {labels.dtype}")
-    if text:
-        wrong = labels == ""
-    else:
-        with np.errstate(invalid="ignore"):
-            wrong = ~np.isfinite(labels) | (labels != np.trunc(labels))
-    if wrong.any():
-        row = int(np.argmax(wrong))
+def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    with reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
+        return read_npz(path, names)
+
+
+def _label_array(path: Path, headers: Mapping[str, ArrayHeader], label: str | None) -> str | None:
+    if label is not None:
+        if label and label not in headers:
+            raise ValueError(
+                f"{path}: label: expected one of the arrays {', '.join(headers)}; got {label!r}"
+            )
+        return label or None
+    found = [name for name in headers if name.lower() in LABEL_NAMES]
+    if len(found) > 1:
         raise ValueError(
-            f"{name}: expected a class (whole number or text) for every row, got "
-            f"{labels[row].item()!r} in row {row}; a feature needs another name"
+            f"{path}: expected at most one array of labels, got {', '.join(found)}; say which it "
+            f"is: --label {found[-1]} (label={found[-1]!r})"
         )
-    classes, y = np.unique(labels, return_inverse=True)
-    return y.astype(np.int64), tuple(classes.tolist()) if text else None
+    return found[0] if found else None
 
 
-@contextlib.contextmanager
-def _reading(path: Path, expected: str) -> Iterator[None]:
-    # A damaged file makes zipfile, zlib, csv, NumPy and pyarrow raise a dozen unrelated types.
-    try:
-        yield
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        reason = reason or type(error).__name__
-        raise ValueError(f"{path}: expected {expected}, got an error: {reason}") from error
-
-
-@contextlib.contextmanager
-def _open_numpy(path: Path) -> Iterator[Any]:
-    with contextlib.ExitStack() as stack:
-        with _reading(path, "a readable file"):
-            file = stack.enter_context(path.open("rb"))
-            start = file.read(6)
-        if not start.startswith((b"\x93NUMPY", b"PK")):
-            # np.load takes every other file for a pickle and says so, which helps nobody.
-            raise ValueError(f"{path}: expected a NumPy file, got one that starts with {start!r}")
-        with _reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
-            file.seek(0)
-            # Given a path instead, np.load would leave a damaged archive open.
-            if start.startswith(b"PK") or path.stat().st_size < _MAPPED_FROM:
-                loaded = np.load(file, allow_pickle=False)
-            else:
-                loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            stack.enter_context(loaded)
-        yield loaded
-
-
-def _member(path: Path, loaded: Any, name: str) -> np.ndarray:
-    with _reading(path, f"numbers or text in array {name!r}; objects are never unpickled"):
-        return np.asarray(loaded[name])
-
-
-def _only_matrix(path: Path, loaded: Any, *, skip: str | None) -> np.ndarray:
-    shapes: dict[str, tuple[int, ...]] = {}
-    found: list[np.ndarray] = []
-    for name in loaded.files:
-        if name != skip:
-            member = _member(path, loaded, name)
-            shapes[name] = member.shape
-            if member.ndim >= 2:
-                # Two candidates are refused, so a third one need not be kept in memory.
-                found = [*found[:1], member]
+def _row_array(path: Path, headers: Mapping[str, ArrayHeader], *, skip: str | None) -> str:
+    others = {name: header.shape for name, header in headers.items() if name != skip}
+    named = [name for name in _ROW_NAMES if name in others]
+    if len(named) > 1:
+        raise ValueError(
+            f"{path}: expected one array of rows, got {', '.join(named)}; store them apart"
+        )
+    found = named or [name for name, shape in others.items() if len(shape) >= 2]
     if len(found) != 1:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
+        listed = ", ".join(f"{name} {shape}" for name, shape in others.items()) or "none"
         raise ValueError(
             f"{path}: expected an array named {', '.join(_ROW_NAMES)} or a single matrix, "
             f"got {listed}"
@@ -251,153 +227,63 @@ def _only_matrix(path: Path, loaded: Any, *, skip: str | None) -> np.ndarray:
     return found[0]
 
 
-def _read_sparse(path: Path, loaded: Any) -> np.ndarray:
-    shape = _member(path, loaded, "shape").tolist()
+def _read_sparse(path: Path, headers: Mapping[str, ArrayHeader]) -> np.ndarray:
     expected = "a sparse matrix as scipy.sparse.save_npz writes it"
-    with _reading(path, expected):
-        n_bytes = 4 * math.prod(int(size) for size in shape)
-    if n_bytes > MAX_DENSE_BYTES:
+    with reading(path, expected):
+        arrays = read_npz(path)
+        shape = _sparse_shape(arrays["shape"])
+        data = arrays["data"]
+        if data.dtype.kind not in "biuf":
+            raise ValueError(f"its numbers are of dtype {data.dtype}")
+        # float32 where that loses nothing, as counts need no more.
+        single = data.astype(np.float32)
+        dtype = np.float32 if np.array_equal(single, data, equal_nan=True) else np.float64
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    size = path.stat().st_size
+    limit = min(MAX_DENSE_BYTES, max(unpacked_limit(size), MAX_DENSE_RATIO * size))
+    if n_bytes > limit:
         raise ValueError(
-            f"{path}: expected a matrix of at most {MAX_DENSE_BYTES / 2**30:.3g} GiB when dense, "
-            f"got {n_bytes / 2**30:.3g} GiB for shape {tuple(shape)}; reduce the number of "
-            "features first, as with sklearn.decomposition.TruncatedSVD"
+            f"{path}: expected a matrix of at most {limit / 2**30:.3g} GiB when dense, "
+            f"got {n_bytes / 2**30:.3g} GiB for shape {shape} in {np.dtype(dtype)}; reduce the "
+            "number of features first, as with sklearn.decomposition.TruncatedSVD"
         )
-    with _reading(path, expected), np.errstate(over="ignore"):
-        matrix = scipy.sparse.load_npz(path)
-        # Indices out of range would make the conversion write outside its memory.
-        if hasattr(matrix, "check_format"):
-            matrix.check_format(full_check=True)
-        dense = matrix.astype(np.float32).toarray()
+    if not np.isfinite(data).all():
+        raise ValueError(
+            f"{path}: expected finite numbers, got {data[~np.isfinite(data)].ravel()[0]} in the "
+            "sparse matrix; fill or drop such rows first"
+        )
+    with reading(path, expected):
+        dense = _sparse_matrix(arrays, shape, data.astype(dtype)).toarray()
     _LOGGER.info("%s: made dense, %.3g GiB", path, n_bytes / 2**30)
     return dense
 
 
-def _label_column(path: Path, names: Sequence[str]) -> str | None:
-    found = [name for name in names if name.lower() in _LABEL_NAMES]
-    if len(found) > 1:
-        raise ValueError(f"{path}: expected at most one label column, got {', '.join(found)}")
-    return found[0] if found else None
+def _sparse_shape(shape: np.ndarray) -> tuple[int, ...]:
+    if shape.dtype.kind not in "iu" or shape.shape != (2,) or (shape < 0).any():
+        raise ValueError(f"its shape is {shape.tolist()}")
+    return tuple(int(size) for size in shape)
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    with (
-        _reading(path, "delimited UTF-8 text"),
-        path.open(encoding="utf-8-sig", newline="") as file,
-    ):
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-
-
-def _read_delimited(path: Path, delimiter: str) -> Table:
-    records = _records(path, delimiter)
-    first = next(records, None)
-    if first is None:
-        raise ValueError(f"{path}: expected rows, got blank lines only")
-    names, rows, label = [cell.strip() for cell in first[1]], records, None
-    if _is_header(names):
-        label = _label_column(path, names)
-        if "" in names:
-            raise ValueError(
-                f"{path}: expected a name for every column, got none for column "
-                f"{names.index('') + 1}; a saved row index must be left out"
-            )
+def _sparse_matrix(
+    arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], data: np.ndarray
+) -> Any:
+    form = arrays["format"].item()
+    form = form.decode("ascii") if isinstance(form, bytes) else form
+    if form not in _SPARSE_FORMATS:
+        raise ValueError(f"its format is {form!r}")
+    if form == "dia":
+        parts: Any = (data, arrays["offsets"])
+    elif form == "coo":
+        coords = arrays.get("coords")
+        parts = (data, (arrays["row"], arrays["col"]) if coords is None else tuple(coords))
     else:
-        if len(names) > 1 and names == [str(column) for column in range(len(names))]:
-            _LOGGER.warning("%s: the first line reads 0, 1, 2, …; taken for a row of data", path)
-        names = [str(column) for column in range(1, len(names) + 1)]
-        rows = itertools.chain([first], records)
-    features = [name for name in names if name != label]
-    # Python floats would take four times the memory of the matrix.
-    values, labels, n_rows = array.array("d"), [], 0
-    for line, cells in rows:
-        if len(cells) != len(names):
-            raise ValueError(
-                f"{path}: expected {len(names)} cells, got {len(cells)} in line {line}"
-            )
-        if label is not None:
-            labels.append(cells.pop(names.index(label)).strip())
-        try:
-            values.extend(map(float, cells))
-        except ValueError:
-            raise _not_a_number(path, features, cells, f"line {line}") from None
-        n_rows += 1
-    x = np.asarray(values).reshape(n_rows, len(features))
-    return Table(x, None if label is None else _parse_labels(labels))
-
-
-def _is_header(cells: Sequence[str]) -> bool:
-    numeric = [_is_number(cell) for cell in cells]
-    others = {cell.lower() for cell, number in zip(cells, numeric, strict=True) if not number}
-    # Numbers beside nothing but missing values are a row of data, which would be lost in silence.
-    return bool(others) and not (any(numeric) and others <= set(_MISSING))
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _not_a_number(
-    path: Path, names: Sequence[str], values: Sequence[Any], where: str
-) -> ValueError:
-    column, value = next(
-        (name, value) for name, value in zip(names, values, strict=True) if not _is_number(value)
-    )
-    shown = " ".join(reprlib.repr(value).split())
-    hint = "; a saved row index must be left out" if where == "line 1" and value == "" else ""
-    return ValueError(
-        f"{path}: expected a number in column {column!r}, got {shown} in {where}{hint}"
-    )
-
-
-def _parse_labels(labels: list[str]) -> np.ndarray:
-    text = np.array(labels, dtype=str)
-    for dtype in (np.int64, np.float64):
-        with contextlib.suppress(ValueError, OverflowError):
-            return text.astype(dtype)
-    return text
-
-
-def _read_parquet(path: Path) -> Table:
-    try:
-        import pandas
-
-        importlib.import_module("pyarrow")
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading parquet needs pandas and pyarrow: pip install "jdec[parquet]"'
-        ) from error
-    with _reading(path, "an intact parquet file"):
-        frame = pandas.read_parquet(path)
-    names = [str(name) for name in frame.columns]
-    label = _label_column(path, names)
-    features = [column for column, name in enumerate(names) if name != label]
-    x = np.empty((len(frame), len(features)), np.float32)
-    for target, column in enumerate(features):
-        x[:, target] = _numeric_column(path, names[column], frame.iloc[:, column])
-    if label is None:
-        return Table(x, None)
-    labels = frame.iloc[:, names.index(label)]
-    missing = labels.isna().to_numpy()
-    if missing.any():
-        row = int(np.argmax(missing))
-        raise ValueError(f"{path}: expected a label in column {label!r}, got none in row {row}")
-    if labels.dtype.kind in "fiub":
-        return Table(x, labels.to_numpy(dtype=labels.dtype.kind.replace("b", "i") + "8"))
-    return Table(x, _parse_labels([str(value) for value in labels]))
-
-
-def _numeric_column(path: Path, name: str, series: Any) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        if series.dtype.kind in "fiub":
-            return series.to_numpy(dtype=np.float32, na_value=np.nan)
-        values = series.to_numpy(dtype=object)
-        for row, value in enumerate(values):
-            if not _is_number(value):
-                raise _not_a_number(path, [name], [value], f"row {row}")
-        return values.astype(np.float32)
+        parts = (data, arrays["indices"], arrays["indptr"])
+    indices: list[np.ndarray] = [*(parts[1] if form == "coo" else parts[1:])]
+    for array in indices:
+        if np.asarray(array).dtype.kind not in "iu":
+            raise ValueError(f"its indices are of dtype {np.asarray(array).dtype}")
+    matrix = getattr(scipy.sparse, f"{form}_array")(parts, shape=shape)
+    # Indices out of range would make the conversion write outside its memory.
+    if hasattr(matrix, "check_format"):
+        matrix.check_format(full_check=True)
+    return matrix

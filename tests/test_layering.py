@@ -13,7 +13,7 @@ FOLDER = Path(jdec.__file__).parent
 
 LAYERS = [
     {"_typing", "_checks", "_io", "_memory", "progress"},
-    {"functional", "kmeans", "metrics", "scaling", "augmentation", "_files"},
+    {"functional", "kmeans", "metrics", "scaling", "augmentation", "_columns", "_files"},
     {"autoencoder"},
     {"training", "pretrain", "dec"},
     # The shell is a ladder: a rung rests on those below it.
@@ -35,10 +35,16 @@ WITHIN = {
     "pretrain": {"training"},
     "dec": {"training"},
     "datasets.pixels": {"datasets.dataset"},
-    "datasets.reuters": {"datasets.dataset", "datasets._cache"},
-    "datasets.vision": {"datasets.dataset", "datasets._cache"},
+    "datasets.reuters": {"datasets.dataset", "datasets._cache", "datasets._labels"},
+    "datasets.vision": {"datasets.dataset", "datasets._cache", "datasets._labels"},
+    "datasets._text": {"datasets._labels", "datasets._roles"},
+    "datasets._parquet": {"datasets._roles"},
+    "datasets.files": {
+        f"datasets.{name}" for name in ("dataset", "_labels", "_parquet", "_roles", "_text")
+    },
     "datasets.registry": {
-        f"datasets.{name}" for name in ("dataset", "pixels", "reuters", "vision")
+        f"datasets.{name}"
+        for name in ("dataset", "files", "pixels", "reuters", "vision", "_roles")
     },
     "datasets": {"datasets.dataset", "datasets.registry"},
 }

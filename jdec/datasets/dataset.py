@@ -13,9 +13,10 @@ class Dataset:
     """Rows and, where known, their classes.
 
     Attributes:
-        x: Rows in their natural units, float32 [N D]: pixels 0 … 255 for mnist and fashion_mnist,
+        x: Rows in their natural units, [N D]: pixels 0 … 255 for mnist and fashion_mnist,
             0 … 16 for digits, features of images for stl10 and cifar10, rows of L2 norm 1 for
-            reuters and reuters10k, a file's own values.
+            reuters and reuters10k, all of them float32; a file's own values in their own dtype,
+            which is float64 for text.
         y: Classes 0 … C-1, int64 [N], or None.
         name: The name asked for, or the file's name without its suffix.
         image_shape: Shape of a row as an image, (H, W) or (H, W, C), or None.
@@ -25,6 +26,9 @@ class Dataset:
         variant: Which of several sources or recipes of that name the rows come from, such as
             ``paper`` or ``sample``; empty where there is but one.
         unlabeled: Further rows without classes, for pretraining alone, float32 [M D], or None.
+        feature_names: Names of the columns of ``x``, or None where they have none.
+        label_name: Column or array of a file that the classes came from, or None.
+        ids: Identifiers of the rows [N], text or whole numbers, or None.
 
     Examples:
         >>> Dataset(x=np.zeros((3, 2), np.float32), y=None, name="zeros").x.shape
@@ -40,6 +44,9 @@ class Dataset:
     note: str = ""
     variant: str = ""
     unlabeled: np.ndarray | None = None
+    feature_names: tuple[str, ...] | None = None
+    label_name: str | None = None
+    ids: np.ndarray | None = None
 
 
 def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int) -> Dataset:
@@ -90,5 +97,6 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
         x=dataset.x[kept],
         y=dataset.y[kept],
         n_train=None if dataset.n_train is None else int(kept[: dataset.n_train].sum()),
+        ids=None if dataset.ids is None else dataset.ids[kept],
         note="; ".join(filter(None, [dataset.note, drawn])),
     )

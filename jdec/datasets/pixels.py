@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import sklearn.datasets
 
-from jdec._checks import as_rows, check_same_length
+from jdec._checks import as_float32, check_same_length
 from jdec._files import read_idx
 from jdec.datasets.dataset import Dataset
 
@@ -28,7 +28,7 @@ _FASHION_CLASSES = (
 def load_digits(name: str, files: Sequence[Path]) -> Dataset:
     """Take the digits that come with scikit-learn."""
     bunch = sklearn.datasets.load_digits()
-    return Dataset(as_rows(name, bunch.data), bunch.target.astype(np.int64), name, (8, 8))
+    return Dataset(as_float32(name, bunch.data), bunch.target.astype(np.int64), name, (8, 8))
 
 
 def load_mnist(name: str, files: Sequence[Path]) -> Dataset:
@@ -51,7 +51,7 @@ def load_mnist(name: str, files: Sequence[Path]) -> Dataset:
     n_train = len(images[0])
     x = np.concatenate([part.reshape(-1, 28 * 28) for part in images], dtype=np.float32)
     y = np.concatenate(labels).astype(np.int64)
-    return Dataset(as_rows(name, x), y, name, (28, 28), n_train)
+    return Dataset(as_float32(name, x), y, name, (28, 28), n_train)
 
 
 def load_fashion_mnist(name: str, files: Sequence[Path]) -> Dataset:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import difflib
 import logging
-import math
 import os
 import reprlib
 import shutil
@@ -17,10 +16,10 @@ from typing import Any
 import platformdirs
 
 from jdec._io import atomic_write
-from jdec._checks import as_rows
-from jdec._files import encode_labels, read_table
 from jdec.datasets import pixels, reuters, vision
+from jdec.datasets._roles import Choice, check_choice
 from jdec.datasets.dataset import Dataset
+from jdec.datasets.files import load_file
 
 _LOGGER = logging.getLogger("jdec")
 
@@ -101,24 +100,39 @@ class Spec(Source):
         return bool(self.url) or self.fetch is not None
 
 
-def load_dataset(name: str | Path, *, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    label: str | None = None,
+    id: str | None = None,
+    drop: Sequence[str] = (),
+    image_shape: Sequence[int] | None = None,
+) -> Dataset:
     """Load a data set by name, or rows from a file. Nothing is downloaded.
 
     Files of a named data set are looked for in ``data_dir``, then in ``$JDEC_DATA_DIR``, then in
-    the user's cache folder; scikit-learn's copy of RCV1 in scikit-learn's folder.
+    the user's cache folder. The options after ``data_dir`` say what the columns of a file are.
 
     Args:
         name: ``digits``, ``mnist``, ``fashion_mnist``, ``stl10``, ``cifar10``, ``reuters``,
             ``reuters10k``, or the path of a ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``,
-            ``.tsv`` or ``.parquet`` file. A column or array called y, label, labels, target or
-            class becomes ``y``.
+            ``.tsv`` or ``.parquet`` file.
         data_dir: The folder to look in first.
+        label: Column, or array of an ``.npz`` file, that holds the classes; ``"none"`` or empty
+            where there is none. By default the one called y, label, labels, target or class.
+            Columns of a text file without a header are called 1, 2, ….
+        id: Column of identifiers, which is kept as ``ids`` and is no feature.
+        drop: Columns to leave out.
+        image_shape: (height, width) or (height, width, channels) of rows that are images. Without
+            it, arrays of bytes [N H W] and [N H W C] with 1, 3 or 4 channels are taken for images.
 
     Returns:
-        A :class:`Dataset`.
+        A :class:`Dataset`; numbers from a file keep their precision.
 
     Raises:
-        ValueError: If the name is neither known nor a file, or the file cannot be used.
+        ValueError: If the name is neither known nor a file, the file cannot be used, or an option
+            does not fit it.
         FileNotFoundError: If files of a known data set are missing.
         ImportError: If a parquet file is given and pandas or pyarrow is not installed, or features
             of images are to be computed and scikit-image is not.
@@ -132,13 +146,19 @@ def load_dataset(name: str | Path, *, data_dir: str | Path | None = None) -> Dat
         ValueError: name: expected one of digits, mnist, fashion_mnist, stl10, cifar10, reuters,
         reuters10k, or a file; got 'digit', and no such file exists; did you mean 'digits'?
     """
+    choice = check_choice(label, id, drop)
     if isinstance(name, str) and name in REGISTRY:
+        if choice != Choice() or image_shape is not None:
+            raise ValueError(
+                f"{name}: expected label, id, drop and image_shape for a file of your own alone, "
+                "got one for a data set known by name"
+            )
         source, files = _find_files(name, data_dir)
         return source.load(name, files)
     path = _as_path("name", name)
     if not name or not _exists(path):
         raise _unknown(name, or_a_file=True)
-    return _load_file(path)
+    return load_file(path, choice, image_shape)
 
 
 def download_dataset(
@@ -348,20 +368,6 @@ def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Pa
         f"{name}: {first_missing} not found in "
         f"{', '.join(str(root / folder) for root in roots for folder in spec.folders)}; "
         f"{'; '.join(filter(None, [command, spec.advice]))}"
-    )
-
-
-def _load_file(path: Path) -> Dataset:
-    table = read_table(path)
-    x, shape = table.x, table.x.shape
-    if len(shape) > 2:
-        x = x.reshape(shape[0], math.prod(shape[1:]))
-    x = as_rows(str(path), x)
-    y, class_names = None, None
-    if table.labels is not None:
-        y, class_names = encode_labels(f"{path}: labels", table.labels, x)
-    return Dataset(
-        x, y, path.stem, shape[1:] if len(shape) in (3, 4) else None, class_names=class_names
     )
 
 

@@ -15,10 +15,11 @@ import sklearn.datasets
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.preprocessing import normalize
 
-from jdec._checks import as_rows
-from jdec._files import encode_labels, read_member, read_numpy
+from jdec._checks import as_float32
+from jdec._files import read_member, read_numpy
 from jdec._memory import free_host_bytes
 from jdec.datasets._cache import cached, read_arrays, save_arrays
+from jdec.datasets._labels import encode_labels
 from jdec.datasets.dataset import Dataset
 
 #: The classes: root categories of RCV1's topics.
@@ -155,7 +156,7 @@ def load_sample(name: str, files: Sequence[Path]) -> Dataset:
     """
     (path,) = files
     table = read_numpy(path)
-    x = as_rows(str(path), table.x)
+    x = as_float32(str(path), table.x)
     norms = np.linalg.norm(x, axis=1)
     wrong = np.abs(norms - 1) > 1e-3
     if wrong.any():
@@ -363,7 +364,7 @@ def _dense(name: str, documents: _Documents, variant: str, note: str) -> Dataset
         rows = order[start : start + _BLOCK]
         documents.x[rows].toarray(out=x[start : start + _BLOCK])
     return Dataset(
-        as_rows(name, x),
+        as_float32(name, x),
         documents.y[order],
         name,
         class_names=ROOTS,

@@ -7,9 +7,10 @@ from types import ModuleType
 
 import numpy as np
 
-from jdec._checks import as_rows, check_same_length
-from jdec._files import encode_labels, read_member
+from jdec._checks import as_float32, check_same_length
+from jdec._files import read_member
 from jdec.datasets._cache import cached
+from jdec.datasets._labels import encode_labels
 from jdec.datasets.dataset import Dataset
 
 #: Side of the images, in pixels; smaller ones are enlarged to it.
@@ -148,7 +149,7 @@ def _shuffled(
     unlabeled = None
     if len(features) > len(y):
         unlabeled = features[len(y) :][random.permutation(len(features) - len(y))]
-    x = as_rows(name, features[order])
+    x = as_float32(name, features[order])
     return Dataset(x, y[order], name, class_names=class_names, note=note, unlabeled=unlabeled)
 
 

@@ -1,0 +1,220 @@
+"""Classes: from whatever a file or an array calls them to the numbers 0 … C-1, merging none."""
+
+import decimal
+import logging
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jdec._checks import check_same_length
+
+_LOGGER = logging.getLogger("jdec")
+_MISSING = ("na", "n/a", "nan", "null", "none", "?", "-", "<na>")
+
+
+def encode_labels(
+    name: str, labels: Any, x: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Number the classes 0 … C-1 in sorted order. Different labels are different classes.
+
+    Args:
+        name: What to call the labels in an error message.
+        labels: Whole numbers, booleans or text, [N] or [N 1]; all of one kind.
+        x: The rows that the labels belong to, [N …].
+
+    Returns:
+        int64 labels [N], and the names of the classes where they were text, else None.
+
+    Raises:
+        ValueError: If lengths differ, a label is missing, or labels are no classes.
+
+    Examples:
+        >>> encode_labels("y", ["b", "a", "b"], np.zeros((3, 1)))
+        (array([1, 0, 1]), ('a', 'b'))
+        >>> encode_labels("y", [7.0, 3.0], np.zeros((2, 1)))
+        (array([1, 0]), None)
+        >>> encode_labels("y", [1, "1"], np.zeros((2, 1)))
+        Traceback (most recent call last):
+        ValueError: y: expected labels of one kind, got text ('1') in row 1 beside a whole number
+    """
+    labels = _as_vector(name, labels)
+    check_same_length(name, labels, "x", x)
+    if labels.dtype.kind == "O":
+        return _encode_objects(name, labels)
+    if labels.dtype.kind == "S":
+        labels = _decode(name, labels)
+    text = labels.dtype.kind == "U"
+    if not text and labels.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected whole numbers or text, got dtype {labels.dtype}")
+    if text:
+        wrong = labels == ""
+    else:
+        with np.errstate(invalid="ignore"):
+            wrong = ~np.isfinite(labels) | (labels != np.trunc(labels))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _no_class(name, labels[row].item(), row)
+    if labels.dtype.kind == "f":
+        _check_exact(name, labels)
+    classes, y = np.unique(labels, return_inverse=True)
+    return y.astype(np.int64), tuple(classes.tolist()) if text else None
+
+
+def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
+    """Turn the labels of a text file into whole numbers where that loses nothing.
+
+    Args:
+        name: What to call the labels in a message.
+        labels: The text of each cell.
+
+    Returns:
+        int64 [N] if every text is how its number is written (``1`` and not ``01``, ``+1`` or
+        ``1.0``), else the texts themselves, as objects.
+
+    Raises:
+        ValueError: If all are numbers, and one is not whole: a measurement, and no class.
+
+    Examples:
+        >>> parse_labels("y", ["1", "2"])
+        array([1, 2])
+        >>> parse_labels("y", ["1", "01"])
+        array(['1', '01'], dtype=object)
+    """
+    texts = list(dict.fromkeys(labels))
+    numbers = [_integer(text) for text in texts]
+    whole = [number for number in numbers if number is not None]
+    if len(whole) == len(texts) and all(-(2**63) <= number < 2**63 for number in whole):
+        codes = dict(zip(texts, whole, strict=True))
+        return np.fromiter((codes[text] for text in labels), np.int64, len(labels))
+    values = [_number(text) for text in texts]
+    if None not in values:
+        for text, value in zip(texts, values, strict=True):
+            if value is None or not value.is_finite() or value != value.to_integral_value():
+                raise _no_class(name, text, labels.index(text))
+    missing = [text for text in texts if text.lower() in _MISSING]
+    if missing:
+        _LOGGER.warning("%s: %r is taken for a class, not for a missing label", name, missing[0])
+    array = np.empty(len(labels), object)
+    array[:] = labels
+    return array
+
+
+def _as_vector(name: str, labels: Any) -> np.ndarray:
+    if isinstance(labels, list | tuple):
+        # Numbers beside text would all become text, and large integers be rounded.
+        try:
+            array = np.asarray(labels, dtype=object)
+        except ValueError as error:
+            raise ValueError(f"{name}: expected one label per row, got unequal lengths") from error
+    else:
+        array = np.asarray(labels)
+    if array.dtype.kind == "T":
+        array = array.astype(object)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name}: expected one label per row, got shape {array.shape}")
+    return array
+
+
+def _encode_objects(name: str, labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    first = ""
+    values = []
+    for row, label in enumerate(labels.tolist()):
+        kind, value = _kind(name, label, row)
+        first = first or kind
+        if kind != first:
+            raise ValueError(
+                f"{name}: expected labels of one kind, got {kind} ({reprlib.repr(label)}) in row "
+                f"{row} beside {first}"
+            )
+        values.append(value)
+    classes = sorted(set(values))
+    codes = {value: code for code, value in enumerate(classes)}
+    y = np.fromiter((codes[value] for value in values), np.int64, len(values))
+    return y, tuple(classes) if first == "text" else None
+
+
+def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
+    if isinstance(label, bool | np.bool_):
+        return "a boolean", bool(label)
+    if isinstance(label, bytes):
+        label = _decoded(name, label, row)
+    if isinstance(label, str) and label:
+        return "text", str(label)
+    if isinstance(label, int | np.integer) and not isinstance(label, np.timedelta64):
+        return "a whole number", int(label)
+    if isinstance(label, float | np.floating | decimal.Decimal):
+        if not _is_whole(label):
+            raise _no_class(name, label, row)
+        if not isinstance(label, decimal.Decimal):
+            _check_exact(name, np.asarray([label]), row)
+        return "a whole number", int(label)
+    raise _no_class(name, label, row)
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        return value == int(value)
+    except (ValueError, OverflowError):  # not finite
+        return False
+
+
+def _decode(name: str, labels: np.ndarray) -> np.ndarray:
+    try:
+        return np.char.decode(labels, "utf-8")
+    except UnicodeDecodeError:
+        for row, label in enumerate(labels.tolist()):
+            _decoded(name, label, row)
+        raise
+
+
+def _decoded(name: str, label: bytes, row: int) -> str:
+    try:
+        return label.decode()
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{name}: expected text in UTF-8, got the bytes {reprlib.repr(label)} in row {row}; "
+            "decode the labels first"
+        ) from None
+
+
+def _check_exact(name: str, labels: np.ndarray, first_row: int = 0) -> None:
+    # Beyond, a floating-point number stands for several integers.
+    largest = 2.0 ** (np.finfo(labels.dtype).nmant + 1)
+    wrong = np.abs(labels) >= largest
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name}: expected labels below {largest:.0f}, beyond which {labels.dtype} rounds "
+            f"whole numbers, got {labels[row]:.0f} in row {first_row + row}; store them as "
+            "integers or text"
+        )
+
+
+def _no_class(name: str, label: Any, row: int) -> ValueError:
+    return ValueError(
+        f"{name}: expected a class (whole number or text) for every row, got "
+        f"{reprlib.repr(label)} in row {row}; where these are no classes, say --label none "
+        "(label='none')"
+    )
+
+
+def _integer(text: str) -> int | None:
+    """Return the integer that is written so and not otherwise, else None."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 20:
+        return None
+    number = int(text)
+    return number if str(number) == text else None
+
+
+def _number(text: str) -> decimal.Decimal | None:
+    if not text.isascii() or "_" in text:
+        return None
+    try:
+        return decimal.Decimal(text)
+    except decimal.InvalidOperation:
+        return None

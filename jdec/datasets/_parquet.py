@@ -1,0 +1,235 @@
+"""Tables in parquet files: the only module that imports pyarrow."""
+
+import collections
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdec._files import Table, reading
+from jdec._io import parse_json, unpacked_limit
+from jdec.datasets._roles import Choice, Roles, as_text, choose_roles, way_out
+
+_LOGGER = logging.getLogger("jdec")
+_BLOCK = 65_536  # rows
+_EXACT = 2**53  # larger integers are rounded in float64
+_LABEL_BYTES, _ID_BYTES = 8, 64  # what one takes in memory, about
+
+
+def read_parquet(path: Path, choice: Choice) -> Table:
+    """Read a parquet file; columns that are neither features, label nor ids are not read.
+
+    Args:
+        path: The file.
+        choice: What the columns are. A row index of pandas that the file marks as one is no
+            feature.
+
+    Returns:
+        Rows in the narrowest dtype that holds all columns, labels and identifiers.
+
+    Raises:
+        ValueError: If the file is damaged, the choice does not fit it, a feature is not numeric
+            or has missing values, or the file would unpack to more than
+            :func:`jdec._io.unpacked_limit`.
+        ImportError: If pyarrow is not installed.
+    """
+    try:
+        pyarrow = importlib.import_module("pyarrow")
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ImportError(
+            f'{path}: reading parquet needs pyarrow: pip install "jdec[parquet]"'
+        ) from error
+    with reading(path, "an intact parquet file"):
+        file = parquet.ParquetFile(path)
+    with file:
+        with reading(path, "an intact parquet file"):
+            schema = file.schema_arrow
+            names = [str(name) for name in schema.names]
+            indices = _pandas_indices(path, schema.metadata or {}, names)
+        roles = choose_roles(path, names, choice, skip=indices)
+        types = {place: _values(pyarrow, schema.field(place).type) for place in range(len(names))}
+        for place in roles.features:
+            _check_numeric(path, names[place], types[place], pyarrow.types)
+        dtype = np.result_type(*(_dtype(types[place], pyarrow.types) for place in roles.features))
+        _check_size(path, file.metadata, names, roles, dtype)
+        others = [place for place in (roles.label, roles.id) if place is not None]
+        texts = [place for place in others if _is_text(types[place], pyarrow.types)]
+        with reading(path, "an intact parquet file"):
+            # As codes: a text that is there often is then held once.
+            file = parquet.ParquetFile(
+                path, metadata=file.metadata, read_dictionary=[names[place] for place in texts]
+            )
+        with file:
+            x, columns = _read(path, file, names, roles, dtype)
+    return Table(
+        x,
+        None if roles.label is None else _objects(columns[roles.label]),
+        None if roles.label is None else names[roles.label],
+        tuple(names[place] for place in roles.features),
+        None if roles.id is None else _ids(path, names[roles.id], columns[roles.id]),
+    )
+
+
+def _read(
+    path: Path, file: Any, names: Sequence[str], roles: Roles, dtype: np.dtype[Any]
+) -> tuple[np.ndarray, dict[int, list[Any]]]:
+    n_rows = file.metadata.num_rows
+    x = np.empty((n_rows, len(roles.features)), dtype)
+    targets = {place: target for target, place in enumerate(roles.features)}
+    columns: dict[int, list[Any]] = {
+        place: [] for place in (roles.label, roles.id) if place is not None
+    }
+    wanted = {names[place] for place in (*targets, *columns)}
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for place, name in enumerate(names):
+        places[name].append(place)
+    start = 0
+    with reading(path, "an intact parquet file"):
+        batches = iter(file.iter_batches(_BLOCK, columns=sorted(wanted)))
+    while True:
+        with reading(path, "an intact parquet file"):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        # All columns of a name are read, and a name may be that of several.
+        left = {name: iter(same) for name, same in places.items()}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            place = next(left[name])
+            if place in targets:
+                x[start : start + len(column), targets[place]] = _numbers(
+                    path, names[place], column, start
+                )
+            if place in columns:
+                columns[place] += _cells(path, names[place], column, start)
+        start += len(batch)
+    if start != n_rows:
+        raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got {start}")
+    return x, columns
+
+
+def _pandas_indices(path: Path, metadata: Mapping[bytes, bytes], names: Sequence[str]) -> list[int]:
+    """Find the columns that pandas says are the row index, which it would make of them again."""
+    if b"pandas" not in metadata:
+        return []
+    described = parse_json(metadata[b"pandas"].decode())
+    indices = described.get("index_columns") if isinstance(described, dict) else None
+    if not isinstance(indices, list):
+        return []
+    found = [place for place, name in enumerate(names) if name in indices]
+    if found:
+        _LOGGER.info(
+            "%s: left out, as the row index of pandas: %s",
+            path,
+            ", ".join(names[place] for place in found),
+        )
+    return found
+
+
+def _values(pyarrow: Any, kind: Any) -> Any:
+    return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any, types: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _check_numeric(path: Path, name: str, kind: Any, types: Any) -> None:
+    if (
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+        or types.is_decimal(kind)
+    ):
+        return
+    what = "text" if _is_text(kind, types) or types.is_string_view(kind) else str(kind)
+    what = "missing values only" if types.is_null(kind) else what
+    what = "times" if types.is_temporal(kind) else what
+    raise ValueError(
+        f"{path}: expected numbers in column {name!r}, got {what} ({kind}); {way_out(name)}"
+    )
+
+
+def _dtype(kind: Any, types: Any) -> np.dtype[Any]:
+    if types.is_boolean(kind):
+        return np.dtype(np.uint8)
+    return np.dtype(np.float64 if types.is_decimal(kind) else kind.to_pandas_dtype())
+
+
+def _check_size(
+    path: Path, metadata: Any, names: Sequence[str], roles: Roles, dtype: np.dtype[Any]
+) -> None:
+    row = len(roles.features) * dtype.itemsize
+    row += _LABEL_BYTES * (roles.label is not None) + _ID_BYTES * (roles.id is not None)
+    n_bytes = metadata.num_rows * row
+    read = {names[place] for place in (*roles.features, roles.label, roles.id) if place is not None}
+    with reading(path, "an intact parquet file"):
+        for group in range(metadata.num_row_groups):
+            chunks = metadata.row_group(group)
+            columns = (chunks.column(place) for place in range(chunks.num_columns))
+            sizes = (
+                chunk.total_uncompressed_size for chunk in columns if chunk.path_in_schema in read
+            )
+            n_bytes = max(n_bytes, sum(sizes))
+    size = path.stat().st_size
+    if n_bytes > unpacked_limit(size):
+        raise ValueError(
+            f"{path}: expected a file that unpacks to at most {unpacked_limit(size)} bytes, got "
+            f"{n_bytes} from a file of {size} ({metadata.num_rows} rows of {len(roles.features)} "
+            f"{dtype}); store larger rows as .npy"
+        )
+
+
+def _numbers(path: Path, name: str, column: Any, first_row: int) -> np.ndarray:
+    with reading(path, f"numbers in column {name!r}"):
+        if hasattr(column, "dictionary_decode"):
+            column = column.dictionary_decode()
+    _check_whole(path, name, column, first_row, "number")
+    with reading(path, f"numbers in column {name!r}"):
+        values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "O":  # decimals
+        return values.astype(np.float64)
+    if values.dtype in (np.int64, np.uint64):
+        large = (values > _EXACT) | (values < -_EXACT if values.dtype == np.int64 else False)
+        if large.any():
+            row = int(np.argmax(large))
+            raise ValueError(
+                f"{path}: expected numbers within ±2**53, beyond which float64 rounds whole "
+                f"numbers, got {values[row]} in column {name!r}, row {first_row + row}; "
+                f"{way_out(name)}"
+            )
+    return values
+
+
+def _cells(path: Path, name: str, column: Any, first_row: int) -> list[Any]:
+    _check_whole(path, name, column, first_row, "label or an identifier")
+    with reading(path, f"text or numbers in column {name!r}"):
+        if hasattr(column, "dictionary"):
+            texts = column.dictionary.to_pylist()
+            return [texts[code] for code in column.indices.to_pylist()]
+        return column.to_pylist()
+
+
+def _check_whole(path: Path, name: str, column: Any, first_row: int, what: str) -> None:
+    missing = column.null_count
+    if missing:
+        row = first_row + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise ValueError(
+            f"{path}: expected a {what} in column {name!r} in every row, got none in row {row}; "
+            "fill or drop such rows first"
+        )
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _ids(path: Path, name: str, ids: list[Any]) -> np.ndarray:
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in ids):
+        return np.array(ids) if ids else np.array([], np.int64)
+    return as_text(path, name, [str(value) for value in ids])

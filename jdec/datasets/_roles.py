@@ -1,0 +1,229 @@
+"""Which column of a table is what: the classes, the identifiers, the features."""
+
+import collections
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jdec._files import LABEL_NAMES
+from jdec._io import unpacked_limit
+
+_MAX_NAMES_SHOWN = 20
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = 60
+
+
+class Choice(NamedTuple):
+    """What the user says of a file's columns.
+
+    Attributes:
+        label: Name of the class column, None for one of
+            :data:`jdec._files.LABEL_NAMES`, empty for none.
+        id: Name of the column of identifiers, or None.
+        drop: Names of the columns to leave out.
+    """
+
+    label: str | None = None
+    id: str | None = None
+    drop: tuple[str, ...] = ()
+
+
+class Roles(NamedTuple):
+    """Positions of the columns by what they are."""
+
+    features: tuple[int, ...]
+    label: int | None
+    id: int | None
+
+
+def check_choice(label: Any, id: Any, drop: Any) -> Choice:
+    """Return the options of :func:`jdec.datasets.load_dataset` as a choice.
+
+    Raises:
+        ValueError: If a name is no text, or one column is asked to be two things.
+
+    Examples:
+        >>> check_choice("none", None, ["town"])
+        Choice(label='', id=None, drop=('town',))
+    """
+    if isinstance(drop, str):
+        drop = (drop,)
+    try:
+        drop = tuple(drop)
+    except TypeError:
+        raise ValueError(f"drop: expected names of columns, got {reprlib.repr(drop)}") from None
+    for option, name in (("label", label), ("id", id), *(("drop", name) for name in drop)):
+        if not isinstance(name, str) and (name is not None or option == "drop"):
+            raise ValueError(
+                f"{option}: expected the name of a column (text), got {reprlib.repr(name)}"
+            )
+    label = "" if label == "none" else label
+    named = collections.Counter(name for name in (label or None, id, *drop) if name is not None)
+    for name, count in named.items():
+        if count > 1:
+            raise ValueError(
+                f"label, id, drop: expected each column once, got {name!r} {count} times"
+            )
+    return Choice(label, id, drop)
+
+
+def choose_roles(
+    path: Path,
+    names: Sequence[str],
+    choice: Choice,
+    *,
+    named: bool = True,
+    skip: Sequence[int] = (),
+) -> Roles:
+    """Say of each column of a table what it is.
+
+    Args:
+        path: The file, for error messages.
+        names: All columns, in order; one that is chosen must be there once.
+        choice: What the user says.
+        named: Whether the file itself names its columns; if not, none is taken for the classes
+            unless it is chosen.
+        skip: Positions of columns that are left out unless they are chosen.
+
+    Returns:
+        Positions of features, label and identifiers.
+
+    Raises:
+        ValueError: If a name chosen is not there or there twice, a column has no name or is a
+            saved row index, several columns may be the classes, or no feature is left.
+
+    Examples:
+        >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice())
+        Roles(features=(0, 2), label=1, id=None)
+        >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice(label="", drop=("a",)))
+        Roles(features=(1, 2), label=None, id=None)
+    """
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for position, name in enumerate(names):
+        places[name].append(position)
+    id = None if choice.id is None else _position(path, places, "id", choice.id)
+    dropped = {_position(path, places, "drop", name) for name in choice.drop}
+    left_out = dropped | {*skip} | ({id} if id is not None else set())
+    if choice.label:
+        label: int | None = _position(path, places, "label", choice.label)
+    elif choice.label is None and named:
+        label = _default_label(path, names, left_out)
+    else:
+        label = None
+    features = [
+        position for position in range(len(names)) if position not in left_out and position != label
+    ]
+    for position in features:
+        if is_saved_index(names[position]):
+            _refuse_saved_index(path, names[position], position)
+    if not features:
+        raise ValueError(
+            f"{path}: expected a column of numbers to cluster by, got 0 feature(s): "
+            f"{_listed(names)} and none left"
+        )
+    return Roles(tuple(features), label, id)
+
+
+def is_saved_index(name: str) -> bool:
+    """Whether a column is called what a row index is called that was saved by mistake.
+
+    Examples:
+        >>> [is_saved_index(name) for name in ("Unnamed: 0", "", "__index_level_0__", "a")]
+        [True, True, True, False]
+    """
+    return not name.strip() or name.startswith(("Unnamed: ", "__index_level_"))
+
+
+def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
+    """Return the identifiers of column ``name`` as an array of text.
+
+    Raises:
+        ValueError: If one is so long that the array, whose entries are all of one size, would be
+            larger than :func:`jdec._io.unpacked_limit`.
+    """
+    longest = max(map(len, ids), default=0)
+    if 4 * longest * len(ids) > unpacked_limit(path.stat().st_size):
+        raise ValueError(
+            f"{path}: expected short identifiers in column {_SHOWN.repr(name)}, got one of "
+            f"{longest} characters"
+        )
+    return np.array(ids, dtype=str)
+
+
+def way_out(name: str) -> str:
+    """Say how to leave a column out, or keep it as something else than a feature.
+
+    Examples:
+        >>> way_out("a")
+        "leave it out (--drop a, in Python drop=['a']), or say what else it is by --id, --label"
+    """
+    return (
+        f"leave it out (--drop {_argument(name)}, in Python drop=[{_SHOWN.repr(name)}]), or say "
+        "what else it is by --id, --label"
+    )
+
+
+def _argument(name: str) -> str:
+    plain = name.isascii() and name.replace("_", "").replace(".", "").replace("-", "").isalnum()
+    return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
+
+
+def _refuse_saved_index(path: Path, name: str, position: int) -> None:
+    what = (
+        f"column {_SHOWN.repr(name)}" if name.strip() else f"column {position + 1} without a name"
+    )
+    raise ValueError(
+        f"{path}: expected measurements, got {what}, as a saved row index is called; "
+        f"{way_out(name)}"
+    )
+
+
+def _position(path: Path, places: Mapping[str, list[int]], option: str, name: str) -> int:
+    positions = places.get(name, [])
+    if len(positions) == 1:
+        return positions[0]
+    if positions:
+        raise ValueError(
+            f"{path}: {option}: expected a column that is there once, got {name!r}, which is there "
+            f"{len(positions)} times (columns {', '.join(str(place + 1) for place in positions)})"
+        )
+    close = difflib.get_close_matches(name, places, n=1)
+    raise ValueError(
+        f"{path}: {option}: expected one of the columns {_listed(list(places))}; got {name!r}"
+        f"{f'; did you mean {close[0]!r}?' if close else ''}"
+    )
+
+
+def _default_label(path: Path, names: Sequence[str], left_out: set[int]) -> int | None:
+    found = [
+        position
+        for position, name in enumerate(names)
+        if name.lower() in LABEL_NAMES and position not in left_out
+    ]
+    if len(found) > 1:
+        raise ValueError(
+            f"{path}: expected at most one label column, got "
+            f"{', '.join(names[position] for position in found)}; say which it is: "
+            f"--label {names[found[-1]]} (label={names[found[-1]]!r}), or none of them: "
+            "--label none (label='none')"
+        )
+    if not found:
+        return None
+    name = names[found[0]]
+    if name.lower() == "y" and any(other.lower() == "x" for other in names):
+        raise ValueError(
+            f"{path}: expected to know what column {name!r} is: beside a column 'x' it may be a "
+            f"coordinate or the classes; say --label {name} (label={name!r}) if it holds the "
+            "classes, --label none (label='none') if it is a feature"
+        )
+    return found[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(_SHOWN.repr(name) for name in names[:_MAX_NAMES_SHOWN])
+    rest = len(names) - _MAX_NAMES_SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown

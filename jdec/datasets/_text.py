@@ -1,0 +1,254 @@
+"""Tables in text files: .csv and .tsv."""
+
+import array
+import csv
+import itertools
+import logging
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jdec._files import Table, reading
+from jdec.datasets._labels import parse_labels
+from jdec.datasets._roles import Choice, as_text, choose_roles, way_out
+
+#: A line may have this many cells.
+MAX_COLUMNS = 1_000_000
+
+_LOGGER = logging.getLogger("jdec")
+_MISSING = ("", "na", "n/a", "null", "none", "?")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas", " ": "blanks"}
+_DECIMAL_COMMA = re.compile(r"\s*\"?[+-]?\d+,\d+(e[+-]?\d+)?\"?\s*", re.IGNORECASE)
+_OTHER_FORMATS = {
+    b"\xff\xfe": "UTF-16; save it as UTF-8",
+    b"\xfe\xff": "UTF-16; save it as UTF-8",
+    b"\x1f\x8b": "a gzipped file; unpack it",
+    b"PK\x03\x04": "a zip archive or a spreadsheet; save it as CSV",
+    b"PAR1": "a parquet file; name it .parquet",
+    b"\x93NUMPY": "a NumPy file; name it .npy",
+}
+
+
+def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
+    """Read a table of numbers, with a header or without.
+
+    Args:
+        path: The file.
+        delimiter: What separates the cells.
+        choice: What the columns are; without a header they are called 1, 2, ….
+
+    Returns:
+        Rows as float64, labels as whole numbers where that loses nothing and else as text.
+
+    Raises:
+        ValueError: If the file is no such table, or the choice does not fit it.
+    """
+    _check_format(path)
+    records = _records(path, delimiter)
+    names, named, rows = _header(path, records, delimiter)
+    roles = choose_roles(path, names, choice, named=named)
+    chosen = set(roles.features)
+    keep = [position in chosen for position in range(len(names))]
+    features = [names[position] for position in roles.features]
+    values = array.array("d")
+    labels: list[str] = []
+    ids: list[str] = []
+    shared: dict[str, str] = {}  # one copy of each text, of which there are few
+    n_rows = 0
+    for line, cells in rows:
+        if len(cells) != len(names):
+            raise _ragged(path, delimiter, names, cells, line, first=named and not n_rows)
+        if roles.label is not None:
+            labels.append(shared.setdefault(cells[roles.label], cells[roles.label]))
+        if roles.id is not None:
+            ids.append(cells[roles.id].strip())
+        if len(features) < len(names):
+            cells = list(itertools.compress(cells, keep))
+        try:
+            values.extend(map(float, cells))
+        except ValueError:
+            raise _no_number(path, delimiter, features, cells, line) from None
+        # float() also takes 1_000 for a number, and digits of other scripts.
+        text = "".join(cells)
+        if "_" in text or not text.isascii():
+            raise _no_number(path, delimiter, features, cells, line)
+        n_rows += 1
+    return Table(
+        np.asarray(values).reshape(n_rows, len(features)),
+        None if roles.label is None else _labels(path, names[roles.label], labels),
+        None if roles.label is None else names[roles.label],
+        tuple(features) if named else None,
+        None if roles.id is None else _ids(path, names[roles.id], ids),
+    )
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number as CSV files write it.
+
+    Examples:
+        >>> [is_number(text) for text in ("-1.5e3", " 2 ", "nan", "1_000", "٣", "1,5", "")]
+        [True, True, True, False, False, False, False]
+    """
+    if not text.isascii() or "_" in text:
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_format(path: Path) -> None:
+    with reading(path, "a readable file"), path.open("rb") as file:
+        start = file.read(1024)
+    found = next((what for magic, what in _OTHER_FORMATS.items() if start.startswith(magic)), None)
+    if found is None and b"\0" in start:
+        found = "one with zero bytes, such as UTF-16; save it as UTF-8"
+    if found is not None:
+        raise ValueError(f"{path}: expected UTF-8 text, got {found}")
+
+
+def _lines(path: Path, file: Iterable[str], delimiter: str) -> Iterator[str]:
+    for line in file:
+        if len(line) > MAX_COLUMNS and line.count(delimiter) >= MAX_COLUMNS:
+            raise ValueError(f"a line of {line.count(delimiter) + 1} cells")
+        yield line
+
+
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    with (
+        reading(path, "delimited UTF-8 text"),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        reader = csv.reader(_lines(path, file, delimiter), delimiter=delimiter, strict=True)
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+
+
+def _header(
+    path: Path, records: Iterator[tuple[int, list[str]]], delimiter: str
+) -> tuple[list[str], bool, Iterator[tuple[int, list[str]]]]:
+    """Return the names of the columns, whether the file has them, and the rows of data."""
+    first = next(records, None)
+    if first is None:
+        raise ValueError(f"{path}: expected rows, got blank lines only")
+    names = [cell.strip() for cell in first[1]]
+    if re.fullmatch(r"sep=.?", delimiter.join(names).rstrip(), re.IGNORECASE):
+        raise ValueError(
+            f"{path}: expected a header or numbers, got {delimiter.join(names)!r} in line 1; "
+            "delete this line, in which Excel is told the separator, and separate the cells by "
+            f"{_SEPARATORS[delimiter]}"
+        )
+    if names[0].startswith("#"):
+        # numpy.savetxt puts this mark before a header.
+        names[0] = names[0].lstrip("#").strip()
+        second = next(records, None)
+        fits = second is not None and len(second[1]) == len(names)
+        if second is None or not fits or not _is_header(names) or second[1][0].startswith("#"):
+            raise ValueError(
+                f"{path}: expected a header or numbers, got a line that begins with '#'; comment "
+                "lines ('#') must go"
+            )
+        return names, True, itertools.chain([second], records)
+    if _is_header(names):
+        return names, True, records
+    if len(names) > 1 and names == [str(column) for column in range(len(names))]:
+        _LOGGER.warning("%s: the first line reads 0, 1, 2, …; taken for a row of data", path)
+    return (
+        [str(column) for column in range(1, len(names) + 1)],
+        False,
+        itertools.chain([first], records),
+    )
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    numeric = [is_number(cell) for cell in cells]
+    others = {cell.lower() for cell, number in zip(cells, numeric, strict=True) if not number}
+    if cells[0] == "" and list(cells[1:]) == [str(column) for column in range(len(cells) - 1)]:
+        return len(cells) > 2  # pandas' names of unnamed columns, after those of the row index
+    # Numbers beside nothing but missing values are a row of data, which would be lost in silence.
+    return bool(others) and not (any(numeric) and others <= set(_MISSING))
+
+
+def _ragged(
+    path: Path,
+    delimiter: str,
+    names: Sequence[str],
+    cells: Sequence[str],
+    line: int,
+    *,
+    first: bool,
+) -> ValueError:
+    hint = _hint(path, delimiter, cells)
+    if not hint and first:
+        hint = (
+            "; a first column without a name (row names as R writes them) needs one"
+            if len(cells) == len(names) + 1
+            else "; a title above the header must go"
+        )
+    return ValueError(f"{path}: expected {len(names)} cells, got {len(cells)} in line {line}{hint}")
+
+
+def _no_number(
+    path: Path, delimiter: str, names: Sequence[str], cells: Sequence[str], line: int
+) -> ValueError:
+    column, value = next(
+        (name, cell) for name, cell in zip(names, cells, strict=True) if not is_number(cell)
+    )
+    hint = _hint(path, delimiter, cells)
+    if not hint and value.strip().lower() in _MISSING:
+        hint = "; fill or drop such rows first"
+    shown = " ".join(reprlib.repr(value).split())
+    return ValueError(
+        f"{path}: expected a number in column {reprlib.repr(column)}, got {shown} in line {line}"
+        f"{hint or f'; {way_out(column)}'}"
+    )
+
+
+def _hint(path: Path, delimiter: str, cells: Sequence[str]) -> str:
+    """Say what is the matter with a line that is no row of numbers, where it shows."""
+    if cells[0].startswith("#") and not cells[0].startswith(("#N/A", "#DIV", "#VALUE", "#REF")):
+        return "; comment lines ('#') must go"
+    line = delimiter.join(cells)
+    for mark, name in _SEPARATORS.items():
+        parts = line.split(mark) if mark != " " else line.split()
+        n_numbers = sum(is_number(part) or _is_decimal_comma(part) for part in parts)
+        certain = n_numbers >= len(parts) / 2 if mark in ";\t|" else n_numbers > len(parts) / 2
+        if mark == delimiter or len(parts) < 2 or (mark == "," and len(cells) > 1) or not certain:
+            continue
+        commas = mark != "," and any(map(_is_decimal_comma, parts))
+        return (
+            f"; the separators seem to be {name}{', with decimal commas' if commas else ''}: "
+            f"separate the cells by {_SEPARATORS[delimiter]}"
+            f"{', with decimal points' if commas else ''}"
+        )
+    if any(map(_is_decimal_comma, cells)):
+        return "; write a decimal comma as a point, and no commas between thousands"
+    return ""
+
+
+def _is_decimal_comma(text: str) -> bool:
+    return bool(_DECIMAL_COMMA.fullmatch(text))
+
+
+def _labels(path: Path, name: str, labels: list[str]) -> np.ndarray:
+    stripped = [label.strip() for label in labels]
+    n_texts = len(set(labels))
+    if len(set(stripped)) < n_texts:
+        _LOGGER.warning(
+            "%s: labels of column %r differ in blanks around them; taken for the same", path, name
+        )
+    return parse_labels(f"{path}: labels in column {name!r}", stripped)
+
+
+def _ids(path: Path, name: str, ids: list[str]) -> np.ndarray:
+    if "" in ids:
+        raise ValueError(
+            f"{path}: expected an identifier in column {name!r} for every row, got none in row "
+            f"{ids.index('')}"
+        )
+    return as_text(path, name, ids)

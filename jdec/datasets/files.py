@@ -1,0 +1,185 @@
+"""Rows from a file of the user's own, by its suffix."""
+
+import logging
+import math
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jdec._checks import as_rows
+from jdec._columns import identifier_columns
+from jdec._files import Table, read_numpy, reading
+from jdec.datasets._labels import encode_labels
+from jdec.datasets._parquet import read_parquet
+from jdec.datasets._roles import Choice, way_out
+from jdec.datasets._text import read_text
+from jdec.datasets.dataset import Dataset
+
+#: Suffixes of the files that :func:`load_file` understands.
+SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".parquet")
+
+_LOGGER = logging.getLogger("jdec")
+_CHANNELS = (1, 3, 4)
+
+
+def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
+    """Read a file as a data set.
+
+    Args:
+        path: A ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
+        choice: What its columns are.
+        image_shape: Shape of a row as an image, or None.
+
+    Returns:
+        The data set, called like the file.
+
+    Raises:
+        ValueError: If the file is a folder, empty, damaged, of another kind, or not numeric, or an
+            option does not fit it.
+        ImportError: If a parquet file is given and pyarrow is not installed.
+
+    Examples:
+        >>> load_file(Path("notes.txt"), Choice())
+        Traceback (most recent call last):
+        ValueError: notes.txt: expected a file of type .npy, .npz, .csv, .tsv, .parquet; got '.txt'
+    """
+    image_shape = _check_image_shape(image_shape)
+    table = _read(path, choice)
+    names, shape = table.feature_names, table.x.shape
+    if len(shape) > 2:
+        image_shape = _array_image_shape(path, table.x, image_shape)
+    x = as_rows(str(path), _flat(table.x), columns=names)
+    if image_shape is not None and math.prod(image_shape) != x.shape[1]:
+        raise ValueError(
+            f"{path}: image_shape: expected {x.shape[1]} entries as a row has, got {image_shape}"
+        )
+    y, class_names = None, None
+    if table.labels is not None:
+        what = f"{path}: labels" if table.label_name is None else f"{path}: {table.label_name}"
+        y, class_names = encode_labels(what, table.labels, x)
+    if path.suffix.lower() not in (".npy", ".npz"):
+        _warn_of_columns(path, x, names, y, table.label_name, choice)
+    return Dataset(
+        x,
+        y,
+        path.stem,
+        image_shape,
+        class_names=class_names,
+        feature_names=names,
+        label_name=table.label_name,
+        ids=table.ids,
+    )
+
+
+def _read(path: Path, choice: Choice) -> Table:
+    if path.is_dir():
+        raise ValueError(
+            f"{path}: expected a file, got a folder; for a known data set pass its name, and the "
+            "folder above as data_dir"
+        )
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: expected a file of type {', '.join(SUFFIXES)}; got {suffix!r}")
+    with reading(path, "a readable file"):
+        size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{path}: expected data, got an empty file")
+    if suffix == ".parquet":
+        return read_parquet(path, choice)
+    if suffix in (".csv", ".tsv"):
+        return read_text(path, "\t" if suffix == ".tsv" else ",", choice)
+    if choice.id is not None or choice.drop:
+        raise ValueError(
+            f"{path}: id, drop: expected none for {suffix}, whose columns have no names; got "
+            f"{reprlib.repr(choice.id or choice.drop[0])}"
+        )
+    return read_numpy(path, choice.label)
+
+
+def _check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
+    if image_shape is None:
+        return None
+    try:
+        sizes = tuple(image_shape)
+    except TypeError:
+        sizes = ()
+    whole = all(isinstance(size, int | np.integer) and size >= 1 for size in sizes)
+    if isinstance(image_shape, str) or len(sizes) not in (2, 3) or not whole:
+        raise ValueError(
+            "image_shape: expected (height, width) or (height, width, channels), "
+            f"got {reprlib.repr(image_shape)}"
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _array_image_shape(
+    path: Path, x: np.ndarray, image_shape: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    shape = x.shape[1:]
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in _CHANNELS)
+    if image_shape is not None:
+        if image_shape not in (shape, (*shape, 1), shape[:-1] if shape[-1] == 1 else shape):
+            raise ValueError(
+                f"{path}: image_shape: expected {shape} as the array has, got {image_shape}; for "
+                "another order of its axes store it so"
+            )
+        return image_shape
+    if is_image and x.dtype == np.uint8:
+        _LOGGER.warning(
+            "%s: rows are taken for images of shape %s, being bytes; store them as [N, %d] if they "
+            "are none, --image-shape (image_shape=) says it of other arrays",
+            path,
+            "×".join(map(str, shape)),
+            math.prod(shape),
+        )
+        return shape
+    _LOGGER.warning(
+        "%s: each row of shape %s is flattened to %d features, and is not taken for an image; "
+        "--image-shape (image_shape=) says that it is one, of shape height, width and channels",
+        path,
+        "×".join(map(str, shape)),
+        math.prod(shape),
+    )
+    return None
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind in "iufb" and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    if x.dtype == np.float16:
+        x = x.astype(np.float32)
+    if x.ndim > 2:
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
+    return x
+
+
+def _warn_of_columns(
+    path: Path,
+    x: np.ndarray,
+    names: Sequence[str] | None,
+    y: np.ndarray | None,
+    label_name: str | None,
+    choice: Choice,
+) -> None:
+    columns = [str(place + 1) for place in range(x.shape[1])] if names is None else names
+    for name in identifier_columns(x, columns):
+        _LOGGER.warning(
+            "%s: column %r seems to number the rows and not to measure them; %s",
+            path,
+            name,
+            way_out(name),
+        )
+    if y is not None and choice.label is None and len(y) >= 10:
+        n_classes = int(y.max()) + 1
+        if 2 * n_classes > len(y):
+            _LOGGER.warning(
+                "%s: column %r is taken for the classes, and has %d of them in %d rows; say "
+                "--label none (label='none') if it is a feature",
+                path,
+                label_name,
+                n_classes,
+                len(y),
+            )
