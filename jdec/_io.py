@@ -5,9 +5,12 @@ some megabytes may unpack to gigabytes, an array may hold objects. All of it is 
 """
 
 import contextlib
+import errno
+import glob
 import json
 import math
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -16,19 +19,28 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 #: An archive may unpack to this many bytes whatever its size, and else to so many times its size.
 MIN_UNPACKED_LIMIT = 2**27
 MAX_UNPACKED_RATIO = 25
 
-_LARGEST_JSON = 2**28  # bytes
+#: A JSON file may have this many bytes; parsed, it takes up to 40 times as much.
+MAX_JSON_SIZE = 2**22
+
 _TEMPORARY = ".tmp"
+_LOCKED_BYTE = 2**30
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``, and rename it there once all is on disk.
 
-    File and folder are synced, so that a power cut leaves the old content or the new one.
+    File and folder are synced, so that a power cut leaves the old content or the new one. What a
+    process that was killed has left of the same file is removed.
 
     Args:
         path: Final name; its folder must exist.
@@ -53,6 +65,9 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         raise type(error)(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            with contextlib.suppress(OSError):
+                try_lock(handle)  # tells it from what a killed process has left
+            remove_temporaries(path.parent, [glob.escape(path.name)])
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -82,11 +97,50 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_temporaries(folder: Path, names: Collection[str]) -> None:
-    """Delete what :func:`atomic_write` left of files of these names when it was killed."""
-    for name in names:
-        for path in folder.glob(f".{name}.*{_TEMPORARY}"):
-            path.unlink(missing_ok=True)
+def try_lock(handle: int) -> bool:
+    """Lock an open file for as long as it is open, unless it is locked already.
+
+    Args:
+        handle: Its file descriptor. A file opened twice can be locked once, whoever opened it.
+
+    Returns:
+        Whether the lock was had.
+
+    Raises:
+        OSError: If the file system knows no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            # Beyond the content, which others may read.
+            os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def remove_temporaries(folder: Path, patterns: Collection[str]) -> None:
+    """Delete what :func:`atomic_write` left of files of these names when it was killed.
+
+    Args:
+        folder: Where to look.
+        patterns: Names, or patterns of them as the shell has them.
+    """
+    for pattern in patterns:
+        for path in folder.glob(f".{pattern}.*{_TEMPORARY}"):
+            # One that is locked is being written; where there are no locks, none can be told.
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDWR)
+                try:
+                    if try_lock(handle):
+                        path.unlink()
+                finally:
+                    os.close(handle)
 
 
 def write_json(path: str | Path, values: Any) -> None:
@@ -134,18 +188,37 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"expected JSON, got an error: {error}") from error
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *, max_size: int = MAX_JSON_SIZE) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: The file.
+        max_size: Bytes that it may have.
+
     Raises:
-        ValueError: As :func:`parse_json`, or if the file is no UTF-8 text or beyond 256 MiB.
+        ValueError: As :func:`parse_json`, or if the file is no UTF-8 text or too large.
         OSError: If it cannot be read.
     """
-    path = Path(path).expanduser()
-    size = path.stat().st_size
-    if size > _LARGEST_JSON:
-        raise ValueError(f"expected JSON of at most {_LARGEST_JSON} bytes, got {size}")
-    return parse_json(path.read_text(encoding="utf-8"))
+    with Path(path).expanduser().open("rb") as file:
+        content = file.read(max_size + 1)
+    if len(content) > max_size:
+        raise ValueError(f"expected JSON of at most {max_size} bytes, got more")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected JSON in UTF-8, got an error: {error}") from error
+    return parse_json(text)
+
+
+def in_a_line(value: object, limit: int = 300) -> str:
+    r"""Return what foreign text or an exception says, cut to a line for an error message.
+
+    Examples:
+        >>> in_a_line("two\n  lines"), in_a_line(KeyError()), in_a_line("long" * 9, 6)
+        ('two lines', 'KeyError', 'longlo…')
+    """
+    text = " ".join(str(value).split()) or type(value).__name__
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 # Archives ----------------------------------------------------------------------------------------
@@ -196,6 +269,11 @@ def npz_headers(path: Path, *, compressed: bool = True) -> dict[str, ArrayHeader
                 f"expected an archive that unpacks to at most {limit} bytes, "
                 f"got {total} from a file of {size}; store a larger array as .npy"
             )
+        end = 0
+        for member in sorted(members, key=lambda member: member.header_offset):
+            if member.header_offset < end:
+                raise ValueError(f"expected arrays apart, got {member.filename!r} within another")
+            end = member.header_offset + len(member.filename) + member.compress_size
         for member in members:
             name = member.filename.removesuffix(".npy")
             if name == member.filename or name in headers:
@@ -273,8 +351,12 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         file = stack.enter_context(path.open("rb"))
         try:
             yield stack.enter_context(zipfile.ZipFile(file))
-        except (ValueError, OSError, MemoryError):
+        except ValueError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"expected an intact archive, got an error: {reason}") from error
+            # Data that leads to a place before the beginning of the file is an OSError as well.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            raise ValueError(
+                f"expected an intact archive, got an error: {in_a_line(error)}"
+            ) from error

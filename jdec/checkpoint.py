@@ -1,25 +1,24 @@
-"""Checkpoints of a running fit: written whole or not at all, checked against a digest when read."""
+"""Checkpoints of a running fit: one file each, written whole or not at all, checked when read."""
 
-import contextlib
 import hashlib
 import json
 import logging
-import shutil
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from jdec._io import atomic_write, in_a_line, parse_json, read_npz, remove_temporaries
+
 logger = logging.getLogger(__name__)
+
+_FORMAT = "jdec checkpoint 1"
+_PATTERN = "[0-9]*.npz"
+# No path in a pytree begins with a letter.
+_HEADER, _DIGEST = "header", "sha256"
 
 
 class Restored(NamedTuple):
@@ -33,27 +32,30 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints in one directory, numbered; the newest few are kept.
 
-    Saving goes on in the background; a context manager waits for it on leaving.
+    One is an .npz file of the leaves by their path in the pytree, of a header of JSON, and of a
+    SHA256 over both. It is on disk when :meth:`save` returns.
 
     Args:
         directory: Created if need be.
-        keep: How many to keep, so that a broken one has a predecessor.
+        keep: How many to keep, so that a damaged one has a predecessor.
 
     Raises:
         ValueError: If the directory cannot be made or written to.
 
     Examples:
-        >>> import tempfile, jax.numpy as jnp
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
         ...     checkpoints.save(1, {"w": np.ones(2, np.float32)}, {"phase": "finetune"})
-        ...     checkpoints.latest(lambda metadata: {"w": jnp.zeros(2)}).metadata
-        {'phase': 'finetune'}
+        ...     checkpoints.latest(lambda metadata: {"w": np.zeros(2, np.float32)})
+        Restored(step=1, tree={'w': array([1., 1.], dtype=float32)}, metadata={'phase': 'finetune'})
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
-        self.directory = Path(directory).absolute()
+        self.directory = Path(directory).expanduser().absolute()
+        self.keep = keep
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            remove_temporaries(self.directory, [_PATTERN])
             probe = self.directory / ".writable"
             probe.touch()
             probe.unlink()
@@ -62,159 +64,157 @@ class Checkpoints:
                 f"workdir: expected a folder that can be written to, got {self.directory}: "
                 f"{error.strerror}"
             ) from error
-        # Of several processes, the one that is here writes, and waits for none of the others.
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(), active_processes={jax.process_index()}
-        )
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=False,
-            cleanup_tmp_directories=True,
-            multiprocessing_options=alone
-            if jax.process_count() > 1
-            else ocp.options.MultiprocessingOptions(),
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Wait for what is still being written."""
-        with _deferred_interrupt():
-            self._manager.close()
+    def __exit__(self, *error: object) -> None:
+        """Leave all as it is: a checkpoint is complete when it has been saved."""
 
     def save(self, step: int, tree: PyTree, metadata: Mapping[str, Any]) -> None:
-        """Save arrays and JSON metadata under a number; returns before they are on disk.
+        """Write arrays and JSON metadata under a number.
 
         Args:
             step: Number of the checkpoint, above those before.
-            tree: Pytree of arrays.
+            tree: Pytree of arrays; typed random keys are arrays too.
             metadata: JSON values.
+
+        Raises:
+            OSError: If the file cannot be written; those before it are still there.
         """
-        # Copies, because the caller goes on, donates the buffers and lengthens its history.
-        tree = jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
-        metadata = json.loads(json.dumps(metadata))
-        with _deferred_interrupt():
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(tree),
-                    metadata=ocp.args.JsonSave({"digest": _digest(tree, metadata), **metadata}),
-                ),
-            )
+        leaves = {
+            jax.tree_util.keystr(path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        arrays = {name: _plain(leaf) for name, leaf in leaves.items()}
+        header = json.dumps(
+            {
+                "format": _FORMAT,
+                "metadata": metadata,
+                "dtypes": {name: str(leaf.dtype) for name, leaf in leaves.items()},
+                "keys": {
+                    name: str(jax.random.key_impl(leaf))
+                    for name, leaf in leaves.items()
+                    if _is_key(leaf)
+                },
+            }
+        ).encode()
+        # Somebody may have removed it to make room.
+        self.directory.mkdir(exist_ok=True)
+        with atomic_write(self._path(step)) as file:
+            members = {_HEADER: np.frombuffer(header, np.uint8), _DIGEST: _digest(header, arrays)}
+            np.savez(file, **members, **arrays)
+        for number in self._numbers()[self.keep :]:
+            self._path(number).unlink(missing_ok=True)
 
     def latest(self, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
-        """Restore the newest checkpoint that is whole.
+        """Restore the newest checkpoint that is intact.
 
-        A broken one is named in a warning of the log and deleted, and the one before is tried.
+        A damaged one is named in a warning of the log, and the one before is tried.
 
         Args:
             template: From a checkpoint's metadata, a pytree of the same structure, shapes and
-                dtypes as was saved.
+                dtypes as was saved; ``jax.ShapeDtypeStruct`` will do.
 
         Returns:
             The checkpoint, or None if there is none.
 
         Raises:
-            ValueError: If there are checkpoints but all are broken.
+            ValueError: If there are checkpoints but all are damaged, one cannot be read, or an
+                intact one holds other arrays than the template.
         """
-        self._manager.wait_until_finished()
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        numbers = self._numbers()
+        for index, number in enumerate(numbers):
             try:
-                with _no_late_errors():
-                    restored = self._restore(step, template)
-            except Exception as error:  # whatever a damaged file makes of its reader
-                reason = str(error).strip().splitlines() or [type(error).__name__]
+                header, arrays = _read(self._path(number))
+            except ValueError as error:
                 logger.warning(
                     "checkpoint %s is damaged and is not used: %s",
-                    self.directory / str(step),
-                    reason[0][:200],
+                    self._path(number),
+                    in_a_line(error),
                 )
                 continue
-            for newer in steps[: steps.index(step)]:
-                self._delete(newer)
-            return restored
-        if steps:
+            except OSError as error:
+                raise ValueError(
+                    f"workdir: cannot read checkpoint {self._path(number)}: {error.strerror}"
+                ) from error
+            tree = self._in_form(number, header, arrays, template(header["metadata"]))
+            # The next ones to be saved take their numbers.
+            for damaged in numbers[:index]:
+                self._path(damaged).unlink(missing_ok=True)
+            return Restored(number, tree, header["metadata"])
+        if numbers:
             raise ValueError(
                 f"workdir: expected a readable checkpoint in {self.directory}, got only damaged "
-                f"ones ({', '.join(map(str, steps))}); start again in another folder"
+                f"ones ({', '.join(map(str, numbers))}); start again in another folder"
             )
         return None
 
-    def _restore(self, step: int, template: Callable[[dict[str, Any]], PyTree]) -> Restored:
-        read = self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
-        metadata = dict(read["metadata"])
-        digest = metadata.pop("digest")
-        abstract = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype),
-            jax.eval_shape(lambda: template(metadata)),
-        )
-        read = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        )
-        tree = read["state"]
-        if _digest(tree, metadata) != digest:
-            raise ValueError("its content does not match the digest saved with it")
-        return Restored(step, tree, metadata)
+    def _path(self, number: int) -> Path:
+        return self.directory / f"{number:08d}.npz"
 
-    def _delete(self, step: int) -> None:
-        try:
-            self._manager.delete(step)
-        except Exception:  # one too broken for its own library
-            shutil.rmtree(self.directory / str(step), ignore_errors=True)
-            self._manager.reload()
+    def _numbers(self) -> list[int]:
+        """Return the numbers of all checkpoints, the newest first."""
+        names = [path.stem for path in self.directory.glob(_PATTERN)]
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[None]:
-    # Interrupted halfway, orbax leaves a thread that waits for the rest and keeps the process
-    # alive; so Ctrl-C takes effect once the call is over.
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    received: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        handler(*received[0])
+    def _in_form(
+        self, number: int, header: Mapping[str, Any], arrays: Mapping[str, Any], template: PyTree
+    ) -> PyTree:
+        """Put arrays into the pytree of a template, if they are those that it has."""
+        paths, structure = jax.tree_util.tree_flatten_with_path(template)
+        wanted = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+        dtypes, keys = header["dtypes"], header["keys"]
+        expected = {
+            name: f"{leaf.dtype} "
+            f"{(jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf).shape}"
+            for name, leaf in wanted.items()
+        }
+        got = {name: f"{dtypes[name]} {array.shape}" for name, array in arrays.items()}
+        if expected != got:
+            name = next(n for n in [*expected, *got] if expected.get(n) != got.get(n))
+            raise ValueError(
+                f"workdir: checkpoint {self._path(number)} is of another program: expected "
+                f"{expected.get(name, 'nothing')} in {name}, got {got.get(name, 'nothing')}; "
+                "start again in another folder"
+            )
+        leaves = [
+            jax.random.wrap_key_data(arrays[name], impl=keys[name])
+            if name in keys
+            else arrays[name].view(leaf.dtype)
+            for name, leaf in wanted.items()
+        ]
+        return jax.tree_util.tree_unflatten(structure, leaves)
 
 
-@contextlib.contextmanager
-def _no_late_errors() -> Iterator[None]:
-    # When one array cannot be read, orbax closes its event loop under the reads of the others, and
-    # each of those would print a traceback to stderr.
-    previous = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            previous(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    except Exception:
-        time.sleep(0.2)  # for reads still under way
-        raise
-    finally:
-        sys.unraisablehook = previous
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _digest(tree: PyTree, metadata: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def _plain(leaf: Any) -> Any:
+    """Return a leaf as an array of a dtype that .npy files know."""
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    # bfloat16 and its like are bits to NumPy.
+    return array if array.dtype.kind in "biufc" else array.view(f"u{array.dtype.itemsize}")
+
+
+def _digest(header: bytes, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    digest = hashlib.sha256(header)
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the header and the arrays of a checkpoint, or a ValueError if it is damaged."""
+    arrays = read_npz(path, compressed=False)
+    if not {_HEADER, _DIGEST} <= arrays.keys():
+        raise ValueError("it lacks its header or its digest")
+    header, digest = arrays.pop(_HEADER).tobytes(), arrays.pop(_DIGEST)
+    if not np.array_equal(digest, _digest(header, arrays)):
+        raise ValueError("its content does not match the digest saved with it")
+    return parse_json(header.decode()), arrays

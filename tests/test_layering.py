@@ -34,9 +34,11 @@ LAYERS = [
 WITHIN = {
     "pretrain": {"training"},
     "dec": {"training"},
-    "datasets.pixels": {"datasets.dataset"},
-    "datasets.reuters": {"datasets.dataset", "datasets._cache", "datasets._labels"},
-    "datasets.vision": {"datasets.dataset", "datasets._cache", "datasets._labels"},
+    "datasets.pixels": {"datasets.dataset", "datasets._digests"},
+    **dict.fromkeys(
+        ("datasets.reuters", "datasets.vision"),
+        {f"datasets.{name}" for name in ("dataset", "_cache", "_digests", "_labels")},
+    ),
     "datasets._text": {"datasets._labels", "datasets._roles"},
     "datasets._parquet": {"datasets._roles"},
     "datasets.files": {
@@ -44,14 +46,13 @@ WITHIN = {
     },
     "datasets.registry": {
         f"datasets.{name}"
-        for name in ("dataset", "files", "pixels", "reuters", "vision", "_roles")
+        for name in ("dataset", "files", "pixels", "reuters", "vision", "_digests", "_roles")
     },
     "datasets": {"datasets.dataset", "datasets.registry"},
 }
 
 ONLY = {
     "flax": {"autoencoder"},
-    "orbax": {"checkpoint"},
     "tqdm": {"progress"},
     "matplotlib": {"plots"},
     "skimage": {"datasets.vision"},
@@ -113,11 +114,11 @@ from . import dec
 from .fit import fit
 def f():
     from jdec import plots
-    importlib.import_module("orbax.checkpoint")
+    importlib.import_module("skimage.feature")
 """
     assert set(imports_of(ast.parse(source))) == {
         *("jdec.kmeans", "flax.linen", "jdec.", "jdec.dec", "jdec.fit", "jdec", "jdec.plots"),
-        "orbax.checkpoint",
+        "skimage.feature",
     }
 
 

@@ -356,10 +356,10 @@ def test_sizes_are_told(tmp_path, model):
     path = tmp_path / "model.npz"
     save_model(path, model)
     rewrite(path, CHANGES["width"])
-    refused(path, "expected layers of widths (6, 7, 2), got (6, 5, 2)")
+    refused(path, "expected shape (6, 7) in params.encoder_0.kernel, got (6, 5)")
     save_model(path, model)
     rewrite(path, CHANGES["centroids"])
-    refused(path, "expected centroids of shape (3, 2), got (4, 2)")
+    refused(path, "expected shape (3, 2) in centroids, got (4, 2)")
 
 
 def test_the_config_is_kept_whole(tmp_path, model):
