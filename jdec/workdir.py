@@ -284,9 +284,11 @@ def fingerprint(key: Key[Array, ""], config: Config, data: Mapping[str, Any]) ->
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return value if isinstance(value, int | str | list) else digest(value)
+    if isinstance(value, list | tuple):
+        # A long one would make the record too large to be read.
+        text = json.dumps(value)
+        return list(value) if len(text) < 2**16 else hashlib.sha256(text.encode()).hexdigest()
+    return value if isinstance(value, int | str) else digest(value)
 
 
 def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:

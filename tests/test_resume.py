@@ -530,6 +530,10 @@ OTHERS = {
     ),
     "columns": ({"x": X[:, :60]}, ["data shape", "data digest"]),
     "key": ({"key": jax.random.key(4)}, ["random key"]),
+    "names of columns": (
+        {"feature_names": [f"pixel {number}" for number in range(64)]},
+        ["data feature_names"],
+    ),
     "kind of key": ({"key": jax.random.key(3, impl="rbg")}, ["random key"]),
     "all": (
         {"key": jax.random.key(4), "x": X * 2, "config": CONFIG.replace({"scale": 2.0})},

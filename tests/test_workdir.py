@@ -333,6 +333,16 @@ def test_what_differs_is_told_in_a_line(tmp_path, change, needed):
     assert len(str(caught.value)) < 1000
 
 
+def test_the_names_of_many_columns_are_digested(tmp_path):
+    record = tmp_path / "run.json"
+    names = tuple(f"gene {number}" for number in range(300_000))
+    write_json(record, fingerprint_of(feature_names=names))
+    assert record.stat().st_size < 10_000
+    check_same_run(record, fingerprint_of(feature_names=names), resume=True)
+    with pytest.raises(ValueError, match=r"in data feature_names: \w+ against \w+$"):
+        check_same_run(record, fingerprint_of(feature_names=names[::-1]), resume=True)
+
+
 def test_many_differences_are_cut_short(tmp_path):
     record = tmp_path / "run.json"
     write_json(record, fingerprint_of(**{f"number {i}": i for i in range(10**4)}))
