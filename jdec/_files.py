@@ -105,6 +105,16 @@ def read_idx(path: Path, n_dims: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
+def idx_header(array: np.ndarray) -> bytes:
+    """Return the first bytes of the idx file of an array of unsigned bytes.
+
+    Examples:
+        >>> idx_header(np.zeros((2, 3), np.uint8)).hex(" ", 4)
+        '00000802 00000002 00000003'
+    """
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+
+
 def _idx_shape(path: Path, raw: bytes, n_dims: int) -> tuple[int, ...]:
     magic = bytes((0, 0, 8, n_dims))
     if raw[:2] == magic[:2] and raw[3:4] == magic[3:] and raw[2] != magic[2]:
@@ -119,13 +129,16 @@ def _idx_shape(path: Path, raw: bytes, n_dims: int) -> tuple[int, ...]:
     return struct.unpack(f">{n_dims}I", raw[4:])
 
 
-def read_numpy(path: Path, label: str | None = None) -> Table:
+def read_numpy(
+    path: Path, label: str | None = None, *, max_dense_bytes: int = MAX_DENSE_BYTES
+) -> Table:
     """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``; objects are never unpickled.
 
     Args:
         path: The file. In an archive the rows are called x, X or data or are the only matrix.
         label: Name of the array of labels in an archive; None for y, label, labels, target or
             class, empty for none.
+        max_dense_bytes: How large a sparse matrix may become.
 
     Returns:
         Rows and labels as stored; a sparse matrix comes out dense.
@@ -147,7 +160,7 @@ def read_numpy(path: Path, label: str | None = None) -> Table:
     if {"format", "shape"} <= set(headers):
         if label:
             raise ValueError(f"{path}: label: expected none for a sparse matrix, got {label!r}")
-        return Table(_read_sparse(path, headers))
+        return Table(_read_sparse(path, max_dense_bytes))
     label = _label_array(path, headers, label)
     rows = _row_array(path, headers, skip=label)
     arrays = _read_npz(path, [rows] if label is None else [rows, label])
@@ -227,7 +240,7 @@ def _row_array(path: Path, headers: Mapping[str, ArrayHeader], *, skip: str | No
     return found[0]
 
 
-def _read_sparse(path: Path, headers: Mapping[str, ArrayHeader]) -> np.ndarray:
+def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
     expected = "a sparse matrix as scipy.sparse.save_npz writes it"
     with reading(path, expected):
         arrays = read_npz(path)
@@ -236,11 +249,12 @@ def _read_sparse(path: Path, headers: Mapping[str, ArrayHeader]) -> np.ndarray:
         if data.dtype.kind not in "biuf":
             raise ValueError(f"its numbers are of dtype {data.dtype}")
         # float32 where that loses nothing, as counts need no more.
-        single = data.astype(np.float32)
+        with np.errstate(over="ignore"):
+            single = data.astype(np.float32)
         dtype = np.float32 if np.array_equal(single, data, equal_nan=True) else np.float64
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     size = path.stat().st_size
-    limit = min(MAX_DENSE_BYTES, max(unpacked_limit(size), MAX_DENSE_RATIO * size))
+    limit = min(max_dense_bytes, max(unpacked_limit(size), MAX_DENSE_RATIO * size))
     if n_bytes > limit:
         raise ValueError(
             f"{path}: expected a matrix of at most {limit / 2**30:.3g} GiB when dense, "
@@ -274,8 +288,8 @@ def _sparse_matrix(
     if form == "dia":
         parts: Any = (data, arrays["offsets"])
     elif form == "coo":
-        coords = arrays.get("coords")
-        parts = (data, (arrays["row"], arrays["col"]) if coords is None else tuple(coords))
+        row, column = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
+        parts = (data, (row, column))
     else:
         parts = (data, arrays["indices"], arrays["indptr"])
     indices: list[np.ndarray] = [*(parts[1] if form == "coo" else parts[1:])]

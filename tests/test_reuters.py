@@ -3,6 +3,7 @@
 import gzip
 import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_a_second_load_reads_what_was_computed(tmp_path, monkeypatch, caplog):
     # Other contents do.
     write_corpus(tmp_path / "moved", make_documents(seed=1))
     assert load_dataset("reuters", data_dir=tmp_path / "moved").x.shape != first.x.shape
-    # And a damaged file is computed anew.
+    # And a damaged file is computed again.
     kept.write_bytes(kept.read_bytes()[:-100])
     write_corpus(tmp_path / "moved", make_documents())
     np.testing.assert_array_equal(load_dataset("reuters", data_dir=tmp_path / "moved").x, first.x)
@@ -192,6 +193,11 @@ ONE = ".I 30000\n.W\naa bb\n"
         (reuters.TOPICS_FILE, lambda text: "CCAT 30000\n" + text, "got 'CCAT 30000' in line 1"),
         (reuters.TOPICS_FILE, lambda text: text + "CCAT abc 1\n", "got 'CCAT abc 1' in line"),
         (reuters.TOPICS_FILE, lambda text: text + "CCAT 7 0\n", "got 'CCAT 7 0' in line"),
+        (reuters.TOPICS_FILE, lambda text: text + "CCAT ² 1\n", "got 'CCAT ² 1' in line"),
+        (reuters.TOPICS_FILE, lambda text: text + f"CCAT {'9' * 5000} 1\n", "got 'CCAT 999"),
+        (reuters.TOPICS_FILE, lambda text: text + "9" * 2**20, "is too long"),
+        (FIRST, lambda text: text.replace(".I 30001", ".I ²"), "document's number, got '.I ²'"),
+        (FIRST, lambda text: text + f".I 9\n.W\n{'a ' * 2**20}\n", "is too long"),
         (reuters.TOPICS_FILE, lambda text: "", "expected topics of documents, got an empty file"),
         (reuters.TOPICS_FILE, lambda text: text + "CCAT 7 1\n", "1 are not there, such as 7"),
     ],
@@ -235,6 +241,11 @@ def test_documents_without_a_single_root_leave_nothing(tmp_path):
 # scikit-learn's copy.
 
 
+PICKLES = (
+    *("samples_py3.pkl", "sample_id_py3.pkl", "sample_topics_py3.pkl", "topics_names_py3.pkl"),
+)
+
+
 def write_scikit_learn(folder, documents):
     """Write what fetch_rcv1 keeps: the training split first; returns its matrix."""
     ordered = documents[200:] + documents[:200]
@@ -249,15 +260,23 @@ def write_scikit_learn(folder, documents):
     (folder / "RCV1").mkdir(parents=True)
     ids = np.array([number for number, _, _ in ordered], np.uint32)
     for file, value in zip(
-        reuters.SCIKIT_LEARN_FILES,
-        (scipy.sparse.csr_matrix(x), ids, scipy.sparse.csr_matrix(y), names),
-        strict=True,
+        PICKLES, (scipy.sparse.csr_matrix(x), ids, scipy.sparse.csr_matrix(y), names), strict=True
     ):
         joblib.dump(value, folder / "RCV1" / file, compress=9)
     return x, ordered
 
 
-def test_fetch_rcv1_gives_the_same_documents(tmp_path):
+class Trap:
+    """Unpickling this leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_fetch_rcv1_gives_the_same_documents(tmp_path, caplog):
     documents = make_documents()
     x, ordered = write_scikit_learn(tmp_path / "scikit-learn", documents)
     rows = {number: row for row, (number, _, _) in enumerate(ordered)}
@@ -270,22 +289,54 @@ def test_fetch_rcv1_gives_the_same_documents(tmp_path):
     stems = np.sort(np.argsort(-(x > 0).sum(axis=0), kind="stable")[:N_STEMS])
     x = x[:, stems] / np.linalg.norm(x[:, stems], axis=1, keepdims=True)
     order = np.random.RandomState(1234).permutation(len(kept))
-    data = load_dataset("reuters")
+    assert download_dataset("reuters", data_dir=tmp_path) == tmp_path / "reuters"
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "unpickled" in message
+    assert str(tmp_path / "scikit-learn" / "RCV1") in message
+    data = load_dataset("reuters", data_dir=tmp_path)
     np.testing.assert_allclose(data.x, x[order], rtol=0, atol=1e-6)
     # The classes, and so the documents and their order, are those of the token files.
     np.testing.assert_array_equal(data.y, expected(documents)[1])
     assert (data.variant, data.class_names) == ("fetch_rcv1", reuters.ROOTS)
     assert "in most documents, as counts are not to be had" in data.note
-    part = load_dataset("reuters10k")
+    part = load_dataset("reuters10k", data_dir=tmp_path)
     np.testing.assert_array_equal(part.x, data.x[:N_SUBSET])
     assert part.variant == "fetch_rcv1"
+
+
+def test_loading_unpickles_nothing(tmp_path):
+    write_scikit_learn(tmp_path / "scikit-learn", make_documents())
+    for file in PICKLES:
+        joblib.dump(Trap(tmp_path / "trapped"), tmp_path / "scikit-learn" / "RCV1" / file)
+    for name in ("reuters", "reuters10k"):
+        with pytest.raises(FileNotFoundError, match="run `jdec datasets --download reuters`"):
+            load_dataset(name, data_dir=tmp_path)
+    dataset_table(tmp_path)
+    assert not (tmp_path / "trapped").exists()
+    # Where it is asked for, it is: the trap is one.
+    with pytest.raises(ValueError, match="expected what scikit-learn's fetch_rcv1 keeps"):
+        download_dataset("reuters", data_dir=tmp_path)
+    assert (tmp_path / "trapped").exists()
+
+
+def test_a_finished_conversion_is_not_repeated(tmp_path, caplog):
+    write_scikit_learn(tmp_path / "scikit-learn", make_documents())
+    path = download_dataset("reuters", data_dir=tmp_path) / reuters.FETCH_RCV1_FILE
+    content = path.read_bytes()
+    caplog.clear()
+    download_dataset("reuters", data_dir=tmp_path)
+    assert not caplog.records
+    path.write_bytes(content[:-100])
+    download_dataset("reuters", data_dir=tmp_path)
+    assert f"{path}: damaged, made again" in caplog.text
+    assert load_dataset("reuters", data_dir=tmp_path).variant == "fetch_rcv1"
 
 
 @pytest.mark.parametrize("how", ["cut", "lengths", "topics"])
 def test_a_damaged_copy_of_scikit_learn_is_refused(tmp_path, how):
     folder = tmp_path / "scikit-learn" / "RCV1"
     write_scikit_learn(folder.parent, make_documents())
-    samples, ids, _, names = (folder / file for file in reuters.SCIKIT_LEARN_FILES)
+    samples, ids, _, names = (folder / file for file in PICKLES)
     if how == "cut":
         samples.write_bytes(samples.read_bytes()[:-50])
     elif how == "lengths":
@@ -293,8 +344,42 @@ def test_a_damaged_copy_of_scikit_learn_is_refused(tmp_path, how):
     else:
         joblib.dump(np.array(["C15"], object), names)
     with pytest.raises(ValueError, match="expected what scikit-learn's fetch_rcv1 keeps") as caught:
-        load_dataset("reuters")
+        download_dataset("reuters", data_dir=tmp_path)
     assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "reuters").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [240, 2**40]},
+        {"shape": [-240, 60]},
+        {"shape": [240.0, 60.0]},
+        {"ids": np.arange(3)},
+        {"ids": np.array(["a"] * 240)},
+        {"roots": np.ones((240, 3), bool)},
+        {"roots": np.ones((240, 4))},
+        {"indices": np.full(10**4, 99)},
+        {"indices": np.full(10**4, -1)},
+        {"data": np.full(10**4, np.nan, np.float32)},
+        {"indptr": np.zeros(3, int)},
+        {"data": np.zeros(3, object)},
+    ],
+)
+def test_damaged_arrays_of_the_copy_are_refused(tmp_path, change):
+    write_scikit_learn(tmp_path / "scikit-learn", make_documents())
+    path = download_dataset("reuters", data_dir=tmp_path) / reuters.FETCH_RCV1_FILE
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    for name, value in change.items():
+        size = len(arrays[name])
+        arrays[name] = np.asarray(value)[:size] if len(value) > size else np.asarray(value)
+    np.savez(path, **arrays)
+    with pytest.raises(
+        ValueError, match=re.escape(f"{path}: expected what `jdec datasets")
+    ) as caught:
+        load_dataset("reuters", data_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -317,20 +402,13 @@ def test_what_is_missing_of_a_started_collection_is_named(tmp_path):
         load_dataset("reuters", data_dir=tmp_path)
 
 
-def test_download_is_left_to_scikit_learn(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(sklearn.datasets, "fetch_rcv1", lambda **kwargs: asked.append(kwargs))
-    assert download_dataset("reuters") == tmp_path / "scikit-learn" / "RCV1"
-    assert asked == [{"download_if_missing": True}]
-
-
-def test_a_failed_download_says_so(monkeypatch):
+def test_a_failed_download_says_so(tmp_path, monkeypatch):
     def fail(**_):
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_rcv1", fail)
     with pytest.raises(OSError, match="could not download it by scikit-learn: no route"):
-        download_dataset("reuters")
+        download_dataset("reuters", data_dir=tmp_path)
 
 
 def test_the_better_source_goes_first(tmp_path):
@@ -344,7 +422,9 @@ def test_the_better_source_goes_first(tmp_path):
 
     assert found() == ("sample", tmp_path / "reuters10k.npz")
     write_scikit_learn(tmp_path / "scikit-learn", make_documents())
-    assert found() == ("fetch_rcv1", tmp_path / "scikit-learn" / "RCV1")
+    assert found() == ("sample", tmp_path / "reuters10k.npz")
+    path = download_dataset("reuters", data_dir=tmp_path) / reuters.FETCH_RCV1_FILE
+    assert found() == ("fetch_rcv1", path)
     write_corpus(tmp_path, make_documents())
     assert found() == ("paper", tmp_path)
 

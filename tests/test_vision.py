@@ -16,6 +16,7 @@ import platformdirs
 import pytest
 
 from jdec.datasets import download_dataset, load_dataset, registry, vision
+from jdec.datasets._cache import cached
 
 pytest.importorskip("skimage", reason="needs the extra jdec[vision]")
 
@@ -177,11 +178,88 @@ def test_a_second_load_reads_the_features(tmp_path, monkeypatch, cache_dir, capl
         patch.setattr(vision, "_VERSION", 0)
         with pytest.raises(ImportError):
             load_dataset("stl10", data_dir=tmp_path)
-    kept.write_bytes(kept.read_bytes()[:-1])
-    np.testing.assert_array_equal(load_dataset("stl10", data_dir=tmp_path).x, first.x)
-    assert f"{kept}: damaged" in caplog.text
     write_stl10(tmp_path / "stl10_binary", n_train=2)
     assert len(load_dataset("stl10", data_dir=tmp_path).x) == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:1],
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:128] + bytes(len(content) - 128),
+        lambda content: bytes(len(content)),
+        lambda content: content + b"a",
+        lambda content: content[:-45],  # as np.save writes it, without a digest
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: content[:700] + bytes([content[700] ^ 0x20]) + content[701:],
+    ],
+)
+def test_a_damaged_cache_is_computed_again(tmp_path, cache_dir, caplog, damage):
+    (tmp_path / "cifar10").mkdir()
+    np.savez(tmp_path / "cifar10" / "cifar10_13k.npz", **cifar10_arrays())
+    first = load_dataset("cifar10", data_dir=tmp_path).x
+    (kept,) = (cache_dir / "features").iterdir()
+    content = kept.read_bytes()
+    assert damage(content) != content
+    kept.write_bytes(damage(content))
+    caplog.clear()
+    np.testing.assert_array_equal(load_dataset("cifar10", data_dir=tmp_path).x, first)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"{kept}: damaged, computed again" in message
+    assert kept.read_bytes() == content
+    assert load_dataset("cifar10", data_dir=tmp_path).x.tobytes() == first.tobytes()
+    assert len(caplog.records) == 1
+
+
+def test_a_cache_that_cannot_be_read_is_computed_again(tmp_path, cache_dir, caplog):
+    (tmp_path / "cifar10").mkdir()
+    np.savez(tmp_path / "cifar10" / "cifar10_13k.npz", **cifar10_arrays())
+    first = load_dataset("cifar10", data_dir=tmp_path).x
+    (kept,) = (cache_dir / "features").iterdir()
+    kept.unlink()
+    kept.mkdir()
+    np.testing.assert_array_equal(load_dataset("cifar10", data_dir=tmp_path).x, first)
+    assert f"{kept}: damaged" in caplog.text
+    assert "could not be kept" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, OSError, TypeError])
+def test_an_error_of_the_program_is_no_damage(tmp_path, cache_dir, monkeypatch, error):
+    def compute():
+        return np.zeros(3)
+
+    def read(path):
+        raise error("a mistake in the program")
+
+    def save(file, array):
+        np.save(file, array)
+
+    cached("a", ".npy", ["digest"], {}, compute, save, np.load)
+    (kept,) = (cache_dir / "features").iterdir()
+    with pytest.raises(error, match="a mistake in the program"):
+        cached("a", ".npy", ["digest"], {}, compute, save, read)
+    assert kept.exists()
+
+
+def test_binaries_that_are_not_the_public_ones_are_named(tmp_path, monkeypatch, caplog):
+    write_stl10(tmp_path / "stl10_binary")
+    load_dataset("stl10", data_dir=tmp_path)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 5
+    for message, file in zip(messages, FILES, strict=True):
+        assert str(tmp_path / "stl10_binary" / file) in message
+        assert "not the public file of that name" in message
+        monkeypatch.setitem(vision.STL10_FILES, file, md5_of(tmp_path / "stl10_binary" / file))
+    caplog.clear()
+    load_dataset("stl10", data_dir=tmp_path)
+    assert not caplog.records
+
+
+def md5_of(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
 
 
 def test_an_interrupted_extraction_leaves_nothing(tmp_path, monkeypatch, cache_dir):
@@ -276,7 +354,7 @@ def serve(tmp_path, monkeypatch):
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
 
-        def source(content, checksum=None):
+        def source(content, checksum=None, made=None):
             (folder / "stl10_binary.tar.gz").write_bytes(content)
             spec = registry.REGISTRY["stl10"]
             checksum = checksum or f"md5:{hashlib.md5(content).hexdigest()}"
@@ -284,6 +362,7 @@ def serve(tmp_path, monkeypatch):
                 spec,
                 url=f"http://127.0.0.1:{server.server_port}/",
                 archive=(spec.archive[0], checksum),
+                files={file: md5_of(made / file) for file in FILES} if made else spec.files,
             )
             monkeypatch.setitem(registry.REGISTRY, "stl10", spec)
 
@@ -297,7 +376,7 @@ def serve(tmp_path, monkeypatch):
 def test_download_unpacks_what_is_needed(tmp_path, serve):
     write_stl10(tmp_path / "made")
     (tmp_path / "made" / "class_names.txt").write_text("airplane")
-    serve(pack(tmp_path / "made", ["class_names.txt", *FILES]))
+    serve(pack(tmp_path / "made", ["class_names.txt", *FILES]), made=tmp_path / "made")
     folder = download_dataset("stl10", data_dir=tmp_path / "data")
     assert folder == tmp_path / "data" / "stl10_binary"
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
@@ -305,6 +384,19 @@ def test_download_unpacks_what_is_needed(tmp_path, serve):
     # A finished download is not repeated.
     (tmp_path / "source" / "stl10_binary.tar.gz").unlink()
     assert download_dataset("stl10", data_dir=tmp_path / "data") == folder
+
+
+def test_files_that_are_damaged_are_fetched_again(tmp_path, serve, caplog):
+    write_stl10(tmp_path / "made")
+    serve(pack(tmp_path / "made", FILES), made=tmp_path / "made")
+    folder = download_dataset("stl10", data_dir=tmp_path / "data")
+    content = (folder / FILES[2]).read_bytes()
+    (folder / FILES[2]).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (folder / FILES[3]).unlink()
+    download_dataset("stl10", data_dir=tmp_path / "data")
+    assert f"{folder / FILES[2]}: not the public file of that name" in caplog.text
+    for file in FILES:
+        assert (folder / file).read_bytes() == (tmp_path / "made" / file).read_bytes()
 
 
 def test_an_archive_with_another_checksum_is_refused(tmp_path, serve):

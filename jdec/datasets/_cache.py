@@ -1,25 +1,34 @@
 """What was computed from files, kept so that it is computed once."""
 
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import platformdirs
 
-from jdec._io import atomic_write
+from jdec._io import atomic_write, read_npz
 
 _LOGGER = logging.getLogger("jdec")
 _Value = TypeVar("_Value")
+
+# A file ends with this and the digest of all that stands before it.
+_MARK = b"jdec-blake2b\n"
+_DIGEST_BYTES = 32
+
+
+class DamagedError(ValueError):
+    """A file of the cache does not hold what was written to it."""
 
 
 def cached(
     name: str,
     suffix: str,
-    files: Sequence[Path],
+    digests: Sequence[str],
     settings: Mapping[str, Any],
     compute: Callable[[], _Value],
     save: Callable[[IO[bytes], _Value], None],
@@ -27,36 +36,40 @@ def cached(
 ) -> _Value:
     """Read what an earlier call computed from the same bytes and settings, else compute it.
 
-    It lies in the folder ``features`` of the user's cache. Where that cannot be written, the
-    result is computed each time, with a warning to the log.
+    It lies in the folder ``features`` of the user's cache, with a digest that is compared at every
+    reading: what is damaged is computed again, with a warning to the log. Where the folder cannot
+    be written, the result is computed each time, with a warning as well.
 
     Args:
         name: Start of the file's name.
         suffix: Its end.
-        files: What the result is computed from; sizes and contents count, names do not.
+        digests: Digest of the content of each file that the result is computed from.
         settings: All else it depends on, as JSON values.
         compute: Gives the result.
-        save: Writes the result to an open file.
-        read: Reads it; a ValueError means that the file is damaged.
+        save: Writes the result to an open file, from beginning to end.
+        read: Reads it from a file that is as it was written.
 
     Returns:
         The result.
     """
-    path = (
-        platformdirs.user_cache_path("jdec")
-        / "features"
-        / f"{name}-{_digest(files, settings)}{suffix}"
-    )
-    if path.exists():
-        try:
-            return read(path)
-        except (OSError, ValueError, KeyError) as error:
-            _LOGGER.warning("%s: damaged, computed anew: %s", path, error)
+    key = "\n".join([json.dumps(settings, sort_keys=True), *digests])
+    key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    path = platformdirs.user_cache_path("jdec") / "features" / f"{name}-{key}{suffix}"
+    try:
+        _check(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, DamagedError) as error:
+        _LOGGER.warning("%s: damaged, computed again: %s", path, error)
+    else:
+        return read(path)
     result = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            save(file, result)
+            hashed = _Hashed(file)
+            save(cast(IO[bytes], hashed), result)
+            file.write(_MARK + hashed.digest())
     except OSError as error:
         _LOGGER.warning("%s: could not be kept for the next time: %s", path, error)
     else:
@@ -70,22 +83,40 @@ def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`save_arrays` wrote.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
-            return dict(loaded)
-    except Exception as error:  # zipfile, zlib and NumPy have a type each for it
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+    """Read what :func:`save_arrays` wrote."""
+    return read_npz(path, compressed=False)
 
 
-def _digest(files: Sequence[Path], settings: Mapping[str, Any]) -> str:
-    parts = [json.dumps(settings, sort_keys=True)]
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "blake2b").hexdigest()
-        parts.append(f"{path.stat().st_size} {content}")
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+class _Hashed(io.RawIOBase):
+    """A file that is written from beginning to end, and hashed on the way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _check(path: Path) -> None:
+    with path.open("rb") as file:
+        left = path.stat().st_size - len(_MARK) - _DIGEST_BYTES
+        if left < 0:
+            raise DamagedError(f"it has {path.stat().st_size} bytes")
+        found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        while left > 0:
+            block = file.read(min(left, 2**20))
+            if not block:
+                raise DamagedError("it is cut off")
+            found.update(block)
+            left -= len(block)
+        if file.read() != _MARK + found.digest():
+            raise DamagedError("its digest is not that of its content")

@@ -41,25 +41,18 @@ def encode_labels(
     """
     labels = _as_vector(name, labels)
     check_same_length(name, labels, "x", x)
-    if labels.dtype.kind == "O":
+    if labels.dtype.kind in "OUS":  # each text as long as it is, not as the longest
         return _encode_objects(name, labels)
-    if labels.dtype.kind == "S":
-        labels = _decode(name, labels)
-    text = labels.dtype.kind == "U"
-    if not text and labels.dtype.kind not in "fiub":
+    if labels.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected whole numbers or text, got dtype {labels.dtype}")
-    if text:
-        wrong = labels == ""
-    else:
-        with np.errstate(invalid="ignore"):
-            wrong = ~np.isfinite(labels) | (labels != np.trunc(labels))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise _no_class(name, labels[row].item(), row)
     if labels.dtype.kind == "f":
+        wrong = ~np.isfinite(labels) | (labels != np.trunc(labels))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise _no_class(name, labels[row].item(), row)
         _check_exact(name, labels)
-    classes, y = np.unique(labels, return_inverse=True)
-    return y.astype(np.int64), tuple(classes.tolist()) if text else None
+    y = np.unique(labels, return_inverse=True)[1]
+    return y.astype(np.int64), None
 
 
 def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
@@ -134,14 +127,14 @@ def _encode_objects(name: str, labels: np.ndarray) -> tuple[np.ndarray, tuple[st
     classes = sorted(set(values))
     codes = {value: code for code, value in enumerate(classes)}
     y = np.fromiter((codes[value] for value in values), np.int64, len(values))
-    return y, tuple(classes) if first == "text" else None
+    return y, tuple(classes) if first in ("text", "bytes") else None
 
 
 def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
     if isinstance(label, bool | np.bool_):
         return "a boolean", bool(label)
-    if isinstance(label, bytes):
-        label = _decoded(name, label, row)
+    if isinstance(label, bytes) and label:
+        return "bytes", _decoded(name, label, row)
     if isinstance(label, str) and label:
         return "text", str(label)
     if isinstance(label, int | np.integer) and not isinstance(label, np.timedelta64):
@@ -160,15 +153,6 @@ def _is_whole(value: Any) -> bool:
         return value == int(value)
     except (ValueError, OverflowError):  # not finite
         return False
-
-
-def _decode(name: str, labels: np.ndarray) -> np.ndarray:
-    try:
-        return np.char.decode(labels, "utf-8")
-    except UnicodeDecodeError:
-        for row, label in enumerate(labels.tolist()):
-            _decoded(name, label, row)
-        raise
 
 
 def _decoded(name: str, label: bytes, row: int) -> str:

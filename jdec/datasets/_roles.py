@@ -13,6 +13,7 @@ from jdec._files import LABEL_NAMES
 from jdec._io import unpacked_limit
 
 _MAX_NAMES_SHOWN = 20
+_REPEATED = -1  # stands for the position of a name of several columns
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = 60
 
@@ -102,14 +103,14 @@ def choose_roles(
         >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice(label="", drop=("a",)))
         Roles(features=(1, 2), label=None, id=None)
     """
-    places: dict[str, list[int]] = collections.defaultdict(list)
-    for position, name in enumerate(names):
-        places[name].append(position)
-    id = None if choice.id is None else _position(path, places, "id", choice.id)
-    dropped = {_position(path, places, "drop", name) for name in choice.drop}
+    places: dict[str, int] = {}
+    for position, name in enumerate(names) if choice != Choice() else ():
+        places[name] = _REPEATED if name in places else position
+    id = None if choice.id is None else _position(path, names, places, "id", choice.id)
+    dropped = {_position(path, names, places, "drop", name) for name in choice.drop}
     left_out = dropped | {*skip} | ({id} if id is not None else set())
     if choice.label:
-        label: int | None = _position(path, places, "label", choice.label)
+        label: int | None = _position(path, names, places, "label", choice.label)
     elif choice.label is None and named:
         label = _default_label(path, names, left_out)
     else:
@@ -182,18 +183,19 @@ def _refuse_saved_index(path: Path, name: str, position: int) -> None:
     )
 
 
-def _position(path: Path, places: Mapping[str, list[int]], option: str, name: str) -> int:
-    positions = places.get(name, [])
-    if len(positions) == 1:
-        return positions[0]
-    if positions:
+def _position(
+    path: Path, names: Sequence[str], places: Mapping[str, int], option: str, name: str
+) -> int:
+    if name in places:
+        if places[name] != _REPEATED:
+            return places[name]
         raise ValueError(
             f"{path}: {option}: expected a column that is there once, got {name!r}, which is there "
-            f"{len(positions)} times (columns {', '.join(str(place + 1) for place in positions)})"
+            f"{list(names).count(name)} times"
         )
     close = difflib.get_close_matches(name, places, n=1)
     raise ValueError(
-        f"{path}: {option}: expected one of the columns {_listed(list(places))}; got {name!r}"
+        f"{path}: {option}: expected one of the columns {_listed(names)}; got {name!r}"
         f"{f'; did you mean {close[0]!r}?' if close else ''}"
     )
 

@@ -56,13 +56,14 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     values = array.array("d")
     labels: list[str] = []
     ids: list[str] = []
-    shared: dict[str, str] = {}  # one copy of each text, of which there are few
+    stripped: dict[str, str] = {}  # one copy of each label
     n_rows = 0
     for line, cells in rows:
         if len(cells) != len(names):
             raise _ragged(path, delimiter, names, cells, line, first=named and not n_rows)
         if roles.label is not None:
-            labels.append(shared.setdefault(cells[roles.label], cells[roles.label]))
+            label = cells[roles.label]
+            labels.append(stripped.setdefault(label, label.strip()))
         if roles.id is not None:
             ids.append(cells[roles.id].strip())
         if len(features) < len(names):
@@ -76,9 +77,13 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         if "_" in text or not text.isascii():
             raise _no_number(path, delimiter, features, cells, line)
         n_rows += 1
+    if len({*stripped.values()}) < len(stripped):
+        _LOGGER.warning(
+            "%s: labels that differ in the blanks around them alone are taken for the same", path
+        )
     return Table(
         np.asarray(values).reshape(n_rows, len(features)),
-        None if roles.label is None else _labels(path, names[roles.label], labels),
+        None if roles.label is None else parse_labels(f"{path}: {names[roles.label]}", labels),
         None if roles.label is None else names[roles.label],
         tuple(features) if named else None,
         None if roles.id is None else _ids(path, names[roles.id], ids),
@@ -166,12 +171,12 @@ def _header(
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    numeric = [is_number(cell) for cell in cells]
-    others = {cell.lower() for cell, number in zip(cells, numeric, strict=True) if not number}
     if cells[0] == "" and list(cells[1:]) == [str(column) for column in range(len(cells) - 1)]:
         return len(cells) > 2  # pandas' names of unnamed columns, after those of the row index
+    others = [cell for cell in cells if not is_number(cell)]
     # Numbers beside nothing but missing values are a row of data, which would be lost in silence.
-    return bool(others) and not (any(numeric) and others <= set(_MISSING))
+    is_data = len(others) < len(cells) and all(cell.lower() in _MISSING for cell in others)
+    return bool(others) and not is_data
 
 
 def _ragged(
@@ -187,7 +192,7 @@ def _ragged(
     if not hint and first:
         hint = (
             "; a first column without a name (row names as R writes them) needs one"
-            if len(cells) == len(names) + 1
+            if 1 < len(names) == len(cells) - 1
             else "; a title above the header must go"
         )
     return ValueError(f"{path}: expected {len(names)} cells, got {len(cells)} in line {line}{hint}")
@@ -233,16 +238,6 @@ def _hint(path: Path, delimiter: str, cells: Sequence[str]) -> str:
 
 def _is_decimal_comma(text: str) -> bool:
     return bool(_DECIMAL_COMMA.fullmatch(text))
-
-
-def _labels(path: Path, name: str, labels: list[str]) -> np.ndarray:
-    stripped = [label.strip() for label in labels]
-    n_texts = len(set(labels))
-    if len(set(stripped)) < n_texts:
-        _LOGGER.warning(
-            "%s: labels of column %r differ in blanks around them; taken for the same", path, name
-        )
-    return parse_labels(f"{path}: labels in column {name!r}", stripped)
 
 
 def _ids(path: Path, name: str, ids: list[str]) -> np.ndarray:

@@ -54,7 +54,8 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
     x = as_rows(str(path), _flat(table.x), columns=names)
     if image_shape is not None and math.prod(image_shape) != x.shape[1]:
         raise ValueError(
-            f"{path}: image_shape: expected {x.shape[1]} entries as a row has, got {image_shape}"
+            f"{path}: image_shape: expected {x.shape[1]} entries as x has columns, "
+            f"got {image_shape}"
         )
     y, class_names = None, None
     if table.labels is not None:

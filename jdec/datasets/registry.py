@@ -17,6 +17,7 @@ import platformdirs
 
 from jdec._io import atomic_write
 from jdec.datasets import pixels, reuters, vision
+from jdec.datasets._digests import compare_digests, content_digest
 from jdec.datasets._roles import Choice, check_choice
 from jdec.datasets.dataset import Dataset
 from jdec.datasets.files import load_file
@@ -54,16 +55,14 @@ class Source:
     Attributes:
         load: Reads the files, in the order of ``files``, as the data set of that name.
         folders: Where they may lie within the folder for data.
-        files: Each file's name and, where it can be downloaded, its SHA256. One that ends in .gz
-            may have been unpacked.
-        place: Gives a folder of their own, in place of ``folders``.
+        files: Each file's name and, where it is public, its checksum: SHA256, or MD5 where it
+            comes in an archive. One that ends in .gz may have been unpacked.
         variant: As :attr:`Dataset.variant`.
     """
 
     load: Callable[[str, Sequence[Path]], Dataset]
     folders: tuple[str, ...] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    place: Callable[[], Path] | None = None
     variant: str = ""
 
 
@@ -77,7 +76,7 @@ class Spec(Source):
         alternatives: Further sources, for when the first one is not here.
         url: Where to download the files from; ends in a slash.
         archive: File there that holds the files, and its checksum, if they are not there singly.
-        fetch: Downloads them by other means; returns the folder.
+        fetch: Downloads them by other means, into a folder.
         advice: How to come by the data where it cannot be downloaded, or not all of it.
     """
 
@@ -86,7 +85,7 @@ class Spec(Source):
     alternatives: tuple[Source, ...] = ()
     url: str = ""
     archive: tuple[str, str] = ("", "")
-    fetch: Callable[[bool], Path] | None = None
+    fetch: Callable[[Path, bool], None] | None = None
     advice: str = ""
 
     @property
@@ -168,7 +167,8 @@ def download_dataset(
 
     Args:
         name: ``mnist``, ``fashion_mnist``, ``stl10`` or ``reuters``; the last is fetched by
-            scikit-learn, into its own folder.
+            scikit-learn, whose files are pickles: they are read once, here, and what is kept is
+            arrays.
         data_dir: Where to make the data set's folder; by default ``$JDEC_DATA_DIR``, else the
             user's cache folder. A file there of the same name and another checksum is replaced.
         progress: Whether to show a progress bar on stderr.
@@ -191,10 +191,6 @@ def download_dataset(
     spec = REGISTRY[name]
     if not spec.downloadable:
         raise ValueError(f"{name}: nothing to download: {spec.advice}")
-    if spec.fetch is not None:
-        _LOGGER.info("%s: fetching by scikit-learn", name)
-        with _reported(name, "it by scikit-learn"):
-            return spec.fetch(progress)
     folder = _roots(data_dir)[0] / spec.folders[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,9 +200,16 @@ def download_dataset(
         ) from error
     if not os.access(folder, os.W_OK):
         raise ValueError(f"data_dir: expected a folder that can be written, got {folder}")
+    if spec.fetch is not None:
+        with _reported(name, "it by scikit-learn"):
+            spec.fetch(folder, progress)
+        return folder
     if spec.archive[0]:
-        if not all(_exists(folder / file) for file in spec.files):
-            _unpack(name, spec, folder, progress)
+        missing = [
+            file for file, known in spec.files.items() if not _is_whole(folder / file, known)
+        ]
+        if missing:
+            _unpack(name, spec, folder, missing, progress)
         return folder
     for file, sha256 in spec.files.items():
         _LOGGER.info("%s: fetching %s%s into %s", name, spec.url, file, folder)
@@ -284,12 +287,20 @@ def _reported(name: str, what: str) -> Iterator[None]:
         raise kind(f"{name}: could not download {what}: {reason}") from error
 
 
-def _unpack(name: str, spec: Spec, folder: Path, progress: bool) -> None:
+def _is_whole(path: Path, md5: str) -> bool:
+    if not path.is_file():
+        return False
+    digest = content_digest(path, "md5")
+    compare_digests(path, digest, md5)
+    return digest == md5
+
+
+def _unpack(name: str, spec: Spec, folder: Path, missing: Sequence[str], progress: bool) -> None:
     archive, checksum = spec.archive
     _LOGGER.info("%s: fetching %s%s into %s", name, spec.url, archive, folder)
     with _reported(name, spec.url + archive):
         _retrieve(spec.url + archive, checksum, folder / archive, progress)
-    wanted = set(spec.files)
+    wanted = set(missing)
     try:
         with tarfile.open(folder / archive) as members:
             for member in members:
@@ -346,8 +357,7 @@ def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Pa
     # Where nothing is whole, the place that has most files says best what is missing.
     most, first_missing = -1, ""
     for source in spec.sources:
-        places = [root / folder for root in roots for folder in source.folders]
-        for folder in [source.place()] if source.place else places:
+        for folder in (root / folder for root in roots for folder in source.folders):
             found, missing = [], []
             for file in source.files:
                 present = [
@@ -379,8 +389,8 @@ _TOKENS = Source(
 )
 _FETCH_RCV1 = Source(
     load=reuters.load_fetch_rcv1,
-    files=dict.fromkeys(reuters.SCIKIT_LEARN_FILES, ""),
-    place=reuters.scikit_learn_folder,
+    folders=("reuters", "."),
+    files={reuters.FETCH_RCV1_FILE: ""},
     variant="fetch_rcv1",
 )
 _TOKENS_ADVICE = (
@@ -445,9 +455,7 @@ REGISTRY: dict[str, Spec] = {
         shape=(13_000, vision.N_FEATURES, 10),
         load=vision.load_stl10,
         folders=("stl10_binary", "stl10/stl10_binary", "stl10"),
-        files=dict.fromkeys(
-            ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"), ""
-        ),
+        files=vision.STL10_FILES,
         url="http://ai.stanford.edu/~acoates/stl10/",
         archive=("stl10_binary.tar.gz", "md5:91f7769df0f17e558f3565bffb0c7dfb"),
     ),

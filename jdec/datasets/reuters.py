@@ -17,8 +17,10 @@ from sklearn.preprocessing import normalize
 
 from jdec._checks import as_float32
 from jdec._files import read_member, read_numpy
+from jdec._io import atomic_write, read_npz, unpacked_limit
 from jdec._memory import free_host_bytes
 from jdec.datasets._cache import cached, read_arrays, save_arrays
+from jdec.datasets._digests import content_digest
 from jdec.datasets._labels import encode_labels
 from jdec.datasets.dataset import Dataset
 
@@ -30,19 +32,19 @@ TOKEN_FILES = (
     *(f"lyrl2004_tokens_test_pt{part}.dat.gz" for part in range(4)),
     "lyrl2004_tokens_train.dat.gz",
 )
-#: In ``RCV1`` in scikit-learn's data folder.
-SCIKIT_LEARN_FILES = (
-    "samples_py3.pkl",
-    "sample_id_py3.pkl",
-    "sample_topics_py3.pkl",
-    "topics_names_py3.pkl",
-)
+#: What :func:`download_fetch_rcv1` makes of scikit-learn's copy, whose files are pickles.
+FETCH_RCV1_FILE = "fetch_rcv1.npz"
 N_STEMS = 2000
 N_SUBSET = 10_000
 
 _SEED = 1234  # of the authors' code
+_MAX_COLUMNS = 1_000_000  # of scikit-learn's copy, which has 47 236
 _LAST_TRAIN_ID = 26_150  # documents up to here are RCV1's training split
 _BLOCK = 10_000  # documents at a time
+_MAX_LINE = 2**20  # characters
+_MAX_DOCUMENT = 2**24  # characters
+_MAX_DOCUMENTS = 2**20  # of which RCV1 has 804 414
+_MAX_STEMS = 2**20
 _VERSION = 1  # of the numbers that the recipe gives: part of the name of what is cached
 _SAMPLE_NOTE = (
     "rebuilt from a public sample of 30 000 RCV1 documents: not the 10 000 rows that the paper drew"
@@ -93,7 +95,8 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
         return {**parts, "shape": np.array(x.shape), "y": documents.y}
 
     settings = {"version": _VERSION, "n_stems": N_STEMS}
-    arrays = cached("reuters", ".npz", files, settings, compute, save_arrays, read_arrays)
+    digests = [content_digest(path) for path in files]
+    arrays = cached("reuters", ".npz", digests, settings, compute, save_arrays, read_arrays)
     x = scipy.sparse.csr_array(
         (arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"])
     )
@@ -105,30 +108,24 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
 
     Args:
         name: reuters, or reuters10k for the first 10 000 rows of the same order.
-        files: What ``sklearn.datasets.fetch_rcv1`` keeps.
+        files: What :func:`download_fetch_rcv1` writes.
 
     Returns:
         Rows in the order of the authors' permutation, variant ``fetch_rcv1``.
 
     Raises:
-        ValueError: If scikit-learn's files are damaged, or the dense rows would not fit into
-            memory.
+        ValueError: If the file is damaged, or the dense rows would not fit into memory.
 
     Source: Lewis et al., JMLR 2004.
     """
-    folder = files[0].parent
+    (path,) = files
     try:
-        rcv1 = sklearn.datasets.fetch_rcv1(data_home=str(folder.parent), download_if_missing=False)
-        x, ids = scipy.sparse.csr_array(rcv1.data), np.asarray(rcv1.sample_id)
-        columns = [rcv1.target_names.tolist().index(root) for root in ROOTS]
-        roots = scipy.sparse.csc_array(rcv1.target)[:, columns].toarray() > 0
-        if not len(x.indptr) - 1 == len(ids) == len(roots):
-            raise ValueError("lengths differ")
-    except Exception as error:  # a damaged pickle raises anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        x, ids, roots = _read_fetch_rcv1(path)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{folder}: expected what scikit-learn's fetch_rcv1 keeps, got an error: {reason}; "
-            "delete the folder and run `jdec datasets --download reuters`"
+            f"{path}: expected what `jdec datasets --download reuters` makes, got an error: "
+            f"{reason}; delete the file and run that again"
         ) from error
     # The authors read the test files first; within a split the order is the same.
     rows = np.argsort(ids <= _LAST_TRAIN_ID, kind="stable")
@@ -179,21 +176,75 @@ def scikit_learn_folder() -> Path:
     return Path(home).expanduser() / "RCV1"
 
 
-def download_fetch_rcv1(progress: bool) -> Path:
-    """Let scikit-learn fetch RCV1 (0.65 GB, checksums are its own).
+def download_fetch_rcv1(folder: Path, progress: bool) -> None:
+    """Let scikit-learn fetch RCV1 (0.65 GB, checksums are its own), and convert it to arrays.
+
+    scikit-learn keeps pickles, and reading one runs whatever code it holds: hence only here, where
+    it was asked for, and never when the data set is loaded.
 
     Args:
+        folder: Where to write :data:`FETCH_RCV1_FILE`. One that is there stays if it is intact.
         progress: Not used: scikit-learn shows none.
-
-    Returns:
-        The folder that holds the files.
 
     Raises:
         OSError: If the source cannot be reached or a checksum is wrong.
+        ValueError: If scikit-learn's files are damaged.
     """
     del progress
-    sklearn.datasets.fetch_rcv1(download_if_missing=True)
-    return scikit_learn_folder()
+    path = folder / FETCH_RCV1_FILE
+    if path.exists():
+        try:
+            _read_fetch_rcv1(path)
+        except (ValueError, KeyError, TypeError) as error:
+            _LOGGER.warning("%s: damaged, made again: %s", path, error)
+        else:
+            return
+    pickles = scikit_learn_folder()
+    _LOGGER.warning("reuters: fetched by scikit-learn, and its files in %s are unpickled", pickles)
+    try:
+        rcv1 = sklearn.datasets.fetch_rcv1(data_home=str(pickles.parent), download_if_missing=True)
+        x, ids = scipy.sparse.csr_array(rcv1.data), np.asarray(rcv1.sample_id)
+        columns = [rcv1.target_names.tolist().index(root) for root in ROOTS]
+        roots = scipy.sparse.csc_array(rcv1.target)[:, columns].toarray() > 0
+        if not len(x.indptr) - 1 == len(ids) == len(roots):
+            raise ValueError("lengths differ")
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle raises anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{pickles}: expected what scikit-learn's fetch_rcv1 keeps, got an error: {reason}; "
+            "delete the folder and run `jdec datasets --download reuters` again"
+        ) from error
+    with atomic_write(path) as file:
+        np.savez(
+            file,
+            allow_pickle=False,
+            data=x.data.astype(np.float32),
+            indices=x.indices,
+            indptr=x.indptr,
+            shape=np.array(x.shape),
+            ids=ids.astype(np.int64),
+            roots=roots,
+        )
+
+
+def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
+    arrays = read_npz(path)
+    shape, ids, roots = (arrays[name] for name in ("shape", "ids", "roots"))
+    data, indices, indptr = (arrays[name] for name in ("data", "indices", "indptr"))
+    integers = all(array.dtype.kind == "i" for array in (shape, ids, indices, indptr))
+    if not integers or data.dtype != np.float32 or roots.dtype != bool:
+        raise ValueError("arrays of other types")
+    if shape.shape != (2,) or not 0 < shape[1] <= _MAX_COLUMNS or shape[0] != len(ids):
+        raise ValueError(f"a shape of {shape.tolist()} for {len(ids)} documents")
+    if ids.ndim != 1 or roots.shape != (len(ids), len(ROOTS)):
+        raise ValueError(f"roots of shape {roots.shape} for {len(ids)} documents")
+    if not np.isfinite(data).all():
+        raise ValueError("numbers that are not finite")
+    x = scipy.sparse.csr_array((data, indices, indptr), shape=tuple(shape.tolist()))
+    x.check_format(full_check=True)
+    return x, ids, roots
 
 
 def read_roots(path: Path) -> dict[int, str]:
@@ -223,12 +274,14 @@ def read_roots(path: Path) -> dict[int, str]:
     several = set()
     for number, line in enumerate(_lines(path), 1):
         fields = line.split()
-        if len(fields) != 3 or fields[2] != "1" or not fields[1].isdigit():
+        if len(fields) != 3 or fields[2] != "1" or not _is_document(fields[1]):
             raise ValueError(
                 f"{path}: expected a topic, a document's number and 1, got {line.strip()[:60]!r} "
                 f"in line {number}"
             )
         topic, document = fields[0], int(fields[1])
+        if len(roots) > _MAX_DOCUMENTS:
+            raise ValueError(f"{path}: expected at most {_MAX_DOCUMENTS} documents, got more")
         if topic not in known:
             roots.setdefault(document, "")
         elif roots.get(document, "") in ("", topic):
@@ -248,6 +301,8 @@ def _count_tokens(topics: Path, files: Sequence[Path]) -> _Documents:
     for label, text in _documents(topics, roots, files):
         labels.append(label)
         counts.update(analyze(text))
+        if len(counts) > _MAX_STEMS:
+            raise ValueError(f"{files[0]}: expected at most {_MAX_STEMS} stems, got more")
     # The second reading knows its columns, so no more than those ever lie in memory.
     stems = sorted(sorted(counts, key=lambda stem: (-counts[stem], stem))[:N_STEMS])
     if not stems:
@@ -287,6 +342,7 @@ def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
     document: int | None = None
     lines: list[str] = []
     started = False  # whether the document's .W was seen
+    size = 0
 
     def whole(number: int) -> tuple[int, str]:
         text = "".join(lines)
@@ -302,18 +358,24 @@ def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
             if document is not None:
                 yield whole(number)
             fields = line.split()
-            if len(fields) != 2 or not fields[1].isdigit():
+            if len(fields) != 2 or not _is_document(fields[1]):
                 raise ValueError(
                     f"{path}: expected .I and a document's number, got {line.strip()[:60]!r} in "
                     f"line {number}"
                 )
-            document, lines, started = int(fields[1]), [], False
+            document, lines, started, size = int(fields[1]), [], False, 0
         elif line.startswith(".W"):
             if document is None or started:
                 raise ValueError(f"{path}: expected .I before .W in line {number}")
             started = True
         elif started:
             lines.append(line)
+            size += len(line)
+            if size > _MAX_DOCUMENT:
+                raise ValueError(
+                    f"{path}: expected at most {_MAX_DOCUMENT} characters of document {document}, "
+                    f"got more in line {number}"
+                )
         elif line.strip():
             raise ValueError(
                 f"{path}: expected .I and .W before any token, got {line.strip()[:60]!r} in line "
@@ -324,16 +386,25 @@ def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
     yield whole(number + 1)
 
 
+def _is_document(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 9
+
+
 def _lines(path: Path) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
+        limit = unpacked_limit(path.stat().st_size)
         with (
             gzip.open(path, "rt", encoding="utf-8")
             if gzipped
             else path.open(encoding="utf-8") as text
         ):
-            yield from text
+            while line := text.readline(_MAX_LINE):
+                limit -= len(line)
+                if limit < 0 or len(line) == _MAX_LINE:
+                    raise ValueError("a line, or the whole text, is too long")
+                yield line
     except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{path}: expected an intact text file, got an error: {reason}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from jdec._checks import as_float32, check_same_length
 from jdec._files import read_member
 from jdec.datasets._cache import cached
+from jdec.datasets._digests import compare_digests, content_digest
 from jdec.datasets._labels import encode_labels
 from jdec.datasets.dataset import Dataset
 
@@ -25,6 +26,15 @@ N_FEATURES = _INNER_CELLS**2 * (_ORIENTATIONS + 4) + 2 * _THUMBNAIL**2
 _VERSION = 1  # of the numbers that image_features gives: part of the name of what is cached
 _SEED = 1234  # of the authors' code
 _BLOCK = 500  # images at a time: 14 MB of bytes, 80 MB of features and intermediate results
+#: Files of STL-10, as the archive holds them, and their MD5, as torchvision lists them.
+STL10_FILES = {
+    "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
+    "train_y.bin": "5a34089d4802c674881badbb80307741",
+    "test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
+    "test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
+    "unlabeled_X.bin": "5242ba1fed5e4be9e1e742405eb56ca4",
+}
+
 _STL10_BYTES = 3 * SIDE * SIDE
 _STL10_CLASSES = (
     *("airplane", "bird", "car", "cat", "deer"),
@@ -75,7 +85,8 @@ def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
 
     Args:
         name: Name of the data set.
-        files: train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin.
+        files: train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin. One whose
+            checksum is not that of :data:`STL10_FILES` is warned of.
 
     Returns:
         The labelled rows, train and test together, in the authors' order, and the unlabelled ones.
@@ -88,7 +99,11 @@ def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
     labels = [_read_stl10_labels(path) for path in (files[1], files[3])]
     for part in (0, 1):
         check_same_length(str(files[2 * part + 1]), labels[part], files[2 * part].name, parts[part])
-    features = _cached_features(name, (files[0], files[2], files[4]), parts)
+    # Hashed once: some seconds for the 3 GB of the unlabelled images.
+    digests = [content_digest(path, "md5") for path in files]
+    for path, digest in zip(files, digests, strict=True):
+        compare_digests(path, digest, STL10_FILES[path.name])
+    features = _cached_features(name, digests[::2], parts)
     note = (
         f"{N_FEATURES} features: HOG by scikit-image, not by the authors' code, and the colours of "
         "a thumbnail"
@@ -133,7 +148,8 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
         f"(JPEG), enlarged to {SIDE}×{SIDE} pixels: a stand-in for STL-10, and not STL-10; "
         f"{N_FEATURES} features: HOG by scikit-image, and the colours of a thumbnail"
     )
-    return _shuffled(name, _cached_features(name, files, parts), y, class_names, note)
+    features = _cached_features(name, [content_digest(path)], parts)
+    return _shuffled(name, features, y, class_names, note)
 
 
 def _shuffled(
@@ -153,7 +169,7 @@ def _shuffled(
     return Dataset(x, y[order], name, class_names=class_names, note=note, unlabeled=unlabeled)
 
 
-def _cached_features(name: str, files: Sequence[Path], parts: Sequence[np.ndarray]) -> np.ndarray:
+def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarray]) -> np.ndarray:
     n_images = sum(len(part) for part in parts)
 
     def compute() -> np.ndarray:
@@ -166,21 +182,15 @@ def _cached_features(name: str, files: Sequence[Path], parts: Sequence[np.ndarra
             start += len(block)
         return features
 
-    def read(path: Path) -> np.ndarray:
-        # Mapped: the rows are copied once, into the order asked for.
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-        if features.shape != (n_images, N_FEATURES) or features.dtype != np.float32:
-            raise ValueError(f"expected float32 {(n_images, N_FEATURES)}")
-        return features
-
     return cached(
         name,
         ".npy",
-        files,
+        digests,
         {"version": _VERSION, "n_images": [len(part) for part in parts]},
         compute,
         lambda file, features: np.save(file, features, allow_pickle=False),
-        read,
+        # Mapped: the rows are copied once, into the order asked for.
+        lambda path: np.load(path, mmap_mode="r", allow_pickle=False),
     )
 
 
