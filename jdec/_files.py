@@ -248,6 +248,8 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
         data = arrays["data"]
         if data.dtype.kind not in "biuf":
             raise ValueError(f"its numbers are of dtype {data.dtype}")
+        if data.dtype.kind in "iu" and data.size and max(int(data.max()), -int(data.min())) > 2**53:
+            raise ValueError("it holds whole numbers beyond 2**53, which float64 rounds")
         # float32 where that loses nothing, as counts need no more.
         with np.errstate(over="ignore"):
             single = data.astype(np.float32)

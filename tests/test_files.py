@@ -574,6 +574,57 @@ def test_a_header_of_numbers_is_reported(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("5.1,3.5,setosa\n4.9,3.0,virginica\n", {"label": "3"}),
+        ("39,7,Never\n50,13,Married\n", {"drop": ["3"]}),
+        ("5,setosa\n6,virginica\n", {"label": "2"}),
+        ("setosa,7\nvirginica,8\n", {"id": "1"}),
+        ("7,u,3,NA\n8,v,4,u\n", {"id": "2", "drop": ["4"]}),
+    ],
+)
+def test_a_row_of_data_with_text_is_no_header(tmp_path, caplog, text, options):
+    path = write(tmp_path / "a.csv", text)
+    refused(path, "expected a number in column", "line 1", "--drop", "--label")
+    data = load_dataset(path, **options)
+    assert len(data.x) == 2
+    assert data.feature_names is None
+    assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("species,400,405\nu,0.1,0.2\nv,0.1,0.3\n", {"label": "species"}),
+        ("town,0\nu,3\nv,4\n", {"drop": ["town"]}),
+    ],
+)
+def test_a_header_that_holds_numbers_is_warned_of(tmp_path, caplog, text, options):
+    data = load_dataset(write(tmp_path / "a.csv", text), **options)
+    assert len(data.x) == 2
+    assert data.feature_names is not None
+    assert ["holds numbers" in message for message in warnings_of(caplog)] == [True]
+
+
+@pytest.mark.parametrize(
+    "number", ["9007199254740993", "-9007199254740993", "1" * 19, "1" * 40, "1" * 9000]
+)
+def test_whole_numbers_that_would_be_rounded_are_refused(tmp_path, number):
+    if len(number) < 20:
+        refused(write(tmp_path / "a.csv", f"a,b\n1,2\n3,{number}\n"), "column 'b', line 3", "--id")
+        assert load_dataset(tmp_path / "a.csv", id="b").ids.tolist() == ["2", number]
+        matrix = scipy.sparse.csr_array(np.array([[1, int(number)]]))
+        scipy.sparse.save_npz(tmp_path / "a.npz", matrix)
+        refused(tmp_path / "a.npz", "beyond 2**53")
+    refused(write(tmp_path / "b.csv", f"1,2\n3,{number}\n"), "column '2'")
+
+
+def test_large_measurements_are_read(tmp_path):
+    data = load_dataset(write(tmp_path / "a.csv", "a,b\n1e20,9007199254740992\n-3.5e30,1\n"))
+    np.testing.assert_array_equal(data.x, [[1e20, 2**53], [-3.5e30, 1]])
+
+
+@pytest.mark.parametrize(
     ("labels", "names"),
     [
         (["01", "1", "001", "2"], ("001", "01", "1", "2")),

@@ -11,11 +11,10 @@ import numpy as np
 
 from jdec._files import Table, reading
 from jdec._io import parse_json, unpacked_limit
-from jdec.datasets._roles import Choice, Roles, as_text, choose_roles, way_out
+from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 _LOGGER = logging.getLogger("jdec")
 _BLOCK = 65_536  # rows
-_EXACT = 2**53  # larger integers are rounded in float64
 _LABEL_BYTES, _ID_BYTES = 8, 64  # what one takes in memory, about
 
 
@@ -193,7 +192,9 @@ def _numbers(path: Path, name: str, column: Any, first_row: int) -> np.ndarray:
     if values.dtype.kind == "O":  # decimals
         return values.astype(np.float64)
     if values.dtype in (np.int64, np.uint64):
-        large = (values > _EXACT) | (values < -_EXACT if values.dtype == np.int64 else False)
+        large = (values > LARGEST_EXACT) | (
+            values < -LARGEST_EXACT if values.dtype == np.int64 else False
+        )
         if large.any():
             row = int(np.argmax(large))
             raise ValueError(

@@ -12,6 +12,9 @@ import numpy as np
 from jdec._files import LABEL_NAMES
 from jdec._io import unpacked_limit
 
+#: float64 rounds larger whole numbers.
+LARGEST_EXACT = 2**53
+
 _MAX_NAMES_SHOWN = 20
 _REPEATED = -1  # stands for the position of a name of several columns
 _SHOWN = reprlib.Repr()

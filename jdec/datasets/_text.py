@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jdec._files import Table, reading
+from jdec._files import LABEL_NAMES, Table, reading
 from jdec.datasets._labels import parse_labels
-from jdec.datasets._roles import Choice, as_text, choose_roles, way_out
+from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 #: A line may have this many cells.
 MAX_COLUMNS = 1_000_000
@@ -77,12 +77,15 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         if "_" in text or not text.isascii():
             raise _no_number(path, delimiter, features, cells, line)
         n_rows += 1
+    x = np.asarray(values).reshape(n_rows, len(features))
+    if x.size and max(x.max(), -x.min()) >= LARGEST_EXACT:
+        _check_exact(path, _records(path, delimiter), names, roles, x)
     if len({*stripped.values()}) < len(stripped):
         _LOGGER.warning(
             "%s: labels that differ in the blanks around them alone are taken for the same", path
         )
     return Table(
-        np.asarray(values).reshape(n_rows, len(features)),
+        x,
         None if roles.label is None else parse_labels(f"{path}: {names[roles.label]}", labels),
         None if roles.label is None else names[roles.label],
         tuple(features) if named else None,
@@ -134,6 +137,27 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
 
 
+def _check_exact(
+    path: Path,
+    records: Iterable[tuple[int, list[str]]],
+    names: Sequence[str],
+    roles: Roles,
+    x: np.ndarray,
+) -> None:
+    """Refuse whole numbers that float64 rounds, which identifiers may be and measurements not."""
+    large = (np.abs(x) >= LARGEST_EXACT).any(axis=0)
+    columns = [place for place, found in zip(roles.features, large, strict=True) if found]
+    for line, cells in records:
+        for place in columns:
+            digits = cells[place].strip().lstrip("+-").lstrip("0")
+            if digits.isdecimal() and (len(digits) > 16 or int(digits) > LARGEST_EXACT):
+                raise ValueError(
+                    f"{path}: expected numbers within ±2**53, beyond which float64 rounds whole "
+                    f"numbers, got {reprlib.repr(cells[place])} in column "
+                    f"{reprlib.repr(names[place])}, line {line}; {way_out(names[place])}"
+                )
+
+
 def _header(
     path: Path, records: Iterator[tuple[int, list[str]]], delimiter: str
 ) -> tuple[list[str], bool, Iterator[tuple[int, list[str]]]]:
@@ -160,6 +184,14 @@ def _header(
             )
         return names, True, itertools.chain([second], records)
     if _is_header(names):
+        numbers = [name for name in names if is_number(name)]
+        if numbers and not _names_a_label(names):
+            _LOGGER.warning(
+                "%s: the first line is taken for the names of the columns, though it holds "
+                "numbers (%s); if it is a row of data, put a line of names above it",
+                path,
+                ", ".join(numbers[:3]),
+            )
         return names, True, records
     if len(names) > 1 and names == [str(column) for column in range(len(names))]:
         _LOGGER.warning("%s: the first line reads 0, 1, 2, …; taken for a row of data", path)
@@ -174,9 +206,23 @@ def _is_header(cells: Sequence[str]) -> bool:
     if cells[0] == "" and list(cells[1:]) == [str(column) for column in range(len(cells) - 1)]:
         return len(cells) > 2  # pandas' names of unnamed columns, after those of the row index
     others = [cell for cell in cells if not is_number(cell)]
-    # Numbers beside nothing but missing values are a row of data, which would be lost in silence.
-    is_data = len(others) < len(cells) and all(cell.lower() in _MISSING for cell in others)
-    return bool(others) and not is_data
+    if len(others) == len(cells) or not others:
+        return bool(others)
+    if _names_a_label(others):
+        return True
+    # Numbers beside text: names such as those of wavelengths rise. All else is a row of data,
+    # which would be lost in silence; so is a row with missing values.
+    numbers = [float(cell) for cell in cells if is_number(cell)]
+    rising = all(first < second for first, second in itertools.pairwise(numbers))
+    return (
+        rising
+        and (len(numbers) > 1 or numbers == [0])
+        and not all(cell.lower() in _MISSING for cell in others)
+    )
+
+
+def _names_a_label(cells: Iterable[str]) -> bool:
+    return any(cell.lower() in LABEL_NAMES for cell in cells)
 
 
 def _ragged(
