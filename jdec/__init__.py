@@ -24,6 +24,7 @@ from jdec.dec import refresh_targets as refresh_targets
 from jdec.dec import run as run
 from jdec.dec import run_interval as run_interval
 from jdec.dec import train_interval as train_interval
+from jdec.distributed import connect as connect
 from jdec.estimator import DEC as DEC
 from jdec.fit import FitResult as FitResult
 from jdec.fit import fit as fit
@@ -49,7 +50,6 @@ from jdec.selection import consensus as consensus
 from jdec.selection import generalizability as generalizability
 from jdec.selection import pairwise_agreement as pairwise_agreement
 from jdec.selection import sampled_silhouette as sampled_silhouette
-from jdec.sharding import connect as connect
 from jdec.sharding import data_mesh as data_mesh
 from jdec.sharding import member_mesh as member_mesh
 from jdec.training import Algorithm as Algorithm

@@ -75,8 +75,11 @@ def shown(value: Any) -> str:
         ("'ten'", 'an integer of 16610 bits')
     """
     if isinstance(value, int) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"  # Python refuses to print thousands
-    text = " ".join(repr(value).split())
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # Python refuses to print thousands of digits; others fail as they like
+        return f"something of type {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
@@ -206,6 +209,10 @@ def check_n_clusters(n_clusters: Any, n_rows: int) -> None:
 
 class DataWarning(UserWarning):
     """The rows are probably not what was meant."""
+
+
+class IdentifierWarning(DataWarning):
+    """A column of the rows seems to number them."""
 
 
 def check_finite_rows(

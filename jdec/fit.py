@@ -1,27 +1,41 @@
 """The shell: the whole of DEC on real data, with compilation, progress, checkpoints and guards."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
+from jdec._checks import (
+    as_labels,
+    as_path,
+    as_rows,
+    check_feature_names,
+    check_flag,
+    check_integer,
+    check_key,
+    check_n_clusters,
+    check_rank,
+    column_names,
+)
 from jdec._io import write_json, write_json_lines
-from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank
 from jdec._typing import Params
-from jdec.autoencoder import encoder_params, init_params
+from jdec.autoencoder import init_params
 from jdec.build import (
     Rows,
     Stage,
-    build_clustering,
     build_network,
     build_pretraining,
     cluster_steps,
+    init_stage,
+    is_finite,
     pretrain_steps,
     pretraining_stages,
     refresh,
@@ -30,16 +44,25 @@ from jdec.build import (
 )
 from jdec.checkpoint import Checkpoints
 from jdec.config import Config
-from jdec.dec import DECState, init_state, is_finished
+from jdec.dec import DECState, is_finished
+from jdec.inputs import (
+    check_callbacks,
+    check_config,
+    check_image_shape,
+    check_same_columns,
+    scale_and_tell,
+)
 from jdec.kmeans import KMeansResult
 from jdec.metrics import clustering_scores
 from jdec.model import Model, assign
 from jdec.pretrain import PretrainState
 from jdec.progress import Record, Reporter, chunks
-from jdec.scaling import fit_scaling
 from jdec.sharding import (
+    DATA,
     Mesh,
     arrays_from_first_process,
+    check_mesh,
+    check_processes_agree,
     concatenate_rows,
     fetch_rows,
     from_each_process,
@@ -50,7 +73,16 @@ from jdec.sharding import (
     replicate,
     shard_rows,
 )
-from jdec.workdir import check_same_run, fingerprint, rows_digest
+from jdec.workdir import (
+    check_no_other_files,
+    check_same_run,
+    digest,
+    explained_writing,
+    fingerprint,
+    lock_folder,
+    rows_digest,
+    sampled_digest,
+)
 
 
 class FitResult(NamedTuple):
@@ -82,6 +114,7 @@ def fit(
     config: Config,
     *,
     y: Any = None,
+    feature_names: Sequence[str] | None = None,
     n_train: int | None = None,
     unlabeled: Any = None,
     autoencoder_params: Params | None = None,
@@ -101,6 +134,8 @@ def fit(
         x: Rows, [N D], numeric and finite.
         config: All settings.
         y: Classes, [N], only to report ACC, NMI and ARI along the way; training never sees them.
+        feature_names: Names of the columns of ``x``; those of a data frame by default. They are
+            kept in the model, which then takes new rows in any order of the columns.
         n_train: Number of leading rows that are the training split, for ``pretrain.rows="train"``.
         unlabeled: More rows, [M D], for pretraining alone.
         autoencoder_params: Parameters of encoder and decoder to start from, as another result's
@@ -109,8 +144,9 @@ def fit(
         resume: Go on with what ``workdir`` holds; starts afresh if it holds nothing yet, and on
             any number of devices.
         mesh: From :func:`jdec.data_mesh`: spreads the rows over devices. With several processes,
-            each calls this function and reads its own rows of ``x`` alone, which may be a
-            memory-mapped file.
+            each calls this function with the same arguments and trains on its own rows of ``x``
+            alone, which may be a memory-mapped file. Of the others it reads what it takes to
+            compare the processes: all up to 256 MB, some 4000 of a larger ``x``.
         callbacks: Called with each record of the history as it is made.
         progress: Show progress bars on stderr.
 
@@ -118,7 +154,8 @@ def fit(
         A :class:`FitResult`.
 
     Raises:
-        ValueError: For bad input, or a ``workdir`` that holds another run.
+        ValueError: For bad input, a ``workdir`` that holds another run or is in use, or processes
+            that differ in their arguments.
         DivergenceError: If a loss or an embedding becomes NaN or infinite.
 
     Examples:
@@ -133,35 +170,35 @@ def fit(
 
     Source: Xie et al. 2016, section 3.
     """
-    rows, n_rows = _own_rows("x", x, mesh)
-    check_n_clusters(config.n_clusters, n_rows)
-    if y is not None:
-        y = np.asarray(y)
-        check_rank("y", y, 1)
-        if len(y) != n_rows:
-            raise ValueError(f"y: expected as many entries as x has ({n_rows}), got {len(y)}")
-    if n_train is not None:
-        check_integer("n_train", n_train)
-        if n_train > n_rows:
-            raise ValueError(f"n_train: expected at most the {n_rows} rows of x, got {n_train}")
-    if config.image_shape is not None and np.prod(config.image_shape) != rows.shape[1]:
-        raise ValueError(
-            f"image_shape: expected {rows.shape[1]} entries as x has columns, "
-            f"got {config.image_shape}"
-        )
-    others = None
-    if unlabeled is not None:
-        others = _own_rows("unlabeled", unlabeled, mesh)
-        if others[0].shape[1] != rows.shape[1]:
-            raise ValueError(
-                f"unlabeled: expected {rows.shape[1]} columns as x has, got {others[0].shape[1]}"
-            )
-    with ExitStack() as stack:
+    with raised_everywhere():
+        check_key("key", key)
+        check_config(config)
+        check_mesh(mesh, DATA)
+        callbacks = check_callbacks(callbacks)
+        check_flag("resume", resume)
+        check_flag("progress", progress)
+        folder = None if workdir is None else as_path("workdir", workdir)
+        feature_names = check_feature_names(feature_names, x)
+        own_rows = rows, n_rows = _own_rows("x", x, mesh, feature_names)
+        check_n_clusters(config.n_clusters, n_rows)
+        labels = None if y is None else as_labels("y", y)
+        if labels is not None and len(labels) != n_rows:
+            raise ValueError(f"y: expected as many entries as x has ({n_rows}), got {len(labels)}")
+        if n_train is not None:
+            check_integer("n_train", n_train)
+            if n_train > n_rows:
+                raise ValueError(f"n_train: expected at most the {n_rows} rows of x, got {n_train}")
+        check_image_shape(config, rows.shape[1])
+        others = None
+        if unlabeled is not None:
+            others = _own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))
+            check_same_columns(feature_names, rows, unlabeled, others[0])
         run = _Run(
             key,
-            (rows, n_rows),
+            own_rows,
             config,
-            y=y,
+            y=labels,
+            feature_names=feature_names,
             n_train=n_train,
             unlabeled=others,
             mesh=mesh,
@@ -169,29 +206,43 @@ def fit(
         )
         if autoencoder_params is not None:
             run.start_from(autoencoder_params)
-        if workdir is not None:
-            run.open_workdir(Path(workdir), resume, stack)
+    if jax.process_count() > 1:
+        check_processes_agree(run.values_to_compare(x, unlabeled, resume))
+    with ExitStack() as stack:
+        if folder is not None:
+            run.open_workdir(folder, resume, stack)
+        run.prepare()
         return run.to_the_end()
 
 
-def _own_rows(name: str, x: Any, mesh: Mesh | None) -> tuple[Float[np.ndarray, "n D"], int]:
+def _own_rows(
+    name: str, x: Any, mesh: Mesh | None, columns: Sequence[str] | None
+) -> tuple[Shaped[np.ndarray, "n D"], int]:
     """Return the rows that this process holds, and how many there are in all."""
     if mesh is None or jax.process_count() == 1:
-        rows = as_rows(name, x)
+        rows = as_rows(name, x, columns=columns)
         return rows, len(rows)
+    x = np.asarray(x) if not isinstance(x, np.ndarray) else x
     check_rank(name, x, 2)
     mine = local_rows(len(x), mesh)
-    rows, reason = np.zeros((0, np.shape(x)[1]), np.float32), None
-    if mine.start < mine.stop:  # there may be more devices than rows
-        try:
-            rows = as_rows(name, x[mine], first_row=mine.start)
-        except ValueError as error:
-            reason = str(error)
-    # What one process refuses all do: the others would wait for it.
+    if mine.start >= mine.stop:  # there may be more devices than rows
+        return np.zeros((0, x.shape[1]), np.float32), len(x)
+    return as_rows(name, x[mine], first_row=mine.start, columns=columns), len(x)
+
+
+@contextmanager
+def raised_everywhere() -> Iterator[None]:
+    """Have all processes refuse what one does: the others would wait for it."""
+    reason = None
+    try:
+        yield
+    except ValueError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error)
     for refusal in from_each_process(reason):
         if refusal is not None:
             raise ValueError(refusal)
-    return rows, len(x)
 
 
 class _Run:
@@ -200,22 +251,19 @@ class _Run:
     def __init__(
         self,
         key: Key[Array, ""],
-        own_rows: tuple[Float[np.ndarray, "n D"], int],
+        own_rows: tuple[Shaped[np.ndarray, "n D"], int],
         config: Config,
         *,
         y: np.ndarray | None,
+        feature_names: tuple[str, ...] | None,
         n_train: int | None,
-        unlabeled: tuple[Float[np.ndarray, "m D"], int] | None,
+        unlabeled: tuple[Shaped[np.ndarray, "m D"], int] | None,
         mesh: Mesh | None,
         reporter: Reporter,
     ) -> None:
         self.key, self.config, self.y, self.mesh = key, config, y, mesh
-        self.reporter = reporter
+        self.reporter, self.feature_names = reporter, feature_names
         self.rows, self.n_rows = own_rows
-        self.scaling = fit_scaling(
-            self.rows, config.scaling, scale=config.scale, over_parts=over_processes
-        )
-        self.x = self._on_devices(self.rows, self.n_rows)
         self.layout = Rows() if mesh is None else Rows(self.n_rows, mesh)
         self.unlabeled = unlabeled
         self.n_pretrain_rows = self.n_rows
@@ -228,8 +276,36 @@ class _Run:
         self.n_saved = 0
         self.keys = split_run_key(key)
 
-    def _on_devices(self, rows: Float[np.ndarray, "n D"], n_rows: int) -> Float[Array, "M D"]:
-        return shard_rows(self.scaling.apply(rows), n_rows, self.mesh)
+    def prepare(self) -> None:
+        """Scale the rows, tell what is odd about them, and put them onto the devices."""
+        self.scaling = scale_and_tell(
+            self.rows, self.config, self.feature_names, over_parts=over_processes
+        )
+        self.x = self._on_devices(self.rows, self.n_rows)
+
+    def _on_devices(self, rows: Shaped[np.ndarray, "n D"], n_rows: int) -> Float[Array, "M D"]:
+        first_row = local_rows(n_rows, self.mesh).start
+        return shard_rows(self.scaling.apply(rows, first_row=first_row), n_rows, self.mesh)
+
+    def values_to_compare(self, x: Any, unlabeled: Any, resume: bool) -> dict[str, Any]:
+        """Return what all processes of a run must have in common, by name."""
+        names = self.feature_names
+        return {
+            **self.config.flat(),
+            "random key": jax.random.key_data(self.key).tolist(),
+            "shape of x": list(np.shape(x)),
+            "data": sampled_digest(x),
+            "unlabeled": None if unlabeled is None else sampled_digest(unlabeled),
+            "classes y": None if self.y is None else digest(self.y),
+            "pretraining rows": self.n_pretrain_rows,
+            "autoencoder_params": None if self.pretrained is None else digest(self.pretrained),
+            "feature_names": None if names is None else digest(np.array(names)),
+            "resume": resume,
+            "devices": 1 if self.mesh is None else self.mesh.size,
+            "JAX_ENABLE_X64": bool(jax.config.values["jax_enable_x64"]),
+            "jax": jax.__version__,
+            "jdec": version("jdec"),
+        }
 
     def start_from(self, params: Params) -> None:
         """Take pretrained parameters, if they are those of this network."""
@@ -245,36 +321,41 @@ class _Run:
             raise ValueError(
                 f"autoencoder_params: expected arrays of shapes {shapes[0]}, got {shapes[1]}"
             )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            if not np.isfinite(np.asarray(leaf)).all():
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise ValueError(
+                    f"autoencoder_params: expected finite numbers, got NaN or infinity in {name}"
+                )
         self.pretrained = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
 
     # Work directory -----------------------------------------------------------------------------
 
     def open_workdir(self, workdir: Path, resume: bool, stack: ExitStack) -> None:
         """Make the folder ready, or refuse it before anything in it is changed."""
-        if workdir.exists() and not workdir.is_dir():
-            raise ValueError(f"workdir: expected a folder, got the file {workdir}")
         data = {
             "shape": [self.n_rows, self.rows.shape[1]],
             "digest": self._digest(self.rows, self.n_rows),
             "pretraining rows": self.n_pretrain_rows,
             "unlabeled": None if self.unlabeled is None else self._digest(*self.unlabeled),
             "autoencoder_params": self.pretrained,
+            "feature_names": self.feature_names,
         }
         mine = fingerprint(self.key, self.config, data)
-        if not is_first_process():
-            return
-        record = workdir / "run.json"
-        if record.exists():
-            check_same_run(record, mine, resume)
-        elif any((workdir / "checkpoints").glob("[0-9]*")):
-            raise ValueError(
-                f"workdir: expected run.json beside the checkpoints in {workdir}, to know which "
-                "run they are of; choose another folder"
-            )
-        self.checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
-        self.workdir = workdir
-        write_json(record, mine)
-        write_json(workdir / "config.json", self.config.to_dict())
+        workdir = workdir.expanduser()
+        with raised_everywhere():
+            if not is_first_process():
+                return
+            check_no_other_files(workdir)
+            stack.enter_context(lock_folder(workdir))
+            record = workdir / "run.json"
+            if record.exists():
+                check_same_run(record, mine, resume)
+            with explained_writing():
+                write_json(record, mine)  # first: what is beside it is then known to be ours
+                write_json(workdir / "config.json", self.config.to_dict())
+            self.checkpoints = Checkpoints(workdir / "checkpoints")
+            self.workdir = workdir
 
     def _digest(self, rows: Float[np.ndarray, "n D"], n_rows: int) -> str:
         first_row = local_rows(n_rows, self.mesh).start
@@ -283,7 +364,10 @@ class _Run:
 
     def _restore(self) -> tuple[str, int, Any]:
         """Return the phase, its step and its arrays to go on from."""
-        restored = None if self.checkpoints is None else self.checkpoints.latest(self._template)
+        restored = None
+        with raised_everywhere():
+            if self.checkpoints is not None:
+                restored = self.checkpoints.latest(self._template)
         found = None if restored is None else [restored.step, restored.metadata]
         found = from_each_process(found)[0]
         if found is None:
@@ -292,28 +376,23 @@ class _Run:
         self.reporter.history = metadata["history"]
         self.reporter.seconds = metadata["seconds"]
         if restored is None:
-            shapes = jax.eval_shape(lambda: self._template(metadata))
-            tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+            template = self._template(metadata)
+            tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
         else:
             tree = jax.tree.map(jnp.asarray, restored.tree)
         return metadata["phase"], metadata["step"], arrays_from_first_process(tree)
 
     def _template(self, metadata: dict[str, Any]) -> Any:
-        params = init_params(self.keys.init, self.network)
+        """Return the form of what is saved, as the programs that make it have it."""
+        params = self.pretrained
+        if params is None:
+            params = jax.eval_shape(lambda key: init_params(key, self.network), self.keys.init)
         if metadata["phase"] != "clustering":
             stage = next(s for s in pretraining_stages(self.config) if s.name == metadata["phase"])
-            return build_pretraining(self.config, self.rows.shape[1], stage).init(params)
-        n_clusters, latent_dim = self.config.n_clusters, self.config.network.latent_dim
-        centroids = jnp.zeros((n_clusters, latent_dim))
-        clustering = build_clustering(self.config, self.rows.shape[1])
-        initial = KMeansResult(
-            centroids,
-            jnp.zeros(self.n_rows, jnp.int32),
-            jnp.float32(0),
-            jnp.int32(0),
-            jnp.bool_(False),
-        )
-        state = init_state(encoder_params(params), centroids, self.x, clustering)
+            algorithm = build_pretraining(self.config, self.rows.shape[1], stage)
+            return jax.eval_shape(algorithm.init, params)
+        start = partial(start_clustering, config=self.config, rows=self.layout)
+        initial, state = jax.eval_shape(start, self.keys.kmeans, params, self.x)
         return self._clustering_tree(params, initial, state)
 
     def _clustering_tree(self, params: Params, initial: KMeansResult, state: DECState) -> Any:
@@ -345,8 +424,9 @@ class _Run:
             "history": self.reporter.history,
             "seconds": self.reporter.seconds,
         }
-        self.checkpoints.save(self.n_saved, tree, metadata)
-        write_json_lines(self.workdir / "history.jsonl", self.reporter.history)
+        with explained_writing():
+            self.checkpoints.save(self.n_saved, tree, metadata)
+            write_json_lines(self.workdir / "history.jsonl", self.reporter.history)
 
     # Phases -------------------------------------------------------------------------------------
 
@@ -375,8 +455,8 @@ class _Run:
             if stage.name == phase and tree is not None:
                 state, first_step = tree, step
             else:
-                algorithm = build_pretraining(self.config, self.network.dims[0], stage)
-                state, first_step = jax.jit(algorithm.init)(params), 0
+                common = {"config": self.config, "n_features": self.network.dims[0]}
+                state, first_step = init_stage(params, stage=stage, **common), 0
             state = _copy(replicate(state, self.mesh))
             params = self._pretrain_stage(index, stage, state, first_step, x, n_rows)
         return params
@@ -416,6 +496,12 @@ class _Run:
                         mesh=self.mesh,
                     )
                     loss = _mean_loss(losses, phase, start)
+                    if not is_finite(state.params):
+                        raise DivergenceError(
+                            f"{phase}: the weights became NaN or infinite between steps "
+                            f"{start + 1} and {start + n_steps}; lower "
+                            "pretrain.optimizer.learning_rate or scale the data"
+                        )
                 self.reporter.report({"phase": stage.name, "step": start + n_steps, "loss": loss})
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update(n_steps)
@@ -427,8 +513,8 @@ class _Run:
             initial, state = start_clustering(
                 self.keys.kmeans, params, self.x, config=self.config, rows=self.layout
             )
-            is_finite = np.isfinite(state.label_change)
-        if not is_finite:
+            label_change = float(state.label_change)
+        if not np.isfinite(label_change):
             raise DivergenceError(
                 "k-means: the pretrained embedding is not finite; lower "
                 "pretrain.optimizer.learning_rate"
@@ -455,7 +541,7 @@ class _Run:
                 done += 1
                 if not np.isfinite(label_change):
                     raise DivergenceError(
-                        f"clustering: the embedding is not finite after step "
+                        f"clustering: weights or embedding are not finite after step "
                         f"{done * settings.update_interval}; lower "
                         "clustering.optimizer.learning_rate"
                     )
@@ -466,9 +552,10 @@ class _Run:
         return state
 
     def _result(self, params: Params, initial: KMeansResult, state: DECState) -> FitResult:
-        params, initial = self._unspread(params), self._unspread(initial)
-        encoder, centroids = self._unspread((state.params, state.centroids))
-        model = Model(self.scaling, encoder, centroids, self.config)
+        # Plain arrays: device arrays would keep a device's memory, and are not for every pickle.
+        params, initial = _to_host(params), _to_host(initial)
+        encoder, centroids = _to_host((state.params, state.centroids))
+        model = Model(self.scaling, encoder, centroids, self.config, self.feature_names)
         # A process may have no rows, where there are more devices than rows.
         own_rows = self.rows if len(self.rows) else np.zeros((1, self.rows.shape[1]), np.float32)
         embedding, q = (
@@ -479,7 +566,8 @@ class _Run:
         _warn_of_empty_clusters(labels, np.asarray(centroids))
         settled = int(state.interval) > 0 and float(state.label_change) < self.config.clustering.tol
         if self.workdir is not None:
-            write_json_lines(self.workdir / "history.jsonl", self.reporter.history)
+            with explained_writing():
+                write_json_lines(self.workdir / "history.jsonl", self.reporter.history)
         return FitResult(
             model=model,
             labels=labels,
@@ -492,12 +580,6 @@ class _Run:
             n_intervals=int(state.interval),
             seconds=self.reporter.seconds,
         )
-
-    def _unspread(self, tree: Any) -> Any:
-        """Take arrays that are on every device to the default device alone."""
-        if self.mesh is None:
-            return tree
-        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
 
     def _report_clustering(self, state: DECState, loss: float | None, sizes: Any) -> None:
         interval = int(state.interval)
@@ -512,6 +594,10 @@ class _Run:
         if self.y is not None:
             record |= clustering_scores(self.y, fetch_rows(state.labels, self.n_rows))
         self.reporter.report(record)
+
+
+def _to_host(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.array(leaf), tree)
 
 
 def _copy(tree: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from jdec._checks import DataWarning, column_names
+from jdec._checks import DataWarning, IdentifierWarning, column_names
+from jdec._columns import identifier_columns
 from jdec.config import Config
 from jdec.progress import Record
 from jdec.scaling import (
@@ -80,8 +81,15 @@ def scale_and_tell(
     statistics = column_statistics(rows, over_parts)
     options: Any = {"scale": config.scale, "statistics": statistics}
     scaling = fit_scaling(rows, config.scaling, **options)
-    if is_first_process():
-        lines = column_warnings(statistics, scaling, rows.dtype, feature_names)
-        for line in lines:
-            warnings.warn(line, DataWarning, stacklevel=5)
+    if not is_first_process():
+        return scaling
+    for line in column_warnings(statistics, scaling, rows.dtype, feature_names):
+        warnings.warn(line, DataWarning, stacklevel=4)
+    for name in identifier_columns(rows, feature_names):
+        warnings.warn(
+            f"column {name if feature_names is None else repr(name)} seems to number the rows and "
+            "not to measure them; leave it out if so",
+            IdentifierWarning,
+            stacklevel=4,
+        )
     return scaling

@@ -206,6 +206,9 @@ def merged_kmeans(
     Ward 1963.
     """
     check_integer("oversampling", oversampling)
+    if not isinstance(x, jax.Array):
+        x = as_rows("x", x)
+    check_rank("x", x, 2)
     check_n_clusters(n_clusters, x.shape[0])
     n_pieces = max(n_clusters, min(oversampling * n_clusters, x.shape[0], _MOST_PIECES))
     pieces = kmeans(

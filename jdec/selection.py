@@ -3,6 +3,7 @@ r"""Choosing among fits without labels: agreement, silhouette, generalizability;
 None of it looks at classes: the accuracy of what is chosen can be told afterwards.
 """
 
+import reprlib
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +13,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from jdec._checks import as_rows, check_integer, check_n_clusters, check_rank
+from jdec._checks import (
+    as_labels,
+    as_rows,
+    check_integer,
+    check_key,
+    check_n_clusters,
+    check_rank,
+    check_same_length,
+    check_seed,
+)
 from jdec.functional import (
     cluster_frequencies,
     clustering_loss,
@@ -87,7 +97,12 @@ def sampled_silhouette(
         seed: Of the sample.
 
     Returns:
-        A value in -1 … 1; NaN where the sample holds a single cluster, or no two rows of one.
+        A value in -1 … 1; NaN where the sample holds a single cluster, or no two rows of one. Only
+        partitions of the same rows in the same space can be compared: each fit has an embedding
+        of its own, in which its own clusters are tight.
+
+    Raises:
+        ValueError: If there is not one label for each row.
 
     Examples:
         >>> sampled_silhouette(np.array([[0.0], [0.1], [5.0], [5.1]]), np.array([0, 0, 1, 1])) > 0.9
@@ -96,7 +111,10 @@ def sampled_silhouette(
     Source: Rousseeuw, "Silhouettes", 1987.
     """
     check_integer("sample_size", sample_size)
-    embeddings, labels = np.asarray(embeddings), np.asarray(labels)
+    check_seed("seed", seed)
+    embeddings, labels = np.asarray(embeddings), as_labels("labels", labels)
+    check_rank("embeddings", embeddings, 2)
+    check_same_length("labels", labels, "embeddings", embeddings)
     if len(labels) > sample_size:
         rows = np.random.default_rng(seed).choice(len(labels), sample_size, replace=False)
         embeddings, labels = embeddings[rows], labels[rows]
@@ -166,7 +184,7 @@ def consensus(
         The partition; its centroids live among the eigenvectors.
 
     Raises:
-        ValueError: If there is no finite member, or K is out of range.
+        ValueError: If there is no finite member, rows are no probabilities, or K is out of range.
 
     Examples:
         >>> first = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]
@@ -178,8 +196,9 @@ def consensus(
     Source: Fern & Brodley, "Solving cluster ensemble problems by bipartite graph partitioning",
     ICML 2004; Strehl & Ghosh, "Cluster ensembles", JMLR 2002.
     """
-    q = np.asarray(soft_assignments)
-    check_rank("soft_assignments", q, 3)
+    check_key("key", key)
+    check_integer("n_init", n_init)
+    q = _as_probabilities(soft_assignments)
     q = q[np.isfinite(q).all(axis=(1, 2))]
     if not len(q):
         raise ValueError("soft_assignments: expected at least one finite member, got none")
@@ -197,3 +216,21 @@ def consensus(
     rows = rows / np.where(lengths > 0, lengths, 1)
     compiled = jax.jit(kmeans, static_argnames=("n_clusters", "n_init"))
     return compiled(key, jnp.asarray(rows, jnp.float32), n_clusters, n_init=n_init)
+
+
+def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
+    expected = "soft_assignments: expected q of each member, [members, rows, clusters]"
+    try:
+        q = np.asarray(soft_assignments, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{expected}, got {reprlib.repr(soft_assignments)}") from error
+    if q.ndim != 3:
+        raise ValueError(f"{expected}, got an array of shape {q.shape}; labels will not do")
+    wrong = (q < 0).any(axis=2) | (np.abs(q.sum(axis=2) - 1) > 1e-2)  # of NaN neither holds
+    if wrong.any():
+        member, row = np.argwhere(wrong)[0].tolist()
+        raise ValueError(
+            f"soft_assignments: expected probabilities that sum to one, got "
+            f"{reprlib.repr(q[member, row].tolist())} for row {row} of member {member}"
+        )
+    return q

@@ -6,8 +6,6 @@ shards, so that the number of devices changes the time and not the result.
 """
 
 import json
-import socket
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -23,85 +21,6 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from jdec._checks import check_integer
 
 DATA, MEMBER = "data", "member"
-
-
-def connect(
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    *,
-    timeout: int = 60,
-) -> None:
-    """Join this process to the others of a run, before anything else asks JAX for devices.
-
-    Args:
-        coordinator: ``HOST:PORT`` of process 0. Without any of the three, JAX finds out by itself
-            where it knows the cluster (SLURM, TPU pods, Open MPI, Kubernetes).
-        num_processes: How many there are.
-        process_id: Which one this is, from 0.
-        timeout: Seconds to wait for the others, and until one that died is noticed.
-
-    Raises:
-        ValueError: If only some of the three are given, the timeout is not a whole number of
-            seconds from 1 on, or the others cannot be reached.
-    """
-    check_integer("timeout", timeout)
-    given = (coordinator, num_processes, process_id)
-    if any(value is None for value in given) and any(value is not None for value in given):
-        raise ValueError(
-            "coordinator, num_processes, process_id: expected all three or none, got "
-            f"{coordinator}, {num_processes}, {process_id}"
-        )
-    if num_processes is not None and process_id is not None:
-        check_integer("num_processes", num_processes)
-        check_integer("process_id", process_id, minimum=0)
-        if process_id >= num_processes:
-            raise ValueError(
-                f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
-            )
-    if coordinator is not None:
-        if not _is_address(coordinator):
-            raise ValueError(f"coordinator: expected HOST:PORT, got {coordinator!r}")
-        if process_id:
-            _wait_for(coordinator, timeout)
-    try:
-        jax.distributed.initialize(
-            coordinator_address=coordinator,
-            num_processes=num_processes,
-            process_id=process_id,
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=max(1, timeout // 2),
-            shutdown_timeout_seconds=timeout,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        where = f"at {coordinator} " if coordinator else ""
-        raise ValueError(
-            f"coordinator: could not join the other processes {where}within {timeout} s: {reason}"
-        ) from error
-
-
-def _wait_for(coordinator: str, timeout: float) -> None:
-    """Wait until process 0 listens: JAX itself would end this process with a stack trace."""
-    host, _, port = coordinator.rpartition(":")
-    until = time.monotonic() + timeout
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError as error:
-            if time.monotonic() > until:
-                raise ValueError(
-                    f"coordinator: could not reach process 0 at {coordinator} within "
-                    f"{timeout:g} s: {error}"
-                ) from error
-            time.sleep(0.2)
-        else:
-            return
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def data_mesh(n_devices: int | None = None) -> Mesh:

@@ -116,9 +116,31 @@ def test_consensus_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one finite member"):
         consensus(jax.random.key(0), np.full((2, 5, 2), np.nan), 2)
     with pytest.raises(ValueError, match="n_clusters"):
-        consensus(jax.random.key(0), np.ones((1, 3, 2)), 4)
+        consensus(jax.random.key(0), np.full((1, 3, 2), 0.5), 4)
     with pytest.raises(ValueError, match="soft_assignments"):
         consensus(jax.random.key(0), np.ones((3, 2)), 2)
+
+
+@pytest.mark.parametrize(
+    ("q", "message"),
+    [
+        (np.zeros((2, 5, 2)), r"probabilities that sum to one, got \[0.0, 0.0\] for row 0"),
+        (np.full((2, 5, 2), -0.5), "probabilities that sum to one"),
+        (np.array([[0, 1, 7], [2, 0, 1]]), "labels will not do"),
+        ([["a"]], "expected q of each member"),
+        (None, "got an array of shape ()"),
+    ],
+)
+def test_what_are_no_probabilities_is_refused(q, message):
+    with pytest.raises(ValueError, match="soft_assignments: .*" + message.replace("()", r"\(\)")):
+        consensus(jax.random.key(0), q, 2)
+
+
+def test_a_silhouette_needs_a_label_for_each_row():
+    with pytest.raises(ValueError, match="labels: expected as many entries as embeddings"):
+        sampled_silhouette(np.zeros((3, 2)), np.zeros(2))
+    with pytest.raises(ValueError, match="embeddings: expected an array of 2"):
+        sampled_silhouette(np.zeros(3), np.zeros(3))
 
 
 def test_generalizability_is_the_ratio_of_losses_with_the_frequencies_of_the_training_rows():

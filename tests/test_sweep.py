@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
+from sklearn.metrics import silhouette_score
 
 from jdec.arguments import integers, numbers
 from jdec.cli import main
@@ -73,6 +74,25 @@ def test_settings_are_means_over_seeds(over_k):
         assert setting["silhouette"] == pytest.approx(np.mean(values))
         assert setting["silhouette_std"] == pytest.approx(np.std(values, ddof=1))
         assert setting["n_seeds"] == 2
+
+
+def test_silhouettes_of_all_members_are_taken_in_the_space_of_the_scaled_rows(over_k):
+    population = over_k.population
+    space = population.scaling.apply(held_in(DATASET.x))
+    for row, labels in zip(over_k.members, population.labels, strict=True):
+        assert row["silhouette"] == pytest.approx(silhouette_score(space, labels), abs=1e-6)
+
+
+def test_a_member_that_broke_is_not_chosen_and_takes_no_part_in_the_consensus():
+    with pytest.warns(RuntimeWarning, match="left the finite numbers"):
+        result = sweep(Grid((0, 1), (3,), (1.0,), (1e-3, 1e38)))
+    assert np.isfinite([row["silhouette"] for row in result.members]).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert result.best < 2
 
 
 def test_the_best_has_the_best_criterion():
