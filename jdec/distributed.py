@@ -16,6 +16,7 @@ from jdec._checks import check_integer
 
 _LONGEST_LINE = 4096
 _PAUSE = 0.2  # seconds between two tries to reach process 0
+_PATIENCE = 2.0  # seconds for whoever called to say who it is
 
 
 def connect(
@@ -96,7 +97,7 @@ def _gather(coordinator: str, num_processes: int, until: float) -> None:
                     f"vain for process {shown}; start all of them with the same --coordinator"
                 )
                 break
-            hello = _read_line(link, until)
+            hello = _read_line(link, min(until, time.monotonic() + _PATIENCE))
             if not isinstance(hello, dict) or "jdec" not in hello:
                 continue  # whoever that was, it is none of ours
             number = hello.get("process_id")

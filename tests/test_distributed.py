@@ -160,14 +160,14 @@ def test_rows_that_one_process_refuses_all_refuse(tmp_path):
     for process in processes:
         told, errors = process.communicate(timeout=100)
         assert process.returncode == 0, errors
-        assert told.splitlines()[-1].startswith("x: expected finite numbers, got NaN in row 7;")
+        assert told.splitlines()[-1].startswith("x: expected finite numbers, got NaN in row 7,")
 
 
 def test_a_coordinator_out_of_reach_is_one_line(folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    code = f"from jdec.sharding import connect\nconnect('127.0.0.1:{port}', 2, 1, timeout=4)"
+    code = f"from jdec.distributed import connect\nconnect('127.0.0.1:{port}', 2, 1, timeout=4)"
     began = time.monotonic()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert run.returncode != 0

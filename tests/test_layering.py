@@ -21,8 +21,8 @@ LAYERS = [
         {module}
         for module in ("sharding", "config", "datasets", "checkpoint", "workdir", "build", "model")
     ),
-    *({module} for module in ("members", "fit", "population")),
-    {"spectral", "selection", "compilation"},
+    *({module} for module in ("inputs", "members", "fit", "population")),
+    {"spectral", "selection", "compilation", "distributed", "supervision"},
     {"baselines", "plots", "estimator"},
     {"results"},
     {"sweep", "arguments"},

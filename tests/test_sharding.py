@@ -1,6 +1,4 @@
 import re
-import socket
-import time
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,6 @@ from jdec.dec import DECState
 from jdec.fit import fit
 from jdec.sharding import (
     concatenate_rows,
-    connect,
     data_mesh,
     fetch_rows,
     join_rows,
@@ -316,85 +313,3 @@ def test_a_mesh_takes_the_first_devices():
 def test_more_devices_than_there_are_and_none(make, n_devices, message):
     with pytest.raises(ValueError, match=message):
         make(n_devices)
-
-
-@pytest.fixture
-def joined(monkeypatch):
-    """Catch what JAX would be asked for: in this process it is too late for it."""
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("localhost:1234",), "expected all three or none, got localhost:1234, None, None"),
-        ((None, 2, 0), "expected all three or none, got None, 2, 0"),
-        (("localhost:1234", 2), "expected all three or none"),
-        (("localhost:1234", None, 1), "expected all three or none"),
-        ((None, None, 0), "expected all three or none, got None, None, 0"),
-        (("localhost:1234", 2, 2), "process_id: expected one of 0 … 1, got 2"),
-        (("localhost:1234", 2, -1), "process_id: expected an integer >= 0, got -1"),
-        (("localhost:1234", 0, 0), "num_processes: expected an integer >= 1, got 0"),
-        (("localhost:1234", 2, 0.0), "process_id: expected an integer >= 0, got 0.0"),
-        (("localhost", 2, 0), "coordinator: expected HOST:PORT, got 'localhost'"),
-        (("localhost:", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:'"),
-        ((":1234", 2, 0), "coordinator: expected HOST:PORT, got ':1234'"),
-        (("localhost:port", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:port'"),
-        (("localhost:65536", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:65536'"),
-        (("localhost:0", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:0'"),
-    ],
-)
-def test_a_meeting_point_that_cannot_be_meant_is_refused(joined, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        connect(*arguments)
-    assert joined == []
-
-
-def test_what_was_given_reaches_jax(joined):
-    connect("[::1]:65535", 4, 0, timeout=20)
-    connect()
-    first, second = joined
-    assert first["coordinator_address"] == "[::1]:65535"
-    assert (first["num_processes"], first["process_id"]) == (4, 0)
-    assert first["initialization_timeout"] == 20
-    for name in ("coordinator_address", "num_processes", "process_id"):
-        assert second[name] is None
-
-
-def test_the_dead_are_noticed_after_a_whole_second_at_least(joined):
-    connect("localhost:1234", 2, 0, timeout=1)
-    connect("localhost:1234", 2, 0, timeout=9)
-    assert [given["heartbeat_timeout_seconds"] for given in joined] == [1, 4]
-
-
-@pytest.mark.parametrize("timeout", [0, -3, 0.5])
-def test_a_timeout_is_of_whole_seconds(joined, timeout):
-    with pytest.raises(ValueError, match=f"timeout: expected an integer >= 1, got {timeout}"):
-        connect("localhost:1234", 2, 0, timeout=timeout)
-    assert joined == []
-
-
-@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
-def test_others_that_do_not_come_are_told_in_a_line(monkeypatch, kind):
-    def initialize(**_):
-        raise kind("DEADLINE_EXCEEDED: nobody there\nmore about it")
-
-    monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(ValueError, match="coordinator: could not join") as caught:
-        connect("localhost:1234", 2, 0, timeout=3)
-    message = str(caught.value)
-    assert "at localhost:1234 within 3 s: DEADLINE_EXCEEDED: nobody there" in message
-    assert "\n" not in message
-
-
-def test_a_first_process_that_does_not_listen_is_told_in_time(joined):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # nobody listens there
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-        began = time.monotonic()
-        with pytest.raises(ValueError, match=f"could not reach process 0 at {address} within 1 s"):
-            connect(address, 2, 1, timeout=1)
-    assert 0.9 < time.monotonic() - began < 10
-    assert joined == []
