@@ -1,16 +1,19 @@
 """The arguments of each command, and how the command line becomes them."""
 
 import contextlib
+import csv
+import dataclasses
 import io
 import re
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional
 
+from jdec._checks import shown
 from jdec.augmentation import Augmentation
 from jdec.config import (
     ClusteringConfig,
@@ -21,7 +24,11 @@ from jdec.config import (
     preset_config,
 )
 
+_MAX_VALUES = 10_000
+
 _Command = TypeVar("_Command")
+_Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+_Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,10 @@ class Fit:
         preset: fast (minutes on a CPU) or paper (the authors' constants: hours on a CPU).
         config: A config.json to take all settings from, in place of a preset.
         seed: Seed of the random key.
+        label: Column of the classes, which training never sees; none: a column called label, class,
+            target or y is a feature like any other.
+        id: Column that names the rows: no feature, and the first column of a table of labels.
+        drop: Columns to leave out: one, or a list (a,b,c).
         out: Folder for the results; by default runs/NAME.
         resume: Go on with an interrupted run in that folder.
         data_dir: Folder to look for named data sets in first.
@@ -60,11 +71,14 @@ class Fit:
         clustering: Self-training.
     """
 
-    data: Positional[str]
+    data: _Data
     n_clusters: int | None = None
     preset: Literal["fast", "paper"] = "fast"
     config: Path | None = None
     seed: int = 0
+    label: str | None = None
+    id: str | None = None
+    drop: str | None = None
     out: Path | None = None
     resume: bool = False
     data_dir: Path | None = None
@@ -104,12 +118,17 @@ class Sweep:
         config: A config.json to take all settings from, in place of a preset.
         members_at_once: How many fits run side by side; by default as many as memory has room for.
         devices: Spread the fits over this many devices.
+        label: Column of the classes, which training never sees; none: a column called label, class,
+            target or y is a feature like any other.
+        id: Column that names the rows, which is no feature.
+        drop: Columns to leave out: one, or a list (a,b,c).
+        image_shape: Height and width (and channels) of rows that are images.
         out: Folder for the results; by default runs/NAME-sweep.
         data_dir: Folder to look for named data sets in first.
         quiet: No progress bars, no table.
     """
 
-    data: Positional[str]
+    data: _Data
     seeds: str = "8"
     n_clusters: str | None = None
     alphas: str | None = None
@@ -120,6 +139,10 @@ class Sweep:
     config: Path | None = None
     members_at_once: int | None = None
     devices: int | None = None
+    label: str | None = None
+    id: str | None = None
+    drop: str | None = None
+    image_shape: tuple[int, ...] | None = None
     out: Path | None = None
     data_dir: Path | None = None
     quiet: bool = False
@@ -134,12 +157,21 @@ class Predict:
         data: Name of a data set, or a file.
         out: Where to write: .npy (labels) or .csv (label and its probability); by default one
             label a line to standard output.
+        label: Column of classes, which is left out; none: a column called label, class, target or y
+            is a feature like any other.
+        id: Column that names the rows: no feature, and the first column of a .csv.
+        drop: Columns to leave out: one, or a list (a,b,c).
+        image_shape: Height and width (and channels) of rows that are images.
         data_dir: Folder to look for named data sets in first.
     """
 
-    run: Positional[Path]
-    data: Positional[str]
+    run: _Run
+    data: _Data
     out: Path | None = None
+    label: str | None = None
+    id: str | None = None
+    drop: str | None = None
+    image_shape: tuple[int, ...] | None = None
     data_dir: Path | None = None
 
 
@@ -150,11 +182,19 @@ class Evaluate:
     Attributes:
         run: Folder of the run, or its model.npz.
         data: Name of a data set, or a file with a label column.
+        label: Column of the classes; by default one called label, class, target or y.
+        id: Column that names the rows, which is no feature.
+        drop: Columns to leave out: one, or a list (a,b,c).
+        image_shape: Height and width (and channels) of rows that are images.
         data_dir: Folder to look for named data sets in first.
     """
 
-    run: Positional[Path]
-    data: Positional[str]
+    run: _Run
+    data: _Data
+    label: str | None = None
+    id: str | None = None
+    drop: str | None = None
+    image_shape: tuple[int, ...] | None = None
     data_dir: Path | None = None
 
 
@@ -209,14 +249,70 @@ def parse(
             arguments: Any = {"args": list(argv[1:]), "prog": f"jdec {argv[0]}"}
             if default is not None:
                 arguments["default"] = default
-            return tyro.cli(command, **arguments)
+            parsed = tyro.cli(command, **arguments)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(_one_line(errors.getvalue(), argv[0])) from None
+        message = _data_taken_by_a_list(command, argv) or _one_line(errors.getvalue())
+        raise UsageError(f"{message}; see jdec {argv[0]} --help") from None
+    for option, values in _lists(parsed):
+        if values == () and option in _options(argv):
+            raise UsageError(f"{option}: expected at least one value, got none")
+    return _with_homes(parsed)
 
 
-def _one_line(box: str, command: str) -> str:
+def _lists(arguments: Any, prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """Go through the options that take any number of values, and what they are set to."""
+    hints = typing.get_type_hints(type(arguments))
+    for entry in dataclasses.fields(arguments):
+        hint, value = hints[entry.name], getattr(arguments, entry.name)
+        name = prefix + entry.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from _lists(value, f"{name}.")
+        elif tuple in [typing.get_origin(part) for part in (hint, *typing.get_args(hint))]:
+            yield name, value
+
+
+def _options(argv: Sequence[str]) -> dict[str, list[str]]:
+    """Return the options of a command line, and the words after each up to the next."""
+    found: dict[str, list[str]] = {}
+    words: list[str] = []
+    for word in argv[1:]:
+        if word.startswith("-") and not re.fullmatch(r"-[\d.]+", word):
+            name, equals, value = word.partition("=")
+            words = [value] if equals else []
+            found[name.replace("_", "-")] = words
+        else:
+            words.append(word)
+    return found
+
+
+def _data_taken_by_a_list(command: type, argv: Sequence[str]) -> str | None:
+    """Say so where a list of numbers has taken what was meant for the data."""
+    entries = dataclasses.fields(command)
+    required = [entry.name for entry in entries if entry.default is entry.default_factory]
+    options = _options(argv)
+    for option, _ in _lists(command(**dict.fromkeys(required, ""))):
+        for word in options.get(option, ()):
+            if not re.fullmatch(r"[-+]?\d+", word):
+                return (
+                    f"{option} takes all that follows it, and so {word!r}; put the data before the "
+                    f"options, or -- in between: {option} 8 8 -- {word}"
+                )
+    return None
+
+
+def _with_homes(arguments: _Command) -> _Command:
+    """Replace ~ in the paths, which a shell leaves alone in --out=~/run."""
+    paths = {name: value for name, value in vars(arguments).items() if isinstance(value, Path)}
+    try:
+        homes = {name: path.expanduser() for name, path in paths.items()}
+    except RuntimeError as error:
+        raise UsageError(f"{', '.join(map(str, paths.values()))}: {error}") from error
+    return replace(arguments, **homes)  # type: ignore[type-var]
+
+
+def _one_line(box: str) -> str:
     # tyro draws a box: the text up to its first rule is the message.
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in box.splitlines()]
     message: list[str] = []
@@ -224,28 +320,55 @@ def _one_line(box: str, command: str) -> str:
         if line.startswith("──") or line.startswith("Got errors"):
             break
         message.append(line)
-    return f"{' '.join(' '.join(message).split())}; see jdec {command} --help"
+    text = " ".join(" ".join(message).split())
+    return text if len(text) <= 400 else f"{text[:400]}…"
 
 
 def integers(name: str, text: str) -> tuple[int, ...]:
-    """Read one integer, a range or a list: ``5``, ``5-15``, ``5,7,10-12``."""
+    """Read one integer, a range or a list: ``5``, ``5-15``, ``5,7,10-12``.
+
+    Raises:
+        ValueError: If it is none of these, or of more than 10 000 values.
+    """
     values: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        # No number of more digits is one that can be used.
+        match = re.fullmatch(r"\s*([0-9]{1,20})\s*(?:-\s*([0-9]{1,20})\s*)?", part)
         if not match:
-            raise ValueError(f"{name}: expected integers like 5, 5-15 or 5,7,9; got {text!r}")
+            raise ValueError(f"{name}: expected integers like 5, 5-15 or 5,7,9; got {shown(text)}")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"{name}: expected a range that goes up, got {part.strip()!r}")
-        if last - first >= 10_000:
-            raise ValueError(f"{name}: expected at most 10000 values, got {part.strip()!r}")
+        if last - first + len(values) >= _MAX_VALUES:
+            raise ValueError(f"{name}: expected at most {_MAX_VALUES} values, got {shown(text)}")
         values += range(first, last + 1)
     return tuple(values)
 
 
 def numbers(name: str, text: str | None) -> tuple[float, ...]:
-    """Read one number or a list: ``1``, ``0.5,1,2``."""
+    """Read one number or a list: ``1``, ``0.5,1,2``.
+
+    Raises:
+        ValueError: If it is neither, or of more than 10 000 values.
+    """
+    parts = [] if text is None else text.split(",")
     try:
-        return () if text is None else tuple(float(part) for part in text.split(","))
+        if any("_" in part for part in parts) or len(parts) > _MAX_VALUES:
+            raise ValueError
+        return tuple(map(float, parts))
     except ValueError:
-        raise ValueError(f"{name}: expected numbers like 0.5,1,2; got {text!r}") from None
+        raise ValueError(f"{name}: expected numbers like 0.5,1,2; got {shown(text)}") from None
+
+
+def names(name: str, text: str | None) -> tuple[str, ...]:
+    """Read one name or a list, those with a comma in quotes: ``a``, ``a,b``, ``"a,b",c``.
+
+    Raises:
+        ValueError: If it cannot be read so.
+    """
+    if not text:
+        return () if text is None else ("",)  # of a column without a name
+    try:
+        return tuple(next(csv.reader([text], skipinitialspace=True, strict=True)))
+    except csv.Error as error:
+        raise ValueError(f"{name}: expected names like a or a,b; got {shown(text)}") from error

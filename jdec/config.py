@@ -1,14 +1,16 @@
 """Every setting of a run as frozen, validated dataclasses, and the two presets as data."""
 
-import copy
 import dataclasses
 import json
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
+
+import numpy as np
 
 from jdec._checks import (
     check_choice,
@@ -17,11 +19,18 @@ from jdec._checks import (
     check_integer,
     check_non_negative,
     check_positive,
+    shown,
 )
+from jdec._io import parse_json, read_json
+from jdec._memory import free_device_bytes
 from jdec.augmentation import Augmentation
 from jdec.autoencoder import INITIALIZERS, PRECISIONS
 from jdec.scaling import SCALINGS
 from jdec.training import BATCH_ORDERS, OPTIMIZERS, SCHEDULES
+
+_MAX_LAYERS = 100
+_MAX_RESTARTS = 10**6  # each has a key and a result in memory
+_INT32 = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,14 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         check_choice("optimizer.name", self.name, OPTIMIZERS)
-        check_positive("learning_rate", self.learning_rate)
+        _check_float(self, "learning_rate", check_positive)
         check_choice("schedule", self.schedule, SCHEDULES)
-        check_integer("decay_every", self.decay_every)
-        check_positive("decay_rate", self.decay_rate)
-        check_fraction("momentum", self.momentum)
-        check_integer("momentum_warmup_steps", self.momentum_warmup_steps, minimum=0)
-        check_positive("bias_multiplier", self.bias_multiplier)
-        check_non_negative("weight_decay", self.weight_decay)
+        _check_count(self, "decay_every")
+        _check_float(self, "decay_rate", check_positive)
+        _check_float(self, "momentum", check_fraction)
+        _check_count(self, "momentum_warmup_steps", minimum=0)
+        _check_float(self, "bias_multiplier", check_positive)
+        _check_float(self, "weight_decay", check_non_negative)
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,18 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         object.__setattr__(self, "hidden_dims", _integers("hidden_dims", self.hidden_dims))
-        check_integer("latent_dim", self.latent_dim)
+        _check_count(self, "latent_dim")
+        if len(self.hidden_dims) >= _MAX_LAYERS:
+            raise ValueError(
+                f"hidden_dims: expected fewer than {_MAX_LAYERS} layers, "
+                f"got {len(self.hidden_dims)}"
+            )
+        for pair in pairwise((*self.hidden_dims, self.latent_dim)):
+            if math.prod(pair) > _INT32:
+                raise ValueError(
+                    f"hidden_dims: expected layers of at most {_INT32} weights, "
+                    f"got {pair[0]} x {pair[1]}"
+                )
         check_choice("initializer", self.initializer, INITIALIZERS)
         check_choice("precision", self.precision, PRECISIONS)
 
@@ -120,15 +140,15 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_integer("layerwise_steps", self.layerwise_steps, minimum=0)
-        check_integer("finetune_steps", self.finetune_steps, minimum=0)
-        check_integer("batch_size", self.batch_size)
+        _check_count(self, "layerwise_steps", minimum=0)
+        _check_count(self, "finetune_steps", minimum=0)
+        _check_count(self, "batch_size")
         check_choice("batch_order", self.batch_order, BATCH_ORDERS)
-        check_fraction("corruption_rate", self.corruption_rate)
-        check_fraction("finetune_corruption_rate", self.finetune_corruption_rate)
-        check_positive("loss_scale", self.loss_scale)
+        _check_float(self, "corruption_rate", check_fraction)
+        _check_float(self, "finetune_corruption_rate", check_fraction)
+        _check_float(self, "loss_scale", check_positive)
         check_choice("rows", self.rows, ("all", "train"))
-        check_flag("corrupt_data", self.corrupt_data)
+        _check_flag(self, "corrupt_data")
         _check_part("optimizer", self.optimizer, OptimizerConfig)
 
 
@@ -155,11 +175,14 @@ class KMeansConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         object.__setattr__(self, "oversampling", _integers("oversampling", self.oversampling))
-        if not self.oversampling:
-            raise ValueError("oversampling: expected at least one value, got none")
-        check_integer("n_init", self.n_init)
-        check_integer("max_iter", self.max_iter)
-        check_non_negative("tol", self.tol)
+        if not 0 < len(self.oversampling) <= _MAX_LAYERS:
+            raise ValueError(
+                f"oversampling: expected at least one value and at most {_MAX_LAYERS}, "
+                f"got {len(self.oversampling) or 'none'}"
+            )
+        _check_count(self, "n_init", maximum=_MAX_RESTARTS)
+        _check_count(self, "max_iter")
+        _check_float(self, "tol", check_non_negative)
         check_choice("select", self.select, ("inertia", "divergence"))
 
 
@@ -193,16 +216,21 @@ class ClusteringConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_positive("alpha", self.alpha)
-        check_non_negative("tol", self.tol)
-        check_integer("update_interval", self.update_interval)
-        check_integer("max_intervals", self.max_intervals, minimum=0)
-        check_integer("batch_size", self.batch_size)
+        _check_float(self, "alpha", check_positive)
+        _check_float(self, "tol", check_non_negative)
+        _check_count(self, "update_interval")
+        _check_count(self, "max_intervals", minimum=0)
+        _check_count(self, "batch_size")
         check_choice("batch_order", self.batch_order, BATCH_ORDERS)
-        check_fraction("clustering.corruption_rate", self.corruption_rate)
-        check_flag("freeze_encoder", self.freeze_encoder)
-        check_flag("reset_optimizer", self.reset_optimizer)
+        _check_float(self, "corruption_rate", check_fraction)
+        _check_flag(self, "freeze_encoder")
+        _check_flag(self, "reset_optimizer")
         _check_part("optimizer", self.optimizer, OptimizerConfig)
+        if self.update_interval * self.max_intervals > _INT32:  # steps are counted in int32
+            raise ValueError(
+                f"max_intervals: expected at most {_INT32} steps in all, got {self.max_intervals} "
+                f"intervals of {self.update_interval}"
+            )
 
 
 @dataclass(frozen=True)
@@ -235,10 +263,12 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_integer("n_clusters", self.n_clusters)
+        _check_count(self, "n_clusters")
         check_choice("scaling", self.scaling, SCALINGS)
-        check_positive("scale", self.scale)
+        _check_float(self, "scale", check_positive)
         _check_part("augmentation", self.augmentation, Augmentation)
+        for name in vars(self.augmentation):
+            _check_float(self.augmentation, name, check_non_negative)
         _check_part("network", self.network, NetworkConfig)
         _check_part("pretrain", self.pretrain, PretrainConfig)
         _check_part("kmeans", self.kmeans, KMeansConfig)
@@ -255,12 +285,15 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested dictionaries of plain JSON values."""
-        # NumPy's numbers become Python's.
-        return json.loads(json.dumps(dataclasses.asdict(self), default=lambda value: value.item()))
+        return json.loads(self.to_json())
+
+    def flat(self) -> dict[str, Any]:
+        """Return the settings by their dotted names."""
+        return _flatten(self.to_dict())
 
     def to_json(self) -> str:
         """Return the settings as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -292,13 +325,13 @@ class Config:
         Raises:
             ValueError: If the text is not JSON, or as :meth:`from_dict`.
         """
+        if not isinstance(text, str | bytes | bytearray):
+            raise ValueError(f"config: expected JSON text, got {shown(text)}")
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"config: expected JSON, got an error: {error}") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"config: expected a JSON object, got {type(values).__name__}")
-        return cls.from_dict(values)
+            values = parse_json(text)
+        except ValueError as error:
+            raise ValueError(f"config: {error}") from error
+        return cls.from_dict(_as_object(values))
 
     def replace(self, fields: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed; nested ones are named with dots.
@@ -316,21 +349,26 @@ class Config:
             >>> Config(n_clusters=3).replace({"clustering.alpha": 2.0}).clustering.alpha
             2.0
         """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"config: expected fields by name, got {shown(fields)}")
         values = self.to_dict()
         for name, value in fields.items():
-            *parents, leaf = name.split(".")
+            *parents, leaf = name.split(".") if isinstance(name, str) else [name]
             target: Any = values
             for parent in parents:
-                target = target.get(parent) if isinstance(target, dict) else None
-            if not isinstance(target, dict) or leaf not in target:
-                raise ValueError(f"unknown config field {name!r}")
-            # A copy, since a later name may lead into it.
-            target[leaf] = copy.deepcopy(value)
+                inner = target.get(parent)
+                if not isinstance(inner, Mapping):
+                    raise ValueError(f"unknown config field {shown(name)}")
+                # A copy, since an earlier value may be the caller's.
+                target[parent] = target = dict(inner)
+            if leaf not in target:
+                raise ValueError(f"unknown config field {shown(name)}")
+            target[leaf] = value
         return self.from_dict(values)
 
     def differences(self, other: "Config") -> list[str]:
         """Return a line for each field that differs: ``name: this value, that value``."""
-        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        mine, theirs = self.flat(), other.flat()
         return [
             f"{name}: {mine[name]!r} against {theirs.get(name)!r}"
             for name in mine
@@ -338,18 +376,96 @@ class Config:
         ]
 
 
+def _check_float(config: Any, name: str, check: Callable[[str, Any], None]) -> None:
+    """Refuse a number that is out of range, also once it is a float32 as all arithmetic here."""
+    value = getattr(config, name)
+    check(name, value)
+    limits = np.finfo(np.float32)
+    number = float(value)
+    if number and not float(limits.tiny) <= abs(number) <= float(limits.max):
+        raise ValueError(
+            f"{name}: expected 0 or a number from {limits.tiny:.3g} to {limits.max:.3g} (float32), "
+            f"got {shown(value)}"
+        )
+    check(name, float(np.float32(number)))
+    if type(value) not in (int, float):  # NumPy's numbers become Python's
+        object.__setattr__(config, name, number)
+
+
+def _check_count(config: Any, name: str, *, minimum: int = 1, maximum: int = _INT32) -> None:
+    value = getattr(config, name)
+    check_integer(name, value, minimum=minimum, maximum=maximum)
+    object.__setattr__(config, name, int(value))
+
+
+def _check_flag(config: Any, name: str) -> None:
+    value = getattr(config, name)
+    check_flag(name, value)
+    object.__setattr__(config, name, bool(value))
+
+
 def _integers(name: str, values: Any) -> tuple[int, ...]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise ValueError(f"{name}: expected a list of integers, got {values!r}")
-    values = tuple(values)
+    is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    if not is_list and not (isinstance(values, np.ndarray) and values.ndim):
+        raise ValueError(f"{name}: expected a list of integers, got {shown(values)}")
     for value in values:
         check_integer(name, value)
-    return values
+    return tuple(map(int, values))
 
 
 def _check_part(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
-        raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}")
+        raise ValueError(f"{name}: expected a {kind.__name__}, got {shown(value)}")
+
+
+def _as_object(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"config: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 1) -> None:
+    """Refuse settings that take more memory than there is, whatever else a run needs.
+
+    Args:
+        config: The settings.
+        n_rows: N.
+        n_features: D.
+        n_devices: Over which the rows are spread.
+
+    Raises:
+        ValueError: Names what takes the most.
+
+    Examples:
+        >>> check_memory(Config(n_clusters=3), n_rows=1000, n_features=10)
+        >>> check_memory(Config(n_clusters=10**9), n_rows=10**9, n_features=10)
+        Traceback (most recent call last):
+        ValueError: n_clusters: expected settings that take at most ... GiB, ...
+    """
+    free = free_device_bytes()
+    if free is None:
+        return
+    dims = (n_features, *config.network.hidden_dims, config.network.latent_dim)
+    n_weights = 2 * sum(math.prod(pair) for pair in pairwise(dims))
+    trains = config.pretrain.finetune_steps or config.pretrain.layerwise_steps
+    batch_size = max(
+        config.pretrain.batch_size if trains else 1,
+        config.clustering.batch_size if config.clustering.max_intervals else 1,
+    )
+    restarts = config.kmeans.n_init * config.n_clusters * config.network.latent_dim
+    numbers = {
+        "network.hidden_dims": n_weights * (2 if trains else 1),  # with gradients
+        "batch_size": batch_size * sum(dims),
+        "n_clusters": config.n_clusters * (2 * n_rows // n_devices),  # Q and P
+        "kmeans.n_init": restarts,
+    }
+    needed = 4 * sum(numbers.values())
+    if needed > free:
+        raise ValueError(
+            f"{max(numbers, key=lambda name: numbers[name])}: expected settings that take at most "
+            f"{free / 2**30:.3g} GiB, which are free, got some that take {needed / 2**30:.3g} GiB "
+            "and more"
+        )
 
 
 def read_config(path: str | Path) -> Config:
@@ -359,21 +475,21 @@ def read_config(path: str | Path) -> Config:
         ValueError: If the file cannot be read or does not hold a configuration.
     """
     try:
-        return Config.from_json(Path(path).read_text())
+        return Config.from_dict(_as_object(read_json(path)))
     except (OSError, ValueError) as error:
         raise ValueError(f"config: cannot read {path}: {error}") from error
 
 
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{prefix[:-1] or 'config'}: expected an object, got {values!r}")
+        raise ValueError(f"{prefix[:-1] or 'config'}: expected an object, got {shown(values)}")
     fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
             raise ValueError(
-                f"unknown config field {f'{prefix}{name}'!r}; known: {', '.join(fields)}"
+                f"unknown config field {shown(f'{prefix}{name}')}; known: {', '.join(fields)}"
             )
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value, f"{prefix}{name}.")
@@ -538,12 +654,15 @@ def preset_config(
     Source: Xie et al. 2016, section 4.3, and the authors' code.
     """
     check_choice("preset", preset, PRESETS)
-    check_integer("n_rows", n_rows)
+    check_integer("n_rows", n_rows, maximum=2**63 - 1)
+    if not isinstance(dataset, str):
+        raise ValueError(f"dataset: expected a name, got {shown(dataset)}")
     recipe = PRESETS[preset]
     fields = {**recipe.fields, **recipe.by_dataset.get(dataset, {})}
-    if image_shape is not None and min(image_shape[:2]) >= _SMALLEST_IMAGE:
+    config = Config(n_clusters=n_clusters, image_shape=image_shape)
+    if config.image_shape is not None and min(config.image_shape[:2]) >= _SMALLEST_IMAGE:
         fields |= recipe.image_fields
-    config = Config(n_clusters=n_clusters, image_shape=image_shape).replace(fields)
+    config = config.replace(fields)
     steps = {}
     for name, budget in recipe.budgets.items():
         if name in fields:

@@ -12,15 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jdec._io import atomic_write, write_json
 from jdec._checks import as_rows
+from jdec._io import atomic_write, write_json
 from jdec.config import Config
 from jdec.datasets import Dataset
 from jdec.fit import FitResult
 from jdec.kmeans import kmeans
 from jdec.metrics import clustering_scores
 from jdec.model import save_model
-from jdec.plots import plot_embedding, plot_history, plot_top_samples, save_figure
+from jdec.plots import (
+    default_style,
+    plot_embedding,
+    plot_history,
+    plot_top_samples,
+    save_figure,
+)
 from jdec.scaling import fit_scaling
 
 #: Restarts of the k-means on the input that DEC is compared with.
@@ -112,7 +118,8 @@ def write_results(
     }
     save_model(out / "model.npz", result.model, extra)
     began = time.perf_counter()
-    _draw(out, dataset, config, result)
+    with default_style():
+        _draw(out, dataset, config, result)
     seconds = {**result.seconds, "pictures": time.perf_counter() - began}
     metrics = {
         "dataset": dataset.name,
@@ -120,6 +127,8 @@ def write_results(
         "note": dataset.note,
         "n_rows": len(dataset.x),
         "n_features": dataset.x.shape[1],
+        "feature_names": None if dataset.feature_names is None else [*dataset.feature_names],
+        "label_name": dataset.label_name,
         "n_clusters": config.n_clusters,
         "cluster_sizes": np.bincount(result.labels, minlength=config.n_clusters).tolist(),
         "stop_reason": result.stop_reason,

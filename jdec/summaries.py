@@ -7,6 +7,7 @@ import numpy as np
 
 from jdec.arguments import Fit, Sweep
 from jdec.config import Config
+from jdec.datasets import Dataset
 from jdec.results import BASELINE_RESTARTS
 from jdec.sweep import AXES, SweepResult, sweep_table
 
@@ -16,6 +17,29 @@ def recipe(arguments: Fit | Sweep) -> str:
     if arguments.config is not None:
         return f"settings of {arguments.config}"
     return f"preset {arguments.preset}"
+
+
+def data_lines(dataset: Dataset, config: Config) -> list[str]:
+    """Say what the rows are taken for: their classes, identifiers and images, and any note."""
+    lines = []
+    if dataset.label_name is not None and dataset.feature_names is None:
+        lines.append(f"classes from array {dataset.label_name!r}, kept out of training")
+    elif dataset.label_name is not None:
+        lines.append(
+            f"classes from column {dataset.label_name!r}, kept out of training; --label none to "
+            "train on it"
+        )
+    if config.image_shape is not None:
+        size = "×".join(map(str, config.image_shape))
+        amounts = ", ".join(
+            f"{name} {value:g}" for name, value in vars(config.augmentation).items()
+        )
+        varied = f"varied at random in training (--augmentation: {amounts})"
+        lines.append(
+            f"rows are images of {size} (--image-shape), "
+            f"{varied if config.augmentation else 'trained on as they are'}"
+        )
+    return lines + [f"note: {dataset.note}"] * bool(dataset.note)
 
 
 def score_table(scores: dict[str, dict[str, float]]) -> str:

@@ -1,9 +1,11 @@
 """Populations over a grid of settings and seeds: tables, a choice without labels, a consensus."""
 
+import contextlib
 import csv
 import io
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -14,13 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from jdec._checks import (
+    as_rows,
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_positive,
+    check_seed,
+    shown,
+)
 from jdec._io import atomic_write, write_json, write_json_lines
-from jdec._checks import as_rows, check_choice, check_fraction, check_seed
 from jdec.config import Config
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.model import assign, save_model
-from jdec.plots import plot_sweep, save_figure
+from jdec.plots import default_style, plot_sweep, save_figure
 from jdec.population import PopulationResult, fit_population
 from jdec.results import environment
 from jdec.selection import (
@@ -30,6 +40,7 @@ from jdec.selection import (
     sampled_silhouette,
 )
 from jdec.sharding import Mesh
+from jdec.workdir import check_no_other_files, check_same_run, fingerprint, sampled_digest
 
 #: Criteria that need no classes, and whether the greatest value is the best.
 CRITERIA = {"agreement": True, "silhouette": True, "divergence": False}
@@ -37,6 +48,7 @@ CRITERIA = {"agreement": True, "silhouette": True, "divergence": False}
 AXES = ("n_clusters", "alpha", "learning_rate")
 
 _SHARE_HELD_OUT = 0.2
+_MAX_MEMBERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Grid:
     learning_rates: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an empty grid, or the same value twice."""
+        """Refuse an empty grid, the same value twice, and values out of range."""
         for name, values in vars(self).items():
             if not values:
                 raise ValueError(f"{name}: expected at least one value, got none")
@@ -68,6 +80,19 @@ class Grid:
                 raise ValueError(f"{name}: expected different values, got {values}")
         for seed in self.seeds:
             check_seed("seeds", seed)
+        for n_clusters in self.n_clusters:
+            check_integer("n_clusters", n_clusters)
+        for name in ("alphas", "learning_rates"):
+            for value in getattr(self, name):
+                check_positive(name, value)
+                if not np.finfo(np.float32).tiny <= value <= np.finfo(np.float32).max:
+                    raise ValueError(f"{name}: expected numbers of float32, got {shown(value)}")
+        n_members = math.prod(map(len, vars(self).values()))
+        if n_members > _MAX_MEMBERS:
+            raise ValueError(
+                f"seeds, n_clusters, alphas, learning_rates: expected at most {_MAX_MEMBERS} "
+                f"combinations, got {n_members}"
+            )
 
     def members(self) -> list[tuple[int, int, float, float]]:
         """Return seed, K, α and learning rate of all members, those of a setting together."""
@@ -108,7 +133,8 @@ def run_sweep(
         dataset: Rows; its classes, if any, are used for scores in the table alone.
         config: What all members have in common.
         grid: What they differ in.
-        criterion: ``agreement`` (with the other seeds of the setting), ``silhouette`` or
+        criterion: ``agreement`` (with the other seeds of the setting), ``silhouette`` (in the
+            space of the scaled rows, which all members share) or
             ``divergence`` (least KL; among equal K). With one seed, agreement means silhouette.
         held_out: Share of the rows kept from training to measure generalizability; by default a
             fifth where the grid has several K, else none.
@@ -135,7 +161,7 @@ def run_sweep(
             "criterion: the divergence of different numbers of clusters cannot be compared; "
             "expected agreement or silhouette"
         )
-    rows = as_rows("x", dataset.x)
+    rows = as_rows("x", dataset.x, columns=dataset.feature_names)
     # Which rows are held out is the same for all members and all sweeps of this data.
     order = np.random.default_rng(0).permutation(len(rows))
     n_held_out = int(held_out * len(rows))
@@ -151,6 +177,7 @@ def run_sweep(
         n_clusters=ks,
         alphas=alphas,
         learning_rates=rates,
+        feature_names=dataset.feature_names,
         members_at_once=members_at_once,
         mesh=mesh,
         progress=progress,
@@ -166,6 +193,7 @@ def run_sweep(
         i
         for i, member in enumerate(members)
         if all(member[axis] == members[best][axis] for axis in AXES)
+        and np.isfinite(population.divergence[i])
     ]
     n_clusters = members[best]["n_clusters"]
     q = np.stack([assign(population.member(i), rows)[1] for i in siblings])
@@ -195,14 +223,17 @@ def _describe(
     """Make a row of the table for each member."""
     n_seeds = len(grid.seeds)
     table: list[dict[str, Any]] = []
-    sample = np.random.default_rng(0).permutation(training)[:2000]
+    sample = rows[np.random.default_rng(0).permutation(training)[:2000]]
+    # One space for all partitions: in a member's own embedding its own clusters are tight.
+    space = population.scaling.apply(sample)
     for index, (seed, k, alpha, rate) in enumerate(grid.members()):
         if index % n_seeds == 0:
             agreement = agreement_with_others(population.labels[index : index + n_seeds])
         model = population.member(index)
         finite = bool(np.isfinite(population.divergence[index]))
-        embedding, q = assign(model, rows[sample])
-        silhouette = sampled_silhouette(embedding, q.argmax(axis=1)) if finite else np.nan
+        silhouette = np.nan
+        if finite:
+            silhouette = sampled_silhouette(space, assign(model, sample)[1].argmax(axis=1))
         member: dict[str, Any] = {
             "seed": seed,
             "n_clusters": k,
@@ -250,6 +281,65 @@ def _choose(members: Sequence[dict[str, Any]], criterion: str) -> int:
     return int(np.nanargmax(values))
 
 
+@contextlib.contextmanager
+def begin_sweep(
+    out: Path,
+    key: Key[Array, ""],
+    dataset: Dataset,
+    config: Config,
+    grid: Grid,
+    *,
+    criterion: str,
+    held_out: float | None,
+) -> Iterator[bool]:
+    """Leave a record in a folder of what it is a sweep of, or refuse one that is taken.
+
+    A sweep that was killed starts again in its own folder. If it is refused before it began, the
+    folder is left as it was.
+
+    Args:
+        out: The folder, locked by the caller.
+        key: As for :func:`run_sweep`, and so the rest.
+        dataset: Rows.
+        config: What all members have in common.
+        grid: What they differ in.
+        criterion: What to choose by.
+        held_out: Share of the rows that is kept from training.
+
+    Yields:
+        Whether the same sweep had begun there before.
+
+    Raises:
+        ValueError: If the folder holds a finished sweep, another run, or files of the user's that
+            are called like results; or a file cannot be written.
+    """
+    record = out / "run.json"
+    check_no_other_files(out)
+    if (out / "sweep.json").exists():
+        raise ValueError(f"out: a finished sweep exists already in {out}; choose another folder")
+    data = {
+        "shape": list(dataset.x.shape),
+        "digest": sampled_digest(dataset.x),
+        "sweep": [*map(list, vars(grid).values()), criterion, held_out],
+    }
+    mine = fingerprint(key, config, data)
+    is_again = record.exists()
+    if is_again:
+        check_same_run(record, mine, resume=True)
+    try:
+        write_json(record, mine)
+        yield is_again
+    except OSError as error:
+        raise ValueError(
+            f"out: cannot write {error.filename}: {error.strerror}; the same command starts the "
+            "sweep again"
+        ) from error
+    except ValueError:
+        if not is_again:
+            record.unlink(missing_ok=True)
+        raise
+
+
 def write_sweep(
     out: Path, dataset: Dataset, config: Config, result: SweepResult, about: dict[str, Any]
 ) -> dict[str, Any]:
@@ -272,7 +362,10 @@ def write_sweep(
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        # An empty cell is what other programs read as missing.
+        writer.writerows(
+            {name: None if value != value else value for name, value in row.items()} for row in rows
+        )
         with atomic_write(out / f"{name}.csv") as file:
             file.write(text.getvalue().encode())
     for name, labels in (("labels", result.labels), ("consensus", result.consensus_labels)):
@@ -283,12 +376,15 @@ def write_sweep(
     write_json_lines(out / "history.jsonl", result.population.history)
     axis = varied_axis(result.settings)
     if axis is not None:
-        save_figure(plot_sweep(result.settings, axis), out / "sweep.png")
+        with default_style():
+            save_figure(plot_sweep(result.settings, axis), out / "sweep.png")
     summary = {
         "dataset": dataset.name,
         "variant": dataset.variant,
         "note": dataset.note,
         "n_rows": len(dataset.x),
+        "feature_names": None if dataset.feature_names is None else [*dataset.feature_names],
+        "label_name": dataset.label_name,
         "criterion": result.criterion,
         "best": result.members[result.best],
         "consensus": result.consensus_scores,

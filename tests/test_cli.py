@@ -74,7 +74,7 @@ def place(tmp_path_factory):
     np.save(folder / "narrow.npy", X[:, :15])
     table = np.column_stack([X, Y])
     header = ",".join([*(f"pixel{i}" for i in range(16)), "label"])
-    np.savetxt(folder / "xy.csv", table, "%.9g", ",", header=header, comments="")
+    np.savetxt(folder / "xy.csv", table, "%.17g", ",", header=header, comments="")
     broken = X.copy()
     broken[7, 1] = np.nan
     np.savetxt(folder / "nan.csv", broken, delimiter=",")
@@ -147,7 +147,7 @@ def test_the_files_agree_with_each_other(place):
     assert {"loading", "pretraining", "kmeans", "clustering"} <= set(metrics["seconds"])
     record = json.loads(Path("run/run.json").read_text())
     assert record["config"] == CONFIG.to_dict()
-    assert (record["data"]["shape"], record["key"]) == ([90, 16], [0, 0])
+    assert (record["data"]["shape"], record["key"][-2:]) == ([90, 16], [0, 0])
 
 
 def test_it_is_the_function_fit(place):
@@ -195,7 +195,7 @@ def test_the_seed_decides(tmp_path):
     command = ["fit", "xy.npz", "--seed", "5", "--out", str(tmp_path), "--quiet", *FIT]
     assert main(command) == 0
     assert (tmp_path / "embedding.npy").read_bytes() != Path("run/embedding.npy").read_bytes()
-    assert json.loads((tmp_path / "run.json").read_text())["key"] == [0, 5]
+    assert json.loads((tmp_path / "run.json").read_text())["key"][-2:] == [0, 5]
     assert json.loads((tmp_path / "metrics.json").read_text())["seed"] == 5
 
 
@@ -277,9 +277,8 @@ def test_an_interrupted_run_is_resumed(tmp_path, capsys):
 def test_a_damaged_checkpoint_is_said_in_a_line(tmp_path, capfd):
     out = tmp_path / "run"
     shutil.copytree("run", out)
-    newest = max((out / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    for path in (newest / "state" / "d").iterdir():
-        path.write_bytes(b"")
+    newest = max((out / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-10])
     assert main(["fit", "xy.npz", "--out", str(out), "--resume", "--quiet", *FIT]) == 0
     shown = capfd.readouterr()
     assert shown.out == ""
@@ -490,7 +489,7 @@ MISTAKES = {
     ),
     "another seed": (
         *(1, ["fit", "xy.npz", "--out", "run", *FIT, "--resume", "--seed", "1"]),
-        ["random key: [0, 0] against [0, 1]"],
+        ["random key: ", "0, 0] against ", "0, 1]"],
     ),
     "NaN": (
         *(1, ["fit", "nan.csv", "--n-clusters", "3", "--out", "new"]),

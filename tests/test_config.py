@@ -1,12 +1,14 @@
+import contextlib
 import copy
 import dataclasses
 import json
 import math
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jdec.augmentation import Augmentation
@@ -71,8 +73,10 @@ def test_presets_survive_json(preset, dataset):
 
 
 positive = st.floats(1e-30, 1e30)
-fractions = st.floats(0, 1, exclude_max=True)
-counts = st.integers(1, 10**12)
+not_negative = st.floats(0, 2.0**99, width=32, allow_subnormal=False)
+fractions = st.floats(0, 1, exclude_max=True, width=32, allow_subnormal=False)
+counts = st.integers(1, 2**31 - 1)
+widths = st.integers(1, 40_000)
 optimizers = st.builds(
     OptimizerConfig,
     name=st.sampled_from(["sgd", "adam"]),
@@ -81,9 +85,9 @@ optimizers = st.builds(
     decay_every=counts,
     decay_rate=positive,
     momentum=fractions,
-    momentum_warmup_steps=st.integers(0, 10**12),
+    momentum_warmup_steps=st.integers(0, 2**31 - 1),
     bias_multiplier=positive,
-    weight_decay=st.floats(0, 1e30),
+    weight_decay=not_negative,
 )
 configs = st.builds(
     Config,
@@ -91,10 +95,10 @@ configs = st.builds(
     scaling=st.sampled_from(["rms", "standard", "minmax", "none"]),
     scale=positive,
     image_shape=st.lists(counts, min_size=2, max_size=3).map(tuple),
-    augmentation=st.builds(Augmentation, st.floats(0, 1e9), st.floats(0, 1e9), fractions),
-    network=st.builds(NetworkConfig, st.lists(counts, max_size=5), counts),
+    augmentation=st.builds(Augmentation, not_negative, not_negative, fractions),
+    network=st.builds(NetworkConfig, st.lists(widths, max_size=5), widths),
     pretrain=st.builds(PretrainConfig, corrupt_data=st.booleans(), optimizer=optimizers),
-    kmeans=st.builds(KMeansConfig, n_init=counts, tol=st.floats(0, 1e9)),
+    kmeans=st.builds(KMeansConfig, n_init=widths, tol=not_negative),
     clustering=st.builds(ClusteringConfig, freeze_encoder=st.booleans(), optimizer=optimizers),
 )
 
@@ -124,7 +128,10 @@ def test_numbers_of_numpy_become_plain_ones():
         network=NetworkConfig((4, 5), 2),
         clustering=ClusteringConfig(freeze_encoder=True),
     )
-    assert json.loads(config.to_json()) == json.loads(plain.to_json())
+    assert config.to_json() == plain.to_json()
+    assert type(config.n_clusters) is type(config.network.hidden_dims[0]) is int
+    assert type(config.scale) is float
+    assert type(config.clustering.freeze_encoder) is bool
     assert Config.from_json(config.to_json()) == config == plain
     assert config.replace({"scale": 0.5}) == plain
 
@@ -313,6 +320,173 @@ def test_bad_values_are_refused_by_name(name, value):
     assert refused(lambda: Config.from_json(json.dumps(values)), leaf, "expected", "got")
 
 
+HUGE = [2**31, 2**63, 10**400, 10**5000]
+COUNTS = [
+    *("n_clusters", "network.latent_dim", "pretrain.layerwise_steps", "pretrain.finetune_steps"),
+    *("pretrain.batch_size", "kmeans.n_init", "kmeans.max_iter", "clustering.batch_size"),
+    *("clustering.update_interval", "clustering.max_intervals"),
+    *("pretrain.optimizer.decay_every", "clustering.optimizer.momentum_warmup_steps"),
+]
+LISTS = ["image_shape", "network.hidden_dims", "kmeans.oversampling"]
+FLOATS = [
+    *("scale", "pretrain.loss_scale", "kmeans.tol", "clustering.alpha", "clustering.tol"),
+    *("pretrain.optimizer.learning_rate", "clustering.optimizer.weight_decay"),
+    *("clustering.optimizer.decay_rate", "clustering.optimizer.bias_multiplier"),
+    *("augmentation.max_shift", "augmentation.max_rotation", "augmentation.max_shear"),
+]
+
+
+@pytest.mark.parametrize("value", HUGE, ids=["2^31", "2^63", "10^400", "10^5000"])
+@pytest.mark.parametrize("name", COUNTS + LISTS)
+def test_integers_that_no_count_can_be_are_refused_by_name(name, value):
+    base = Config(3, image_shape=(8, 8))
+    given = [4, value] if name in LISTS else value
+    leaf = name.split(".")[-1]
+    message = refused(lambda: base.replace({name: given}), f"{leaf}: expected", "got")
+    assert len(message) < 300
+    refused(lambda: base.replace({name: [4, -value] if name in LISTS else -value}), f"{leaf}: ")
+    if value < 10**1000:  # beyond, Python reads no integers
+        *parents, leaf = name.split(".")
+        values = json.dumps({leaf: given})
+        for parent in reversed(parents):
+            values = json.dumps({parent: json.loads(values)})
+        text = json.dumps({"n_clusters": 3} | json.loads(values))
+        refused(lambda: Config.from_json(text), f"{leaf}: expected", "got")
+
+
+@pytest.mark.parametrize("value", [1e39, 1e300, 10**400, math.inf, -math.inf, math.nan, 1e-40])
+@pytest.mark.parametrize("name", FLOATS)
+def test_numbers_beyond_float32_are_refused_by_name(name, value):
+    base = Config(3, image_shape=(8, 8))
+    refused(lambda: base.replace({name: value}), f"{name.split('.')[-1]}: expected", "got")
+
+
+@pytest.mark.parametrize("name", ["pretrain.corruption_rate", "clustering.optimizer.momentum"])
+def test_a_share_that_float32_rounds_to_all_is_refused(name):
+    refused(lambda: Config(3).replace({name: 1 - 1e-12}), f"{name.split('.')[-1]}: expected")
+
+
+def test_a_json_number_that_overflows_is_refused():
+    refused(lambda: Config.from_json('{"n_clusters": 3, "scale": 1e400}'), "scale: expected", "inf")
+
+
+@pytest.mark.parametrize(
+    ("fields", "needed"),
+    [
+        ({"clustering.max_intervals": 2**20, "clustering.update_interval": 2**20}, "max_intervals"),
+        ({"network.hidden_dims": [2**20, 2**20]}, "hidden_dims: expected layers of at most"),
+        ({"network.hidden_dims": [2**20], "network.latent_dim": 2**20}, "hidden_dims: expected"),
+        ({"network.hidden_dims": [2] * 1000}, "hidden_dims: expected fewer than 100 layers"),
+        ({"kmeans.oversampling": [2] * 1000}, "oversampling: expected at least one value and at"),
+        ({"kmeans.n_init": 10**7}, "n_init: expected an integer <= 1000000, got 10000000"),
+    ],
+)
+def test_sizes_that_only_together_are_too_large_are_refused(fields, needed):
+    refused(lambda: Config(3).replace(fields), needed, "got")
+
+
+class Odd:
+    """Neither a number nor text, and of two lines when shown."""
+
+    def __repr__(self):
+        return "Odd\nthing"
+
+
+anything = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([*HUGE[:-1], *(-value for value in HUGE[:-1])]),
+        st.floats(),
+        st.complex_numbers(),
+        st.decimals(),
+        st.text(max_size=5),
+        st.binary(max_size=3),
+        st.sampled_from(["sgd", "all", "rms", "random", "float32", "0.1", "3"]),
+        st.sampled_from(
+            [
+                *(Odd(), Odd, len, object(), {1, 2}, {}, range(3), iter([3]), Config(3)),
+                *(np.zeros(()), np.ones((1,)), np.zeros((2, 2)), np.array("a"), np.float16(2)),
+                *(np.timedelta64(3, "s"), np.datetime64("2020"), np.int8(3), np.bool_(True)),
+                *(jnp.float32(2), jnp.ones(2, int), Augmentation(1.0), OptimizerConfig("sgd")),
+            ]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.sampled_from(["name", "optimizer", "n_init", "x"]), inner, max_size=2),
+    ),
+    max_leaves=4,
+)
+LEAVES = {name.split(".")[-1] for name in CHANGES} | {"augmentation", "optimizer", "network"}
+LEAVES |= {"pretrain", "kmeans", "clustering", *vars(Augmentation()), "config"}
+
+
+def stays_in_our_words(make):
+    """Whether it makes a configuration; else the refusal is a line that names a field."""
+    try:
+        config = make()
+    except ValueError as error:
+        message = str(error)
+        assert "\n" not in message
+        assert any(name in message for name in LEAVES)
+        assert len(message) < 600
+    else:
+        assert Config.from_json(config.to_json()) == config
+        assert hash(Config.from_dict(config.to_dict())) == hash(config)
+
+
+fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.usefixtures("unchecked")
+@fuzzed
+@given(name=st.sampled_from([*CHANGES, *sorted(LEAVES), "augmentation.max_zoom"]), value=anything)
+def test_whatever_a_field_is_given_it_is_refused_by_name_or_taken(name, value):
+    base = Config(3, image_shape=(8, 8))
+    stays_in_our_words(lambda: base.replace({name: value}))
+    *parents, leaf = name.split(".")
+    values = base.to_dict()
+    target = values
+    for parent in parents:
+        target = target[parent]
+    target[leaf] = value
+    stays_in_our_words(lambda: Config.from_dict(values))
+
+
+@pytest.mark.usefixtures("unchecked")
+@fuzzed
+@given(values=anything, key=anything)
+def test_whatever_stands_for_all_fields_is_refused_or_taken(values, key):
+    stays_in_our_words(lambda: Config.from_dict(values))
+    stays_in_our_words(lambda: Config(3).replace(values))
+    stays_in_our_words(lambda: Config.from_json(values))
+    stays_in_our_words(lambda: Config(values))
+    stays_in_our_words(lambda: Config(3, values))
+    stays_in_our_words(lambda: Config(3, network=values, image_shape=values))
+    stays_in_our_words(lambda: preset_config("fast", n_clusters=3, n_rows=9, image_shape=values))
+    stays_in_our_words(lambda: preset_config("fast", n_clusters=values, n_rows=9))
+    for arguments in ({"preset": values}, {"n_rows": values}, {"dataset": values}):
+        given = {"preset": "fast", "n_clusters": 3, "n_rows": 9} | arguments
+        with contextlib.suppress(ValueError):
+            assert preset_config(given.pop("preset"), **given)
+    try:
+        hash(key)
+    except TypeError:
+        return
+    stays_in_our_words(lambda: Config.from_dict({"n_clusters": 3, key: 1}))
+    stays_in_our_words(lambda: Config(3).replace({key: 1}))
+
+
+def test_a_value_within_itself_is_refused():
+    circle = {}
+    circle["pretrain"] = circle
+    refused(lambda: Config(3).replace({"pretrain": circle}), "pretrain.pretrain")
+    refused(lambda: Config.from_dict(circle), "pretrain.pretrain")
+
+
 @pytest.mark.parametrize(
     ("make", "needed"),
     [
@@ -364,6 +538,11 @@ def test_replace_refuses_unknown_names(name):
         ("{", "expected JSON, got an error"),
         ('{"n_clusters": 3', "expected JSON, got an error"),
         ("[3]", "expected a JSON object, got list"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"n_clusters": ' + "9" * 5000 + "}", "expected JSON, got an error"),
+        ('{"n_clusters": 1e400}', "n_clusters: expected an integer >= 1, got inf"),
+        ('{"n_clusters": -1e400}', "n_clusters: expected an integer >= 1, got -inf"),
         ("3", "expected a JSON object, got int"),
         ("null", "expected a JSON object, got NoneType"),
         ('{"n_clusters": NaN}', "n_clusters: expected an integer >= 1, got nan"),
@@ -555,6 +734,16 @@ def test_presets_know_no_labels():
         ({"preset": "slow"}, "preset: expected one of paper, fast; got 'slow'"),
         ({"preset": None}, "preset: expected one of paper, fast; got None"),
         ({"n_rows": 0}, "n_rows: expected an integer >= 1, got 0"),
+        ({"n_rows": 2**63}, "n_rows: expected an integer <= 9223372036854775807"),
+        (
+            {"n_rows": 10**400},
+            "n_rows: expected an integer <= 9223372036854775807, got an integer of",
+        ),
+        ({"n_clusters": 10**400}, "n_clusters: expected an integer <= 2147483647, got an integer"),
+        ({"image_shape": (2**40, 8)}, "image_shape: expected an integer <= 2147483647, got 1099"),
+        ({"image_shape": 8}, "image_shape: expected a list of integers, got 8"),
+        ({"image_shape": ()}, "image_shape: expected (height, width)"),
+        ({"dataset": None}, "dataset: expected a name, got None"),
         ({"n_clusters": 0}, "n_clusters: expected an integer >= 1, got 0"),
         ({"image_shape": (8,)}, "image_shape: expected (height, width)"),
     ],

@@ -95,7 +95,8 @@ def test_metrics_tell_about_the_run(tmp_path, result, scores):
     about = {"recipe": "by hand", "seed": 7}
     metrics = write(tmp_path, result, scores=scores, about=about)
     assert list(metrics) == [
-        *("dataset", "variant", "note", "n_rows", "n_features", "n_clusters", "cluster_sizes"),
+        *("dataset", "variant", "note", "n_rows", "n_features", "feature_names", "label_name"),
+        *("n_clusters", "cluster_sizes"),
         *("stop_reason", "n_intervals", "label_change", "scores", "seconds", "environment"),
         *("recipe", "seed"),
     ]
