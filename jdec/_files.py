@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 
 from jdec._io import ArrayHeader, npz_headers, read_npz, unpacked_limit
+from jdec._sparse import sparse_matrix, sparse_shape
 
 #: A sparse file may become a dense matrix of this many bytes …
 MAX_DENSE_BYTES = 2**31
@@ -24,7 +24,6 @@ LABEL_NAMES = ("y", "label", "labels", "target", "class")
 
 _LOGGER = logging.getLogger("jdec")
 _ROW_NAMES = ("x", "X", "data")
-_SPARSE_FORMATS = ("csr", "csc", "bsr", "coo", "dia")
 
 # Arrays of at least this size are memory-mapped: a process then reads the rows it needs.
 _MAPPED_FROM = 2**26
@@ -244,7 +243,7 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
     expected = "a sparse matrix as scipy.sparse.save_npz writes it"
     with reading(path, expected):
         arrays = read_npz(path)
-        shape = _sparse_shape(arrays["shape"])
+        shape = sparse_shape(arrays["shape"])
         data = arrays["data"]
         if data.dtype.kind not in "biuf":
             raise ValueError(f"its numbers are of dtype {data.dtype}")
@@ -269,37 +268,7 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
             "sparse matrix; fill or drop such rows first"
         )
     with reading(path, expected):
-        dense = _sparse_matrix(arrays, shape, data.astype(dtype)).toarray()
+        form = str(arrays["format"].astype(str).item())
+        dense = sparse_matrix(form, {**arrays, "data": data.astype(dtype)}, shape).toarray()
     _LOGGER.info("%s: made dense, %.3g GiB", path, n_bytes / 2**30)
     return dense
-
-
-def _sparse_shape(shape: np.ndarray) -> tuple[int, ...]:
-    if shape.dtype.kind not in "iu" or shape.shape != (2,) or (shape < 0).any():
-        raise ValueError(f"its shape is {shape.tolist()}")
-    return tuple(int(size) for size in shape)
-
-
-def _sparse_matrix(
-    arrays: Mapping[str, np.ndarray], shape: tuple[int, ...], data: np.ndarray
-) -> Any:
-    form = arrays["format"].item()
-    form = form.decode("ascii") if isinstance(form, bytes) else form
-    if form not in _SPARSE_FORMATS:
-        raise ValueError(f"its format is {form!r}")
-    if form == "dia":
-        parts: Any = (data, arrays["offsets"])
-    elif form == "coo":
-        row, column = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
-        parts = (data, (row, column))
-    else:
-        parts = (data, arrays["indices"], arrays["indptr"])
-    indices: list[np.ndarray] = [*(parts[1] if form == "coo" else parts[1:])]
-    for array in indices:
-        if np.asarray(array).dtype.kind not in "iu":
-            raise ValueError(f"its indices are of dtype {np.asarray(array).dtype}")
-    matrix = getattr(scipy.sparse, f"{form}_array")(parts, shape=shape)
-    # Indices out of range would make the conversion write outside its memory.
-    if hasattr(matrix, "check_format"):
-        matrix.check_format(full_check=True)
-    return matrix

@@ -414,6 +414,8 @@ def test_sparse_numbers_that_are_not_finite_are_refused(tmp_path, form, value):
         {"shape": [2**62, 2]},
         {"indptr": [0, 1]},
         {"indptr": [0, 3, 2, 9, 11]},
+        {"indptr": np.array([0, 2, 5, 8, -(2**31)], np.int32)},  # whose differences overflow
+        {"indptr": np.array([0, 2**63, 5, 8, 11], np.uint64)},
         {"indices": np.arange(11) % 3 * 1.0},
         {"data": np.zeros(11, complex)},
         {"data": np.array(["a"] * 11)},
@@ -426,6 +428,25 @@ def test_other_damage_to_sparse_files_is_refused(tmp_path, change):
     refused(path, "expected a")
     del arrays["indices"]
     np.savez(path, **arrays)
+    refused(path, "expected a sparse matrix")
+
+
+@pytest.mark.parametrize(
+    ("form", "change"),
+    [
+        ("coo", {"row": [0], "coords": [[0], [1]]}),
+        ("coo", {"coords": [[0.0] * 11] * 2}),
+        ("bsr", {"data": np.zeros((3, 0, 1))}),
+        ("bsr", {"data": np.zeros((3, 3, 2))}),
+        ("dia", {"offsets": [[0]]}),
+        ("dia", {"offsets": [2**40, 0, 1, 2, 3, 4]}),
+        ("dia", {"offsets": [0, 0, 1, 2, 3, 4]}),
+        ("dia", {"data": np.zeros(6)}),
+    ],
+)
+def test_damage_to_other_sparse_forms_is_refused(tmp_path, form, change):
+    path, arrays = sparse_arrays(tmp_path, form)
+    np.savez(path, **(arrays | change))
     refused(path, "expected a sparse matrix")
 
 

@@ -12,7 +12,7 @@ import jdec
 FOLDER = Path(jdec.__file__).parent
 
 LAYERS = [
-    {"_typing", "_checks", "_io", "_memory", "progress"},
+    {"_typing", "_checks", "_io", "_memory", "_sparse", "progress"},
     {"functional", "kmeans", "metrics", "scaling", "augmentation", "_columns", "_files"},
     {"autoencoder"},
     {"training", "pretrain", "dec"},

@@ -54,7 +54,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
         for place in roles.features:
             _check_numeric(path, names[place], types[place], pyarrow.types)
         dtype = np.result_type(*(_dtype(types[place], pyarrow.types) for place in roles.features))
-        _check_size(path, file.metadata, names, roles, dtype)
+        _check_size(path, file.metadata, roles, dtype)
         others = [place for place in (roles.label, roles.id) if place is not None]
         texts = [place for place in others if _is_text(types[place], pyarrow.types)]
         with reading(path, "an intact parquet file"):
@@ -92,7 +92,7 @@ def _read(
     while True:
         with reading(path, "an intact parquet file"):
             batch = next(batches, None)
-        if batch is None:
+        if batch is None or start + len(batch) > n_rows:
             break
         # All columns of a name are read, and a name may be that of several.
         left = {name: iter(same) for name, same in places.items()}
@@ -105,8 +105,8 @@ def _read(
             if place in columns:
                 columns[place] += _cells(path, names[place], column, start)
         start += len(batch)
-    if start != n_rows:
-        raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got {start}")
+    if batch is not None or start != n_rows:
+        raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got other many")
     return x, columns
 
 
@@ -158,21 +158,16 @@ def _dtype(kind: Any, types: Any) -> np.dtype[Any]:
     return np.dtype(np.float64 if types.is_decimal(kind) else kind.to_pandas_dtype())
 
 
-def _check_size(
-    path: Path, metadata: Any, names: Sequence[str], roles: Roles, dtype: np.dtype[Any]
-) -> None:
+def _check_size(path: Path, metadata: Any, roles: Roles, dtype: np.dtype[Any]) -> None:
     row = len(roles.features) * dtype.itemsize
     row += _LABEL_BYTES * (roles.label is not None) + _ID_BYTES * (roles.id is not None)
+    if metadata.num_rows < 0:
+        raise ValueError(f"{path}: expected an intact parquet file, got {metadata.num_rows} rows")
     n_bytes = metadata.num_rows * row
-    read = {names[place] for place in (*roles.features, roles.label, roles.id) if place is not None}
     with reading(path, "an intact parquet file"):
+        # Of the groups alone: looking at damaged metadata of a column can end the process.
         for group in range(metadata.num_row_groups):
-            chunks = metadata.row_group(group)
-            columns = (chunks.column(place) for place in range(chunks.num_columns))
-            sizes = (
-                chunk.total_uncompressed_size for chunk in columns if chunk.path_in_schema in read
-            )
-            n_bytes = max(n_bytes, sum(sizes))
+            n_bytes = max(n_bytes, metadata.row_group(group).total_byte_size)
     size = path.stat().st_size
     if n_bytes > unpacked_limit(size):
         raise ValueError(

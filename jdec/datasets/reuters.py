@@ -19,6 +19,7 @@ from jdec._checks import as_float32
 from jdec._files import read_member, read_numpy
 from jdec._io import atomic_write, read_npz, unpacked_limit
 from jdec._memory import free_host_bytes
+from jdec._sparse import sparse_matrix, sparse_shape
 from jdec.datasets._cache import cached, read_arrays, save_arrays
 from jdec.datasets._digests import content_digest
 from jdec.datasets._labels import encode_labels
@@ -231,19 +232,14 @@ def download_fetch_rcv1(folder: Path, progress: bool) -> None:
 
 def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     arrays = read_npz(path)
-    shape, ids, roots = (arrays[name] for name in ("shape", "ids", "roots"))
-    data, indices, indptr = (arrays[name] for name in ("data", "indices", "indptr"))
-    integers = all(array.dtype.kind == "i" for array in (shape, ids, indices, indptr))
-    if not integers or data.dtype != np.float32 or roots.dtype != bool:
-        raise ValueError("arrays of other types")
-    if shape.shape != (2,) or not 0 < shape[1] <= _MAX_COLUMNS or shape[0] != len(ids):
-        raise ValueError(f"a shape of {shape.tolist()} for {len(ids)} documents")
-    if ids.ndim != 1 or roots.shape != (len(ids), len(ROOTS)):
+    shape, ids, roots = sparse_shape(arrays["shape"]), arrays["ids"], arrays["roots"]
+    if not 0 < shape[1] <= _MAX_COLUMNS or ids.dtype.kind != "i" or ids.shape != shape[:1]:
+        raise ValueError(f"a shape of {shape} for {len(ids)} documents")
+    if roots.dtype != bool or roots.shape != (len(ids), len(ROOTS)):
         raise ValueError(f"roots of shape {roots.shape} for {len(ids)} documents")
-    if not np.isfinite(data).all():
-        raise ValueError("numbers that are not finite")
-    x = scipy.sparse.csr_array((data, indices, indptr), shape=tuple(shape.tolist()))
-    x.check_format(full_check=True)
+    if arrays["data"].dtype != np.float32 or not np.isfinite(arrays["data"]).all():
+        raise ValueError("numbers that are not finite, or not in float32")
+    x = sparse_matrix("csr", arrays, shape)
     return x, ids, roots
 
 
