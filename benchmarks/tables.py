@@ -343,6 +343,28 @@ def _seconds_to(values: list[float | None]) -> str:
     return text if len(there) == len(values) else f"{text} ({len(there)} of {len(values)})"
 
 
+def kills_table() -> str:
+    """Runs that were killed, had no room or were damaged, and what became of them."""
+    rows = []
+    for record in newest(read_records("kills")):
+        parts = record["kills_by_part"] | {
+            f"{name.replace('_', ' ')}": record[name]
+            for name in ("full_disks", "damaged_files", "second_runs")
+        }
+        phases = record["kills_by_phase"]
+        rows += [[name, f"{count}", "", _where(record)] for name, count in parts.items()]
+        rows[0][2] = ", ".join(f"{name} {count}" for name, count in phases.items())
+        rows.append(
+            [
+                "runs compared with one that was left alone",
+                f"{record['runs_compared']}",
+                f"{record['same_bits']} with the same bits and nothing half-written",
+                _where(record),
+            ]
+        )
+    return _table(["what", "how often", "", "machine"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "quality": quality_table,
     "start": start_table,
@@ -356,6 +378,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling": scaling_table,
     "devices": devices_table,
     "peers": peers_table,
+    "kills": kills_table,
     **paper_report.TABLES,
 }
 

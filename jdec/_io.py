@@ -10,8 +10,8 @@ import glob
 import json
 import math
 import os
+import secrets
 import sys
-import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -50,6 +50,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         The open file.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with atomic_write(f"{folder}/a.txt", "w") as file:
         ...         _ = file.write("whole")
@@ -57,34 +58,47 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         'whole'
     """
     path = Path(path).expanduser()
+    temporary = path
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY
-        )
-    except OSError as error:  # it names the temporary file, of which the caller knows nothing
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-    try:
+        handle, temporary = _open_temporary(path)
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            with contextlib.suppress(OSError):
-                try_lock(handle)  # tells it from what a killed process has left
             remove_temporaries(path.parent, [glob.escape(path.name)])
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp's files are private; a result is as readable as any other file of the user's.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        if error.filename is None or str(error.filename) == temporary:
+            if sys.platform != "win32":  # while it is locked; there an open file keeps its name
+                temporary.replace(path)
+        if sys.platform == "win32":
+            temporary.replace(path)
+    except BaseException as error:
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
+        # The temporary file is nothing that the caller knows of.
+        if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
+
+
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    """Create a file beside a path, and lock it, which tells it from what a killed process left."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            handle = os.open(temporary, flags, 0o666)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        try:
+            is_ours = try_lock(handle)
+        except OSError:  # the file system knows no locks
+            return handle, temporary
+        # Another writer may have taken it for left over before it was locked.
+        if is_ours and temporary.exists():
+            return handle, temporary
+        os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:
@@ -302,6 +316,7 @@ def read_npz(
         OSError: If it cannot be read.
 
     Examples:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/a.npz", x=np.arange(3))
         ...     read_npz(Path(folder, "a.npz"))
