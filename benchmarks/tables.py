@@ -347,22 +347,15 @@ def kills_table() -> str:
     """Runs that were killed, had no room or were damaged, and what became of them."""
     rows = []
     for record in newest(read_records("kills")):
-        parts = record["kills_by_part"] | {
-            f"{name.replace('_', ' ')}": record[name]
-            for name in ("full_disks", "damaged_files", "second_runs")
+        counts = record["kills_by_part"] | {
+            name: record[name.replace(" ", "_")]
+            for name in ("full disks", "damaged files", "second runs", "runs compared", "same bits")
         }
-        phases = record["kills_by_phase"]
-        rows += [[name, f"{count}", "", _where(record)] for name, count in parts.items()]
-        rows[0][2] = ", ".join(f"{name} {count}" for name, count in phases.items())
-        rows.append(
-            [
-                "runs compared with one that was left alone",
-                f"{record['runs_compared']}",
-                f"{record['same_bits']} with the same bits and nothing half-written",
-                _where(record),
-            ]
-        )
-    return _table(["what", "how often", "", "machine"], rows)
+        names = {"runs compared": "runs compared with one left alone", "same bits": "… equal to it"}
+        rows += [
+            [names.get(name, name), f"{count}", _where(record)] for name, count in counts.items()
+        ]
+    return _table(["what", "how often", "machine"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

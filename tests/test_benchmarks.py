@@ -61,6 +61,7 @@ def keep(folder: Path, kept: list[dict]) -> None:
         (["bench_fit"], {"seconds_to", "phases", "compiling"}, ["time_to_quality"]),
         (["bench_scaling", "--series", "targets"], {"sizes", "seconds", "fit"}, ["scaling"]),
         (["bench_peers", "--groups", "steps"], {"peers", "ratios"}, []),
+        (["kill_campaign"], {"kills", "kills_by_phase", "same_bits", "failures"}, ["kills"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
