@@ -163,7 +163,7 @@ def time_refresh(result: FitResult, x: np.ndarray, config: Config, repeats: int)
     rows = jnp.asarray(result.model.scaling.apply(x))
     clustering = build_clustering(config, rows.shape[1])
     params = encoder_params(result.model.params)
-    state = init_state(params, result.model.centroids, rows, clustering)
+    state = init_state(params, jnp.asarray(result.model.centroids), rows, clustering)
     held = {"state": jax.tree.map(jnp.copy, state)}
 
     def once() -> Any:

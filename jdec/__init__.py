@@ -33,6 +33,7 @@ from jdec.functional import clustering_loss as clustering_loss
 from jdec.functional import log_soft_assignment as log_soft_assignment
 from jdec.functional import soft_assignment as soft_assignment
 from jdec.functional import target_distribution as target_distribution
+from jdec.inputs import DataWarning as DataWarning
 from jdec.kmeans import KMeansResult as KMeansResult
 from jdec.kmeans import kmeans as kmeans
 from jdec.metrics import clustering_accuracy as clustering_accuracy
@@ -68,6 +69,7 @@ __all__ = [
     "Config",
     "DECInfo",
     "DECState",
+    "DataWarning",
     "Dataset",
     "FitResult",
     "KMeansResult",

@@ -103,7 +103,8 @@ class Checkpoints:
         # Somebody may have removed it to make room.
         self.directory.mkdir(exist_ok=True)
         with atomic_write(self._path(step)) as file:
-            members = {_HEADER: np.frombuffer(header, np.uint8), _DIGEST: _digest(header, arrays)}
+            members: dict[str, Any] = {_HEADER: np.frombuffer(header, np.uint8)}
+            members[_DIGEST] = _digest(header, arrays)
             np.savez(file, **members, **arrays)
         for number in self._numbers()[self.keep :]:
             self._path(number).unlink(missing_ok=True)

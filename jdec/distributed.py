@@ -100,7 +100,7 @@ def _gather(coordinator: str, num_processes: int, until: float) -> None:
             hello = _read_line(link, min(until, time.monotonic() + _PATIENCE))
             if not isinstance(hello, dict) or "jdec" not in hello:
                 continue  # whoever that was, it is none of ours
-            number = hello.get("process_id")
+            number: Any = hello.get("process_id")
             if hello.get("num_processes") != num_processes:
                 refusal = (
                     f"num_processes: process {number} was started with "

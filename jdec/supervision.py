@@ -87,7 +87,7 @@ def accept_supervision() -> None:
         return
     lifeline, stderr = map(int, mark.split(","))
     stream: Any = os.fdopen(stderr, "w", buffering=1, errors="backslashreplace")
-    sys.stderr = sys.__stderr__ = stream
+    sys.stderr = stream
 
     def watch() -> None:
         os.read(lifeline, 1)  # nothing is ever written: it returns when the parent has gone

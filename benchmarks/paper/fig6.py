@@ -52,7 +52,7 @@ def run(laboratory: Laboratory, cell: Cell) -> Outcome:
     validation, _ = assign(result.model, other.x)
     alpha = laboratory.config(cell).clustering.alpha
 
-    centroids = result.model.centroids
+    centroids = jnp.asarray(result.model.centroids)
     log_q = log_soft_assignment(jnp.asarray(result.embedding), centroids, alpha=alpha)
     frequencies = cluster_frequencies(jnp.exp(log_q))
 
