@@ -1,3 +1,5 @@
+import copy
+import io
 import os
 import pickle
 import subprocess
@@ -5,9 +7,11 @@ import sys
 import warnings
 
 import jax
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -18,7 +22,7 @@ from sklearn.utils.estimator_checks import check_array_api_input, parametrize_wi
 from jdec.config import Config, preset_config
 from jdec.estimator import DEC
 from jdec.fit import EmptyClusterWarning, fit
-from jdec.model import load_model
+from jdec.model import load_model, save_model
 
 X, Y = (array[:120] for array in load_digits(return_X_y=True))
 SMALL = {
@@ -316,9 +320,36 @@ def test_rows_of_another_width_are_refused(fitted, method):
         getattr(fitted, method)(np.full((2, 64), np.nan))
 
 
-def test_it_can_be_pickled(fitted):
-    copy = pickle.loads(pickle.dumps(fitted))
-    assert copy.predict_proba(X).tobytes() == fitted.predict_proba(X).tobytes()
+def by_skops(estimator):
+    content = skops.io.dumps(estimator)
+    return skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
+
+
+def by_joblib(estimator):
+    file = io.BytesIO()
+    joblib.dump(estimator, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+@pytest.mark.parametrize(
+    "copied", [lambda dec: pickle.loads(pickle.dumps(dec)), copy.deepcopy, by_joblib, by_skops]
+)
+def test_it_can_be_pickled(fitted, copied):
+    assert copied(fitted).predict_proba(X).tobytes() == fitted.predict_proba(X).tobytes()
+
+
+def test_what_a_fit_leaves_is_of_the_host():
+    def arrays(value):
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            return [array for part in value for array in arrays(part)]
+        return [value] if hasattr(value, "dtype") else []
+
+    found = arrays(vars(small().fit(X)))
+    assert len(found) > 8
+    assert all(type(array) is np.ndarray for array in found)
 
 
 def test_empty_clusters_are_warned_of():
@@ -374,6 +405,71 @@ def test_files_that_are_no_models_are_refused(tmp_path):
         with pytest.raises(ValueError, match="model: ") as caught:
             DEC.load(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("predict", "not a method"),
+        ("workdir", "/tmp/elsewhere"),
+        ("config", {}),
+        ("_validate", 1),
+        ("__class__", "dict"),
+        ("model_", [1]),
+        ("labels_", "text"),
+        ("history_", 3),
+        ("n_iter_", [1]),
+    ],
+)
+def test_nothing_but_results_is_taken_from_a_file(tmp_path, fitted, name, value):
+    path = tmp_path / "dec.npz"
+    save_model(path, fitted.model_, {name: value})
+    with pytest.raises(ValueError, match=f"model: .* is damaged or not .* got '{name}'"):
+        DEC.load(path)
+
+
+def test_the_model_of_a_sweep_is_loaded_and_saved(tmp_path, fitted):
+    save_model(tmp_path / "model.npz", fitted.model_)
+    loaded = DEC.load(tmp_path / "model.npz")
+    assert not hasattr(loaded, "labels_")
+    loaded.save(tmp_path / "copy.npz")
+    copied = DEC.load(tmp_path / "copy.npz")
+    assert copied.predict(X).tolist() == fitted.predict(X).tolist()
+
+
+def test_a_file_of_the_command_line_keeps_its_names(tmp_path, fitted):
+    names = tuple(f"pixel {i}" for i in range(64))
+    save_model(tmp_path / "model.npz", fitted.model_._replace(feature_names=names))
+    assert tuple(DEC.load(tmp_path / "model.npz").feature_names_in_) == names
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch, fitted):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fitted.save("~/dec.npz")
+    assert (tmp_path / "dec.npz").exists()
+    assert DEC.load("~/dec.npz").predict(X).tolist() == fitted.predict(X).tolist()
+    small(workdir="~/run").fit(X)
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_workdir_is_of_one_fit_and_says_so_at_once(tmp_path):
+    estimator = small(workdir=tmp_path / "run").fit(X)
+    with pytest.raises(ValueError, match="GridSearchCV, needs workdir=None"):
+        estimator.fit(None)  # before the rows are looked at
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": {"n_clusters": 2}}, "config: expected a jdec.Config, got dict"),
+        ({"config": "config.json"}, "config: expected a jdec.Config, got str"),
+        ({"settings": ["kmeans.n_init"]}, "settings: expected a mapping"),
+        ({"workdir": 3}, "workdir: expected a path"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small(**changes).fit(X)
 
 
 def test_a_workdir_lets_a_fit_be_resumed(tmp_path, fitted):
