@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jdec._io import ArrayHeader, npz_headers, read_npz, unpacked_limit
-from jdec._sparse import sparse_matrix, sparse_shape
+from jdec._sparse import ENTRY_BYTES, sparse_matrix, sparse_shape
 
 #: A sparse file may become a dense matrix of this many bytes …
 MAX_DENSE_BYTES = 2**31
@@ -159,7 +159,7 @@ def read_numpy(
     if {"format", "shape"} <= set(headers):
         if label:
             raise ValueError(f"{path}: label: expected none for a sparse matrix, got {label!r}")
-        return Table(_read_sparse(path, max_dense_bytes))
+        return Table(_read_sparse(path, headers, max_dense_bytes))
     label = _label_array(path, headers, label)
     rows = _row_array(path, headers, skip=label)
     arrays = _read_npz(path, [rows] if label is None else [rows, label])
@@ -239,9 +239,15 @@ def _row_array(path: Path, headers: Mapping[str, ArrayHeader], *, skip: str | No
     return found[0]
 
 
-def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
+def _read_sparse(
+    path: Path, headers: Mapping[str, ArrayHeader], max_dense_bytes: int
+) -> np.ndarray:
     expected = "a sparse matrix as scipy.sparse.save_npz writes it"
+    size = path.stat().st_size
     with reading(path, expected):
+        n_entries = math.prod(headers["data"].shape)
+        if ENTRY_BYTES * n_entries > unpacked_limit(size):
+            raise ValueError(f"{n_entries} entries in a file of {size} bytes")
         arrays = read_npz(path)
         shape = sparse_shape(arrays["shape"])
         data = arrays["data"]
@@ -254,7 +260,6 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
             single = data.astype(np.float32)
         dtype = np.float32 if np.array_equal(single, data, equal_nan=True) else np.float64
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    size = path.stat().st_size
     limit = min(max_dense_bytes, max(unpacked_limit(size), MAX_DENSE_RATIO * size))
     if n_bytes > limit:
         raise ValueError(
@@ -267,6 +272,8 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
             f"{path}: expected finite numbers, got {data[~np.isfinite(data)].ravel()[0]} in the "
             "sparse matrix; fill or drop such rows first"
         )
+    if 0 in shape:
+        return np.zeros(shape, dtype)
     with reading(path, expected):
         form = str(arrays["format"].astype(str).item())
         dense = sparse_matrix(form, {**arrays, "data": data.astype(dtype)}, shape).toarray()

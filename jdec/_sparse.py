@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.sparse
 
+#: What an entry takes in memory while a matrix is made, about.
+ENTRY_BYTES = 16
+
 FORMATS = ("csr", "csc", "bsr", "coo", "dia")
 
 
@@ -43,18 +46,17 @@ def sparse_matrix(
             raise ValueError(f"blocks of shape {blocks} do not fit the shape {shape}")
         sizes = (shape[0] // blocks[0], shape[1] // blocks[1])
         n_major, n_minor = reversed(sizes) if form == "csc" else sizes
-        indices = _indices("indices", arrays["indices"], n_minor)
-        ends = _indices("indptr", arrays["indptr"], len(indices) + 1)
-        if len(ends) != n_major + 1 or ends[0] != 0 or (np.diff(ends) < 0).any():
-            raise ValueError(f"its indptr is not that of {n_major} rows or columns")
-        if not ends[-1] == len(indices) == len(data):
-            raise ValueError(f"{len(data)} numbers for {len(indices)} indices")
+        indices = _indices("indices", arrays["indices"], len(data), n_minor)
+        ends = _indices("indptr", arrays["indptr"], n_major + 1, len(data) + 1)
+        if ends[0] != 0 or ends[-1] != len(data) or (np.diff(ends) < 0).any():
+            raise ValueError(f"its indptr is not that of {len(data)} numbers")
         return getattr(scipy.sparse, f"{form}_array")((data, indices, ends), shape=shape)
     if form == "coo":
         row, column = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
-        row, column = _indices("row", row, shape[0]), _indices("col", column, shape[1])
-        if data.shape != row.shape or row.shape != column.shape:
-            raise ValueError(f"{data.shape} numbers for {len(row)} and {len(column)} indices")
+        if data.ndim != 1:
+            raise ValueError(f"its data has the shape {data.shape}")
+        row = _indices("row", row, len(data), shape[0])
+        column = _indices("col", column, len(data), shape[1])
         return scipy.sparse.coo_array((data, (row, column)), shape=shape)
     if form == "dia":
         offsets = arrays["offsets"]
@@ -85,10 +87,12 @@ def sparse_shape(shape: np.ndarray) -> tuple[int, int]:
     return n_rows, n_columns
 
 
-def _indices(name: str, indices: np.ndarray, size: int) -> np.ndarray:
+def _indices(name: str, indices: np.ndarray, length: int, size: int) -> np.ndarray:
     """Return indices below ``size`` as int64, in which no difference of two overflows."""
-    if indices.dtype.kind not in "iu" or indices.ndim != 1:
-        raise ValueError(f"its {name} is of dtype {indices.dtype} and shape {indices.shape}")
-    if indices.size and not (int(indices.min()) >= 0 and int(indices.max()) < size):
+    if indices.dtype.kind not in "iu" or indices.shape != (length,):
+        raise ValueError(
+            f"its {name} is of dtype {indices.dtype} and shape {indices.shape}, not {(length,)}"
+        )
+    if length and not (int(indices.min()) >= 0 and int(indices.max()) < size):
         raise ValueError(f"its {name} holds indices that are not within 0 to {size - 1}")
     return indices.astype(np.int64)

@@ -56,6 +56,7 @@ ONLY = {
     "tqdm": {"progress"},
     "matplotlib": {"plots"},
     "skimage": {"datasets.vision"},
+    "pyarrow": {"datasets._parquet"},
 }
 
 #: Dotted; a folder is the module of its __init__.py.

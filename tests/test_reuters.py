@@ -65,7 +65,7 @@ def topics(documents):
 
 def write_text(path, text, zipped=True):
     if zipped:
-        path.write_bytes(gzip.compress(text.encode()))
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
     else:
         path.with_name(path.name.removesuffix(".gz")).write_text(text)
 

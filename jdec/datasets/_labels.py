@@ -11,6 +11,7 @@ import numpy as np
 from jdec._checks import check_same_length
 
 _LOGGER = logging.getLogger("jdec")
+_MAX_LENGTH = 1000  # characters of a class's name
 _MISSING = ("na", "n/a", "nan", "null", "none", "?", "-", "<na>")
 
 
@@ -133,6 +134,11 @@ def _encode_objects(name: str, labels: np.ndarray) -> tuple[np.ndarray, tuple[st
 def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
     if isinstance(label, bool | np.bool_):
         return "a boolean", bool(label)
+    if isinstance(label, bytes | str) and len(label) > _MAX_LENGTH:
+        raise ValueError(
+            f"{name}: expected names of classes of at most {_MAX_LENGTH} characters, got "
+            f"{len(label)} in row {row}"
+        )
     if isinstance(label, bytes) and label:
         return "bytes", _decoded(name, label, row)
     if isinstance(label, str) and label:

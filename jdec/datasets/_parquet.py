@@ -14,8 +14,8 @@ from jdec._io import parse_json, unpacked_limit
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 _LOGGER = logging.getLogger("jdec")
-_BLOCK = 65_536  # rows
-_LABEL_BYTES, _ID_BYTES = 8, 64  # what one takes in memory, about
+_BLOCK_BYTES = 2**25  # of rows that are read at a time
+_OBJECT_BYTES = 64  # what a label or an identifier takes in memory, about
 
 
 def read_parquet(path: Path, choice: Choice) -> Table:
@@ -86,9 +86,10 @@ def _read(
     places: dict[str, list[int]] = collections.defaultdict(list)
     for place, name in enumerate(names):
         places[name].append(place)
+    block = max(1, _BLOCK_BYTES // (len(roles.features) * dtype.itemsize))
     start = 0
     with reading(path, "an intact parquet file"):
-        batches = iter(file.iter_batches(_BLOCK, columns=sorted(wanted)))
+        batches = iter(file.iter_batches(block, columns=sorted(wanted)))
     while True:
         with reading(path, "an intact parquet file"):
             batch = next(batches, None)
@@ -160,7 +161,7 @@ def _dtype(kind: Any, types: Any) -> np.dtype[Any]:
 
 def _check_size(path: Path, metadata: Any, roles: Roles, dtype: np.dtype[Any]) -> None:
     row = len(roles.features) * dtype.itemsize
-    row += _LABEL_BYTES * (roles.label is not None) + _ID_BYTES * (roles.id is not None)
+    row += _OBJECT_BYTES * ((roles.label is not None) + (roles.id is not None))
     if metadata.num_rows < 0:
         raise ValueError(f"{path}: expected an intact parquet file, got {metadata.num_rows} rows")
     n_bytes = metadata.num_rows * row

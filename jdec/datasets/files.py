@@ -51,16 +51,16 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
     names, shape = table.feature_names, table.x.shape
     if len(shape) > 2:
         image_shape = _array_image_shape(path, table.x, image_shape)
-    x = as_rows(str(path), _flat(table.x), columns=names)
+    y, class_names = None, None
+    if table.labels is not None and table.x.ndim > 0:
+        what = f"{path}: labels" if table.label_name is None else f"{path}: {table.label_name}"
+        y, class_names = encode_labels(what, table.labels, table.x)
+    x = _as_matrix(path, table.x, names)
     if image_shape is not None and math.prod(image_shape) != x.shape[1]:
         raise ValueError(
             f"{path}: image_shape: expected {x.shape[1]} entries as x has columns, "
             f"got {image_shape}"
         )
-    y, class_names = None, None
-    if table.labels is not None:
-        what = f"{path}: labels" if table.label_name is None else f"{path}: {table.label_name}"
-        y, class_names = encode_labels(what, table.labels, x)
     if path.suffix.lower() not in (".npy", ".npz"):
         _warn_of_columns(path, x, names, y, table.label_name, choice)
     return Dataset(
@@ -107,7 +107,7 @@ def _check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
         sizes = tuple(image_shape)
     except TypeError:
         sizes = ()
-    whole = all(isinstance(size, int | np.integer) and size >= 1 for size in sizes)
+    whole = all(isinstance(size, int | np.integer) and 1 <= size < 2**31 for size in sizes)
     if isinstance(image_shape, str) or len(sizes) not in (2, 3) or not whole:
         raise ValueError(
             "image_shape: expected (height, width) or (height, width, channels), "
@@ -147,14 +147,20 @@ def _array_image_shape(
     return None
 
 
-def _flat(x: np.ndarray) -> np.ndarray:
-    if x.dtype.kind in "iufb" and not x.dtype.isnative:
-        x = x.astype(x.dtype.newbyteorder("="))
-    if x.dtype == np.float16:
-        x = x.astype(np.float32)
+def _as_matrix(path: Path, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
     if x.ndim > 2:
         x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
-    return x
+    if x.dtype.kind in "iuf" and not x.dtype.isnative:
+        native = x.dtype.newbyteorder("=")
+        x = x.byteswap(inplace=True).view(native) if x.flags.writeable else x.astype(native)
+    if x.dtype == np.float16 and x.ndim == 2:
+        # Before it takes twice the memory.
+        wrong = ~np.isfinite(x).all(axis=1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            as_rows(str(path), x[row : row + 1].astype(np.float32), first_row=row, columns=names)
+        x = x.astype(np.float32)
+    return as_rows(str(path), x, columns=names)
 
 
 def _warn_of_columns(

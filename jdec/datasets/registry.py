@@ -133,7 +133,7 @@ def load_dataset(
         ValueError: If the name is neither known nor a file, the file cannot be used, or an option
             does not fit it.
         FileNotFoundError: If files of a known data set are missing.
-        ImportError: If a parquet file is given and pandas or pyarrow is not installed, or features
+        ImportError: If a parquet file is given and pyarrow is not installed, or features
             of images are to be computed and scikit-image is not.
 
     Examples:

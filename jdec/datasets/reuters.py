@@ -3,6 +3,7 @@
 import collections
 import gzip
 import logging
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,9 @@ from sklearn.preprocessing import normalize
 
 from jdec._checks import as_float32
 from jdec._files import read_member, read_numpy
-from jdec._io import atomic_write, read_npz, unpacked_limit
+from jdec._io import atomic_write, npz_headers, read_npz, unpacked_limit
 from jdec._memory import free_host_bytes
-from jdec._sparse import sparse_matrix, sparse_shape
+from jdec._sparse import ENTRY_BYTES, sparse_matrix, sparse_shape
 from jdec.datasets._cache import cached, read_arrays, save_arrays
 from jdec.datasets._digests import content_digest
 from jdec.datasets._labels import encode_labels
@@ -231,6 +232,9 @@ def download_fetch_rcv1(folder: Path, progress: bool) -> None:
 
 
 def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
+    n_entries = math.prod(npz_headers(path)["data"].shape)
+    if ENTRY_BYTES * n_entries > unpacked_limit(path.stat().st_size):
+        raise ValueError(f"{n_entries} entries in a file of {path.stat().st_size} bytes")
     arrays = read_npz(path)
     shape, ids, roots = sparse_shape(arrays["shape"]), arrays["ids"], arrays["roots"]
     if not 0 < shape[1] <= _MAX_COLUMNS or ids.dtype.kind != "i" or ids.shape != shape[:1]:
