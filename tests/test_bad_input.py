@@ -80,7 +80,7 @@ BAD_ROWS = {
     "minus infinity": (with_value(-np.inf, 3), ["got infinity in row 3"]),
     "too large for float32": (
         with_value(0, 0).astype(np.float64) + 1e200 * np.eye(12, 3, k=-5),
-        ["got infinity in row 5"],
+        ["got 1e+200 in row 5, column 0, which is too large"],
     ),
     "objects": (np.array([[1, "a"], [2, "b"]], dtype=object), ["expected numbers", "object"]),
     "dates": (np.full((4, 2), datetime.date(2020, 1, 1)), ["expected numbers", "object"]),
@@ -127,8 +127,8 @@ def test_bad_rows_are_refused_by_assign(name, model):
 THEIRS = {
     "objects": "could not convert string to float",
     "dates": "float",
-    "text": "could not convert string to float",
-    "bytes": "could not convert string to float",
+    "text": "is not compatible with arrays of bytes/strings",
+    "bytes": "is not compatible with arrays of bytes/strings",
     "complex": "Complex data not supported",
     "one dimension": "Expected 2D array, got 1D array",
     "three dimensions": "with dim 3",

@@ -39,6 +39,9 @@ CONFIG = Config(2).replace(
 )
 
 
+STANDARD = CONFIG.replace({"scaling": "standard"})
+
+
 @pytest.fixture(scope="module")
 def result():
     return fit(KEY, FRAME, CONFIG)
@@ -120,10 +123,9 @@ def test_further_rows_need_the_same_columns():
 @pytest.mark.parametrize("convert", [np.asarray, np.ndarray.tolist, pd.DataFrame])
 def test_a_large_common_offset_is_no_matter(convert):
     x = np.round(X * 1024) / 1024
-    config = CONFIG.replace({"scaling": "standard"})
-    near, far = (fit(KEY, convert(x + offset), config) for offset in (0.0, 2.0**31))
+    near, far = (fit(KEY, convert(x + offset), STANDARD) for offset in (0.0, 2.0**31))
     np.testing.assert_allclose(far.embedding, near.embedding, atol=1e-3)
-    assert len(np.unique(far.embedding, axis=0)) == len(x)
+    assert len(np.unique(far.embedding, axis=0)) == len(np.unique(near.embedding, axis=0)) > 50
 
 
 def test_kmeans_centres_rows_of_numpy_in_float64(unchecked):
@@ -139,9 +141,9 @@ def test_kmeans_centres_rows_of_numpy_in_float64(unchecked):
 
 def test_what_looks_like_no_measurement_is_told_of():
     with pytest.warns(IdentifierWarning, match="column 'id' seems to number the rows"):
-        fit(KEY, FRAME.assign(id=np.random.default_rng(0).permutation(60)), CONFIG)
+        fit(KEY, FRAME.assign(id=np.random.default_rng(0).permutation(60)), STANDARD)
     with pytest.warns(IdentifierWarning, match="column 3 seems to number the rows"):
-        fit_population(jax.random.split(KEY, 2), np.c_[X, np.arange(60)], CONFIG)
+        fit_population(jax.random.split(KEY, 2), np.c_[X, np.arange(60)], STANDARD)
 
 
 def test_a_column_that_decides_alone_is_told_of():
@@ -150,9 +152,9 @@ def test_a_column_that_decides_alone_is_told_of():
 
 
 def test_lost_precision_is_told_of():
-    x = (X + 1.7e9).astype(np.float32)
+    x = (100 * X + 1.7e9).astype(np.float32)
     with pytest.warns(DataWarning, match="column 0, 1, 2: differences between rows are lost"):
-        fit(KEY, x, CONFIG.replace({"scaling": "standard"}))
+        fit(KEY, x, STANDARD)
 
 
 def test_ordinary_rows_are_silent():
@@ -173,7 +175,7 @@ def test_ordinary_rows_are_silent():
         ({"key": None}, "key: expected .* got NoneType None"),
         ({"config": None}, "config: expected a jdec.Config, got NoneType"),
         ({"config": CONFIG.to_dict()}, "config: .* Config.from_dict makes one"),
-        ({"config": "config.json"}, "config: .* read_config reads one"),
+        ({"config": "config.json"}, "config: .*; jdec.config.read_config reads one"),
         ({"mesh": member_mesh(1)}, r"mesh: expected jdec.data_mesh\(\), got a mesh of axes member"),
         ({"mesh": jax.devices()}, r"mesh: expected jdec.data_mesh\(\), got list"),
         ({"callbacks": print}, "callbacks: expected a list of functions"),
