@@ -253,7 +253,7 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        message = _data_taken_by_a_list(command, argv) or _one_line(errors.getvalue())
+        message = _mistake_in_a_list(command, argv) or _one_line(errors.getvalue())
         raise UsageError(f"{message}; see jdec {argv[0]} --help") from None
     for option, values in _lists(parsed):
         if values == () and option in _options(argv):
@@ -287,39 +287,46 @@ def _options(argv: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _data_taken_by_a_list(command: type, argv: Sequence[str]) -> str | None:
-    """Say so where a list of numbers has taken what was meant for the data."""
+def _mistake_in_a_list(command: type, argv: Sequence[str]) -> str | None:
+    """Say what a list of numbers has taken that is none, as the data that were to follow it."""
     entries = dataclasses.fields(command)
     required = [entry.name for entry in entries if entry.default is entry.default_factory]
     options = _options(argv)
     for option, _ in _lists(command(**dict.fromkeys(required, ""))):
-        for word in options.get(option, ()):
-            if not re.fullmatch(r"[-+]?\d+", word):
-                return (
-                    f"{option} takes all that follows it, and so {word!r}; put the data before the "
-                    f"options, or -- in between: {option} 8 8 -- {word}"
-                )
+        words = [word for word in options.get(option, ()) if not re.fullmatch(r"[-+]?\d+", word)]
+        if words and re.fullmatch(r"[\d,;x\[\]()]+", words[-1]):
+            return f"{option}: expected integers with spaces between, got {shown(words[-1])}"
+        if words:
+            return (
+                f"{option} takes all that follows it, and so {shown(words[-1])}; put the data "
+                f"before the options, or -- in between: {option} 8 8 -- {words[-1]}"
+            )
     return None
 
 
 def _with_homes(arguments: _Command) -> _Command:
     """Replace ~ in the paths, which a shell leaves alone in --out=~/run."""
-    paths = {name: value for name, value in vars(arguments).items() if isinstance(value, Path)}
-    try:
-        homes = {name: path.expanduser() for name, path in paths.items()}
-    except RuntimeError as error:
-        raise UsageError(f"{', '.join(map(str, paths.values()))}: {error}") from error
+    homes = {}
+    for name, value in vars(arguments).items():
+        if isinstance(value, Path):
+            try:
+                homes[name] = value.expanduser()
+            except RuntimeError:
+                raise UsageError(f"{name}: expected a path, got {value}: no such user") from None
     return replace(arguments, **homes)  # type: ignore[type-var]
 
 
 def _one_line(box: str) -> str:
-    # tyro draws a box: the text up to its first rule is the message.
+    # tyro draws a box, or where it has no letters for it a rule: the text below its title and up
+    # to the next rule is the message.
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in box.splitlines()]
     message: list[str] = []
     for line in lines[1:]:
-        if line.startswith("──") or line.startswith("Got errors"):
+        is_rule = set(line) in ({"─"}, {"-"})
+        if message and (is_rule or line.startswith("Got errors")):
             break
-        message.append(line)
+        if not is_rule:
+            message.append(line)
     text = " ".join(" ".join(message).split())
     return text if len(text) <= 400 else f"{text[:400]}…"
 

@@ -139,7 +139,7 @@ def run_fit(argv: list[str]) -> int:
             workdir=out,
             resume=arguments.resume,
             mesh=mesh,
-            progress=not arguments.quiet,
+            progress=not arguments.quiet and sys.stderr is not None,
         )
         if not writes:
             return 0
@@ -232,7 +232,7 @@ def run_sweep_command(arguments: Sweep) -> int:
             held_out=arguments.held_out,
             members_at_once=arguments.members_at_once,
             mesh=mesh,
-            progress=not arguments.quiet,
+            progress=not arguments.quiet and sys.stderr is not None,
         )
         about = {"recipe": recipe(arguments), "compilation": clock.as_record()}
         summary = write_sweep(out, dataset, base, result, about)

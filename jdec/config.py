@@ -440,7 +440,7 @@ def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 
         >>> check_memory(Config(n_clusters=3), n_rows=1000, n_features=10)
         >>> check_memory(Config(n_clusters=10**9), n_rows=10**9, n_features=10)
         Traceback (most recent call last):
-        ValueError: n_clusters: expected settings that take at most ... GiB, ...
+        ValueError: n_clusters × rows: expected settings that take at most ... GiB, ...
     """
     free = free_device_bytes()
     if free is None:
@@ -455,9 +455,9 @@ def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 
     restarts = config.kmeans.n_init * config.n_clusters * config.network.latent_dim
     numbers = {
         "network.hidden_dims": n_weights * (2 if trains else 1),  # with gradients
-        "batch_size": batch_size * sum(dims),
-        "n_clusters": config.n_clusters * (2 * n_rows // n_devices),  # Q and P
-        "kmeans.n_init": restarts,
+        "batch_size × network.hidden_dims": batch_size * sum(dims),
+        "n_clusters × rows": config.n_clusters * (2 * n_rows // n_devices),  # Q and P
+        "kmeans.n_init × n_clusters": restarts,
     }
     needed = 4 * sum(numbers.values())
     if needed > free:

@@ -25,7 +25,7 @@ from jdec._checks import (
     check_seed,
     shown,
 )
-from jdec._io import atomic_write, write_json, write_json_lines
+from jdec._io import atomic_write, read_json, write_json, write_json_lines
 from jdec.config import Config
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
@@ -49,6 +49,7 @@ AXES = ("n_clusters", "alpha", "learning_rate")
 
 _SHARE_HELD_OUT = 0.2
 _MAX_MEMBERS = 100_000
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,11 @@ class Grid:
         for name in ("alphas", "learning_rates"):
             for value in getattr(self, name):
                 check_positive(name, value)
-                if not np.finfo(np.float32).tiny <= value <= np.finfo(np.float32).max:
-                    raise ValueError(f"{name}: expected numbers of float32, got {shown(value)}")
+                if not float(_FLOAT32.tiny) <= value <= float(_FLOAT32.max):
+                    raise ValueError(
+                        f"{name}: expected numbers from {_FLOAT32.tiny:.3g} to {_FLOAT32.max:.3g} "
+                        f"(float32), got {shown(value)}"
+                    )
         n_members = math.prod(map(len, vars(self).values()))
         if n_members > _MAX_MEMBERS:
             raise ValueError(
@@ -325,6 +329,8 @@ def begin_sweep(
     mine = fingerprint(key, config, data)
     is_again = record.exists()
     if is_again:
+        if _is_of_a_fit(record):
+            raise ValueError(f"out: {out} holds a run of jdec fit; choose another folder")
         check_same_run(record, mine, resume=True)
     try:
         write_json(record, mine)
@@ -338,6 +344,13 @@ def begin_sweep(
         if not is_again:
             record.unlink(missing_ok=True)
         raise
+
+
+def _is_of_a_fit(record: Path) -> bool:
+    try:
+        return "sweep" not in read_json(record)["data"]
+    except (OSError, ValueError, TypeError, KeyError):  # damaged, as check_same_run will say
+        return False
 
 
 def write_sweep(
