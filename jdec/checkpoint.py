@@ -206,7 +206,7 @@ def _digest(header: bytes, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     digest = hashlib.sha256(header)
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return np.frombuffer(digest.digest(), np.uint8)
 
 
