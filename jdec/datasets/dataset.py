@@ -52,8 +52,8 @@ class Dataset:
 def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int) -> Dataset:
     """Drop rows at random so that the classes differ in size, the first one the smallest.
 
-    Each row is kept by itself, with a probability that rises linearly from ``min_retention_rate``
-    for class 0 to 1 for the last class.
+    Each row is kept independently, with a probability that rises linearly from
+    ``min_retention_rate`` for class 0 to 1 for the last class.
 
     Args:
         dataset: Rows with at least two classes.

@@ -1,4 +1,4 @@
-"""The data sets known by name: where their files lie, and how they are had and read."""
+"""Named data sets: locations, downloads, readers."""
 
 import contextlib
 import dataclasses
@@ -316,7 +316,7 @@ def _unpack(name: str, spec: Spec, folder: Path, missing: Sequence[str], progres
         raise ValueError(
             f"{folder / archive}: expected {sorted(wanted)[0]} in it, got an archive without"
         )
-    # What it held lies beside it, and takes as much again.
+    # Already extracted; free the disk space.
     (folder / archive).unlink()
 
 
@@ -354,7 +354,7 @@ def _roots(data_dir: str | Path | None) -> list[Path]:
 
 def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Path]]:
     spec, roots = REGISTRY[name], _roots(data_dir)
-    # Where nothing is whole, the place that has most files says best what is missing.
+    # Report the most complete source.
     most, first_missing = -1, ""
     for source in spec.sources:
         for folder in (root / folder for root in roots for folder in source.folders):
