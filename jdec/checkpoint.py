@@ -158,7 +158,8 @@ class Checkpoints:
     def _numbers(self) -> list[int]:
         """Return the numbers of all checkpoints, the newest first."""
         names = [path.stem for path in self.directory.glob(_PATTERN)]
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+        numbers = {int(name) for name in names if name.isdecimal()}
+        return sorted((n for n in numbers if self._path(n).exists()), reverse=True)
 
     def _in_form(
         self, number: int, header: Mapping[str, Any], arrays: Mapping[str, Any], template: PyTree

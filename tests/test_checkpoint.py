@@ -321,11 +321,14 @@ def test_a_killed_process_leaves_whole_files(tmp_path, number):
 
 
 def test_what_others_left_is_not_cleared_away(tmp_path):
-    for name in (".notes.tmp", ".00000001.txt.abc.tmp", "00000001.npz.tmp", "notes.npz"):
+    names = (".notes.tmp", ".00000001.txt.abc.tmp", "00000001.npz.tmp", "notes.npz", "2024.npz")
+    for name in names:
         (tmp_path / name).write_text("kept")
     (tmp_path / ".00000001.npz.abc.tmp").write_text("half")
-    assert Checkpoints(tmp_path).latest(template) is None
-    assert len(list(tmp_path.iterdir())) == 4
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest(template) is None
+    checkpoints.save(1, {}, {})
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "00000001.npz"}
 
 
 # No room.
