@@ -834,6 +834,11 @@ def test_options_that_contradict_are_refused(tmp_path, options, needed):
     assert needed in str(caught.value)
 
 
+def test_a_name_with_a_comma_is_quoted_for_the_command_line(tmp_path):
+    path = write(tmp_path / "a.csv", '"town, street",a\nRome,1\n')
+    refused(path, """--drop '"town, street"', in Python drop=['town, street']""")
+
+
 def test_columns_without_a_header_are_numbered(tmp_path):
     path = write(tmp_path / "a.csv", "u,1,2,0\nv,3,4,1\n".replace("u,", "7,").replace("v,", "8,"))
     data = load_dataset(path, label="4", id="1")

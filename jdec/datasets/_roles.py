@@ -172,6 +172,8 @@ def way_out(name: str) -> str:
 
 
 def _argument(name: str) -> str:
+    if "," in name and len(name) <= _SHOWN.maxstring:
+        return f"""'"{name}"'"""  # a comma alone separates names
     plain = name.isascii() and name.replace("_", "").replace(".", "").replace("-", "").isalnum()
     return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
 
