@@ -1,10 +1,10 @@
 """Checks of user input; each failure is a ValueError that says what was expected and what came."""
 
+import contextlib
 import decimal
 import math
 import numbers
-import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,34 @@ import numpy as np
 
 
 def check_rank(name: str, array: Any, rank: int) -> None:
-    """Raise unless ``array`` is an array of ``rank`` dimensions."""
-    if not hasattr(array, "shape"):
-        raise ValueError(
-            f"{name}: expected an array, got {type(array).__name__}; jnp.asarray makes one"
-        )
+    """Raise unless ``array`` is an array of ``rank`` dimensions, of NumPy or JAX."""
+    check_array(name, array)
     if len(array.shape) != rank:
         raise ValueError(
             f"{name}: expected an array of {rank} dimension(s), got shape {tuple(array.shape)}"
         )
 
 
+def check_array(name: str, array: Any, shape: tuple[int, ...] | None = None) -> None:
+    """Raise unless ``array`` is one of NumPy or JAX with nothing masked, and of that shape."""
+    if not isinstance(array, np.ndarray | np.generic | jax.Array):
+        raise ValueError(
+            f"{name}: expected an array, got {type(array).__name__}; jnp.asarray makes one"
+        )
+    check_nothing_masked(name, array)
+    if shape is not None and tuple(array.shape) != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(array.shape)}")
+
+
 def check_real(name: str, array: Any) -> None:
-    """Raise if ``array`` is complex, whose imaginary part a conversion would drop."""
-    if jnp.issubdtype(jnp.result_type(array), jnp.complexfloating):
+    """Raise unless an array is of real numbers: a conversion would drop an imaginary part."""
+    dtype = array.dtype
+    if jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(f"{name}: Complex data not supported; expected real numbers")
+    is_number = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, np.bool_)
+    # NumPy has durations among its integers.
+    if not is_number or jnp.issubdtype(dtype, np.timedelta64):
+        raise ValueError(f"{name}: expected numbers, got dtype {dtype}")
 
 
 def check_same_length(name: str, array: Any, other_name: str, other: Any) -> None:
@@ -45,6 +58,18 @@ def check_positive(name: str, value: Any) -> None:
         return
     if not _is_finite(value) or float(value) <= 0:
         raise ValueError(f"{name}: expected a finite number > 0, got {shown(value)}")
+
+
+def check_float32(name: str, value: Any) -> None:
+    """Raise unless ``value`` is a number > 0 that float32 can hold; traced values pass."""
+    check_positive(name, value)
+    limits = np.finfo(np.float32)
+    if isinstance(value, jax.core.Tracer) or limits.tiny <= float(value) <= limits.max:
+        return
+    raise ValueError(
+        f"{name}: expected a number from {limits.tiny:.3g} to {limits.max:.3g} (float32), "
+        f"got {shown(value)}"
+    )
 
 
 def check_non_negative(name: str, value: Any) -> None:
@@ -131,17 +156,23 @@ def as_labels(name: str, values: Any) -> np.ndarray:
         Traceback (most recent call last):
         ValueError: y: expected labels of one kind (whole numbers or text), got int and str
     """
-    array = values if isinstance(values, np.ndarray | jax.Array) else np.asarray(values, object)
-    array = np.asarray(array)
+    check_nothing_masked(name, values)
+    try:
+        is_array = isinstance(values, np.ndarray | jax.Array)
+        array = np.asarray(values if is_array else np.asarray(values, object))
+    except Exception as error:  # of a deleted array, or one of another library, as it likes
+        got = _with_reason(values, error)
+        raise ValueError(f"{name}: expected labels in one dimension, got {got}") from error
     if array.ndim != 1:
         raise ValueError(f"{name}: expected an array of 1 dimension(s), got shape {array.shape}")
-    if array.dtype.kind == "O":
+    if array.dtype.kind in "OT":  # T: texts of NumPy's that are each as long as it is
         array = _labels_of_objects(name, array)
     if array.dtype.kind not in "biufUS":
         raise ValueError(f"{name}: expected whole numbers or text, got dtype {array.dtype}")
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        row = int(np.argmax(np.isnan(array)))
-        raise ValueError(f"{name}: expected a label for every row, got NaN in row {row}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array)))
+        got = "NaN" if np.isnan(array[row]) else "infinity"
+        raise ValueError(f"{name}: expected a label for every row, got {got} in row {row}")
     return array
 
 
@@ -155,7 +186,7 @@ def _labels_of_objects(name: str, array: np.ndarray) -> np.ndarray:
         if isinstance(value, np.timedelta64) or not isinstance(
             value, str | bytes | numbers.Real | np.bool_
         ):
-            got = f"{reprlib.repr(value)} ({type(value).__name__})"
+            got = f"{shown(value)} ({type(value).__name__})"
             raise ValueError(f"{name}: expected whole numbers or text, got {got}")
         kind = "text" if isinstance(value, str) else "number"
         kinds.setdefault("bytes" if isinstance(value, bytes) else kind, type(value).__name__)
@@ -164,7 +195,15 @@ def _labels_of_objects(name: str, array: np.ndarray) -> np.ndarray:
             f"{name}: expected labels of one kind (whole numbers or text), "
             f"got {' and '.join(kinds.values())}"
         )
-    return np.array(array.tolist())
+    labels = array.tolist()
+    as_array = np.array(labels)
+    # Integers may have become floats, and a zero byte at the end of a text is cut off.
+    if len(set(labels)) > len(set(as_array.tolist())):
+        raise ValueError(
+            f"{name}: expected labels that NumPy can tell apart, got some that differ in the last "
+            "digits of large numbers, or in zero bytes at the end of a text"
+        )
+    return as_array
 
 
 def _is_nan(value: Any) -> bool:
@@ -180,7 +219,7 @@ def check_key(name: str, key: Any) -> None:
     elif hasattr(key, "dtype") and hasattr(key, "shape"):
         got = f"{key.dtype} of shape {tuple(key.shape)}"
     else:
-        got = f"{type(key).__name__} {reprlib.repr(key)}"
+        got = f"{type(key).__name__} {shown(key)}"
     raise ValueError(f"{name}: expected a typed random key as of jax.random.key(0), got {got}")
 
 
@@ -190,11 +229,17 @@ def is_key(value: Any) -> bool:
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Return a path with ``~`` replaced by the user's folder, or raise."""
+    """Return a path with ``~`` replaced by the user's folder, or raise if it can be none."""
+    if isinstance(value, str) and not value:
+        raise ValueError(f"{name}: expected a path, got an empty text; '.' is the current folder")
     try:
-        return Path(value).expanduser()
-    except (TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a path, got {reprlib.repr(value)}") from error
+        path = Path(value).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # for what else it raises: not every text can be the name of a file
+    except (TypeError, RuntimeError, ValueError, OSError) as error:
+        reason = f": {error.strerror}" if isinstance(error, OSError) else ""
+        raise ValueError(f"{name}: expected a path, got {shown(value)}{reason}") from error
+    return path
 
 
 def check_n_clusters(n_clusters: Any, n_rows: int) -> None:
@@ -227,7 +272,9 @@ def check_finite_rows(
 
     Numbers beyond float32 are not: training happens in it.
     """
-    largest = float(np.finfo(np.float32).max)
+    # float16 would round the bound to infinity, and let that pass.
+    narrow = np.float16 if array.dtype == np.float16 else np.float32
+    largest = float(np.finfo(narrow).max)
     for start in range(0, len(array), block):
         part = array[start : start + block]
         # Two comparisons hold for every finite number of a float32, and never for NaN.
@@ -267,6 +314,22 @@ def column_names(x: Any) -> tuple[str, ...] | None:
     return tuple(names) if names and all(isinstance(name, str) for name in names) else None
 
 
+def as_tuple(name: str, values: Any, what: str) -> tuple[Any, ...]:
+    """Return the entries of a list, or raise; a text is none, nor what has no order.
+
+    Examples:
+        >>> as_tuple("drop", ["a", "b"], "names")
+        ('a', 'b')
+        >>> as_tuple("drop", 3, "names")
+        Traceback (most recent call last):
+        ValueError: drop: expected a list of names, got 3
+    """
+    if not isinstance(values, str | bytes | bytearray | memoryview | Set | Mapping):
+        with contextlib.suppress(TypeError):  # an array without dimensions is iterable by its type
+            return tuple(values)
+    raise ValueError(f"{name}: expected a list of {what}, got {shown(values)}")
+
+
 def check_feature_names(names: Any, x: Any) -> tuple[str, ...] | None:
     """Return names given for the columns of ``x``, or those that it has as a data frame.
 
@@ -275,12 +338,10 @@ def check_feature_names(names: Any, x: Any) -> tuple[str, ...] | None:
     """
     if names is None:
         return column_names(x)
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise ValueError(f"feature_names: expected a list of texts, got {reprlib.repr(names)}")
-    names = tuple(names)
+    names = as_tuple("feature_names", names, "texts")
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"feature_names: expected texts, got {reprlib.repr(name)}")
+            raise ValueError(f"feature_names: expected texts, got {shown(name)}")
     shape = np.shape(x)
     if len(shape) == 2 and len(names) != shape[1]:
         raise ValueError(f"feature_names: expected {shape[1]} as x has columns, got {len(names)}")
@@ -322,13 +383,13 @@ def as_rows(
             "in memory"
         )
     columns = column_names(x) if columns is None else columns
+    check_nothing_masked(name, x)
     try:
         array = np.asarray(x)
-    except (ValueError, TypeError) as error:
-        reason = "rows of unequal length" if isinstance(x, list | tuple) else type(x).__name__
-        raise ValueError(
-            f"{name}: expected a numeric matrix [rows, columns], got {reason}"
-        ) from error
+    except Exception as error:  # of a deleted array, or one of another library, as it likes
+        is_list = isinstance(x, list | tuple) and isinstance(error, ValueError)
+        got = "rows of unequal length" if is_list else _with_reason(x, error)
+        raise ValueError(f"{name}: expected a numeric matrix [rows, columns], got {got}") from error
     if array.ndim != 2:
         raise ValueError(
             f"{name}: Expected 2D array [rows, columns], got a {array.ndim}D array of shape "
@@ -344,6 +405,21 @@ def as_rows(
     array = _as_real(name, array, first_row, columns)
     check_finite_rows(name, array, first_row=first_row, columns=columns)
     return array
+
+
+def check_nothing_masked(name: str, array: Any) -> None:
+    """Raise if entries of a masked array are masked: what stands below the mask is no value."""
+    n_masked = int(np.ma.count_masked(array)) if isinstance(array, np.ma.MaskedArray) else 0
+    if n_masked:
+        raise ValueError(
+            f"{name}: expected a value in every place, got a masked array with {n_masked} masked; "
+            "fill or drop them first"
+        )
+
+
+def _with_reason(value: Any, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"{type(value).__name__}: {reason}" if reason else type(value).__name__
 
 
 def as_float32(
@@ -371,7 +447,7 @@ def _as_real(
     for (row, column), value in np.ndenumerate(array):
         if not _is_real(value):
             raise ValueError(
-                f"{name}: expected numbers, got dtype object with {reprlib.repr(value)} "
+                f"{name}: expected numbers, got dtype object with {shown(value)} "
                 f"({type(value).__name__}) in row {first_row + row}, "
                 f"column {column_name(columns, column)}"
             )
@@ -394,9 +470,9 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_ | str | bytes | np.timedelta64):
+    if isinstance(value, bool | np.bool_ | str | bytes | np.timedelta64 | np.complexfloating):
         return False
     try:
         return np.shape(value) == () and math.isfinite(float(value))
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # an object of a foreign type fails as it likes
         return False

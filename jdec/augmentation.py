@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import check_fraction, check_non_negative
+from jdec._checks import (
+    as_tuple,
+    check_fraction,
+    check_integer,
+    check_key,
+    check_non_negative,
+    check_rank,
+    check_real,
+    shown,
+)
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,19 @@ def random_affine(
 
     Source: Guo, Zhu, Liu & Yin, "Deep Embedded Clustering with Data Augmentation", ACML 2018.
     """
+    check_key("key", key)
+    check_rank("x", x, 2)
+    check_real("x", x)
+    image_shape = as_tuple("image_shape", image_shape, "sizes")
     if len(image_shape) not in (2, 3):
         raise ValueError(
-            f"image_shape: expected (height, width) or (height, width, channels), got {image_shape}"
+            "image_shape: expected (height, width) or (height, width, channels), "
+            f"got {shown(image_shape)}"
         )
+    for size in image_shape:
+        check_integer("image_shape", size)
+    if not isinstance(augmentation, Augmentation):
+        raise ValueError(f"augmentation: expected an Augmentation, got {shown(augmentation)}")
     height, width, *channels = image_shape
     if math.prod(image_shape) != x.shape[1]:
         raise ValueError(

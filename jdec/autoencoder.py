@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import check_choice, check_integer
+from jdec._checks import (
+    as_tuple,
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_key,
+    shown,
+)
 from jdec._typing import EncodeFn, Params
 
 #: Names of the weight initialisers.
@@ -191,11 +198,15 @@ def make_autoencoder(
         >>> make_autoencoder(784).dims
         (784, 500, 500, 2000, 10)
     """
-    dims = (n_features, *hidden_dims, latent_dim)
-    for width in dims:
-        check_integer("dims", width)
+    check_integer("n_features", n_features)
+    hidden_dims = as_tuple("hidden_dims", hidden_dims, "integers")
+    for width in hidden_dims:
+        check_integer("hidden_dims", width)
+    check_integer("latent_dim", latent_dim)
+    check_fraction("corruption_rate", corruption_rate)
     check_choice("initializer", initializer, INITIALIZERS)
     check_choice("precision", precision, PRECISIONS)
+    dims = (n_features, *hidden_dims, latent_dim)
     return StackedDenoisingAutoencoder(dims, corruption_rate, initializer, precision)
 
 
@@ -208,7 +219,12 @@ def init_params(key: Key[Array, ""], network: StackedDenoisingAutoencoder) -> Pa
 
     Returns:
         ``{"encoder_0": {"kernel": [D h₁], "bias": [h₁]}, …, "decoder_0": …}``, float32.
+
+    Raises:
+        ValueError: If ``key`` or ``network`` is none.
     """
+    check_key("key", key)
+    _check_network(network)
     x = jnp.zeros((1, network.dims[0]))
     return dict(network.init({"params": key}, x)["params"])
 
@@ -220,6 +236,8 @@ def encoder_params(params: Params) -> Params:
         >>> encoder_params({"encoder_0": 1, "decoder_0": 2})
         {'encoder_0': 1}
     """
+    if not isinstance(params, Mapping):
+        raise ValueError(f"params: expected layers by name, got {shown(params)}")
     return {name: leaf for name, leaf in params.items() if name.startswith("encoder_")}
 
 
@@ -238,12 +256,21 @@ def make_encode(network: StackedDenoisingAutoencoder) -> EncodeFn:
     Returns:
         A pure function of the encoder's parameters (the whole autoencoder's will do too) and rows
         [B D], which gives embeddings [B Z].
+
+    Raises:
+        ValueError: If ``network`` is none.
     """
+    _check_network(network)
 
     def encode(params: Params, x: Float[Array, "B D"]) -> Float[Array, "B Z"]:
         return network.apply({"params": params}, x, method="encode")
 
     return encode
+
+
+def _check_network(network: Any) -> None:
+    if not isinstance(network, StackedDenoisingAutoencoder):
+        raise ValueError(f"network: expected one of make_autoencoder, got {shown(network)}")
 
 
 def encoder_dims(params: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:

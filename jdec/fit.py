@@ -46,11 +46,12 @@ from jdec.checkpoint import Checkpoints
 from jdec.config import Config
 from jdec.dec import DECState, is_finished
 from jdec.inputs import (
+    check_arrays,
     check_callbacks,
     check_config,
     check_image_shape,
     check_same_columns,
-    scale_and_tell,
+    look_at_columns,
 )
 from jdec.kmeans import KMeansResult
 from jdec.metrics import clustering_scores
@@ -278,10 +279,12 @@ class _Run:
 
     def prepare(self) -> None:
         """Scale the rows, tell what is odd about them, and put them onto the devices."""
-        self.scaling = scale_and_tell(
+        self.scaling, told = look_at_columns(
             self.rows, self.config, self.feature_names, over_parts=over_processes
         )
         self.x = self._on_devices(self.rows, self.n_rows)
+        for warning in told:
+            warnings.warn(warning, stacklevel=3)
 
     def _on_devices(self, rows: Shaped[np.ndarray, "n D"], n_rows: int) -> Float[Array, "M D"]:
         first_row = local_rows(n_rows, self.mesh).start
@@ -310,23 +313,7 @@ class _Run:
     def start_from(self, params: Params) -> None:
         """Take pretrained parameters, if they are those of this network."""
         wanted = jax.eval_shape(lambda key: init_params(key, self.network), self.keys.init)
-        shapes = [
-            {
-                jax.tree_util.keystr(path, simple=True, separator="."): jnp.shape(leaf)
-                for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-            }
-            for tree in (wanted, params)
-        ]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"autoencoder_params: expected arrays of shapes {shapes[0]}, got {shapes[1]}"
-            )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            if not np.isfinite(np.asarray(leaf)).all():
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise ValueError(
-                    f"autoencoder_params: expected finite numbers, got NaN or infinity in {name}"
-                )
+        check_arrays("autoencoder_params", params, wanted)
         self.pretrained = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
 
     # Work directory -----------------------------------------------------------------------------

@@ -10,10 +10,11 @@ section 3.1.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jdec._checks import check_positive, check_rank, check_real
+from jdec._checks import check_array, check_float32, check_rank, check_real
 
 # The square of a coordinate this far out still fits float32 when thousands of them are added up.
 _FARTHEST = 1e17
@@ -105,10 +106,12 @@ def log_soft_assignment(
 
     Source: Xie et al. 2016, Eq. 1.
     """
-    check_positive("alpha", alpha)
+    check_float32("alpha", alpha)
     if active is not None:
-        if active.shape != centroids.shape[:1]:
-            raise ValueError(f"active: expected shape {centroids.shape[:1]}, got {active.shape}")
+        check_rank("centroids", centroids, 2)
+        check_array("active", active, centroids.shape[:1])
+        if active.dtype != np.bool_:
+            raise ValueError(f"active: expected true or false for each, got dtype {active.dtype}")
         centroids = _gathered(centroids, active)
     distances = squared_distances(embeddings, centroids)
     alpha = jnp.asarray(alpha, distances.dtype)
@@ -180,6 +183,7 @@ def cluster_frequencies(q: Float[Array, "N K"]) -> Float[Array, "K"]:
     Source: Xie et al. 2016, below Eq. 3.
     """
     check_rank("q", q, 2)
+    check_real("q", q)
     return q.sum(axis=0)
 
 
@@ -209,10 +213,11 @@ def target_distribution(
     Source: Xie et al. 2016, Eq. 3.
     """
     check_rank("q", q, 2)
+    check_real("q", q)
     if frequencies is None:
         frequencies = cluster_frequencies(q)
-    elif frequencies.shape != q.shape[1:]:
-        raise ValueError(f"frequencies: expected shape {q.shape[1:]}, got {frequencies.shape}")
+    check_array("frequencies", frequencies, q.shape[1:])
+    check_real("frequencies", frequencies)
     # q * (q / f) and not q² / f: the square of a small q underflows before the division.
     weights = q * (q / jnp.where(frequencies > 0, frequencies, 1)[None, :])
     total = weights.sum(axis=1, keepdims=True)
@@ -242,6 +247,7 @@ def clustering_loss(log_q: Float[Array, "B K"], p: Float[Array, "B K"]) -> Float
     Source: Xie et al. 2016, Eq. 2.
     """
     check_rank("log_q", log_q, 2)
-    if log_q.shape != p.shape:
-        raise ValueError(f"p: expected shape {log_q.shape} as log_q has, got {p.shape}")
+    check_array("p", p, log_q.shape)
+    check_real("log_q", log_q)
+    check_real("p", p)
     return optax.losses.kl_divergence(log_q, p)

@@ -1,15 +1,15 @@
 """What a fit and a population check of their arguments, and what they tell of the rows."""
 
-import reprlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from jdec._checks import DataWarning, IdentifierWarning, column_names
+from jdec._checks import DataWarning, IdentifierWarning, as_tuple, column_names, shown
 from jdec._columns import identifier_columns
 from jdec.config import Config
 from jdec.progress import Record
@@ -30,23 +30,56 @@ def check_config(config: Any) -> None:
         advice = "; Config.from_dict makes one" if isinstance(config, dict) else ""
         advice = "; jdec.config.read_config reads one" if isinstance(config, str | Path) else advice
         raise ValueError(
-            f"config: expected a jdec.Config, got {type(config).__name__} "
-            f"{reprlib.repr(config)}{advice}"
+            f"config: expected a jdec.Config, got {type(config).__name__} {shown(config)}{advice}"
         )
 
 
 def check_callbacks(callbacks: Any) -> tuple[Callable[[Record], None], ...]:
     """Return callbacks as a tuple of functions, or raise."""
-    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
-        got = reprlib.repr(callbacks)
-        raise ValueError(f"callbacks: expected a list of functions of a record, got {got}")
-    callbacks = tuple(callbacks)
+    callbacks = as_tuple("callbacks", callbacks, "functions of a record")
     for callback in callbacks:
         if not callable(callback):
-            raise ValueError(
-                f"callbacks: expected functions of a record, got {reprlib.repr(callback)}"
-            )
+            raise ValueError(f"callbacks: expected functions of a record, got {shown(callback)}")
     return callbacks
+
+
+def check_arrays(name: str, tree: Any, wanted: Any) -> None:
+    """Raise unless ``tree`` holds real, finite arrays of the names and shapes of ``wanted``."""
+    expected, given = _leaves(wanted), _leaves(tree)
+    shapes = {path: np.shape(leaf) for path, leaf in expected.items()}
+    differences = [
+        f"{shapes.get(path, 'none')} in {path}, got {_shape_of(given.get(path))}"
+        for path in dict.fromkeys([*shapes, *given])
+        if path not in shapes or path not in given or shapes[path] != _shape_of(given[path])
+    ]
+    structures: list[Any] = [] if differences else [*map(jax.tree.structure, (tree, wanted))]
+    if differences or structures[0] != structures[1]:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        told = "; ".join(part[:90] for part in differences[:3]) or "another structure"
+        raise ValueError(f"{name}: expected arrays of shapes as the network has: {told}{more}")
+    for path, leaf in given.items():
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+            raise ValueError(f"{name}: expected real numbers in {path}, got dtype {array.dtype}")
+        with np.errstate(over="ignore"):
+            is_usable = np.isfinite(array.astype(np.float32)).all()
+        if not is_usable:
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in {path}")
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of JAX, about objects that are no leaves
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".") or "it": leaf
+        for path, leaf in leaves
+    }
+
+
+def _shape_of(leaf: Any) -> Any:
+    is_array = isinstance(leaf, np.ndarray | np.generic | jax.Array)
+    return np.shape(leaf) if is_array else "none" if leaf is None else type(leaf).__name__
 
 
 def check_image_shape(config: Config, width: int) -> None:
@@ -70,26 +103,26 @@ def check_same_columns(
         raise ValueError("unlabeled: expected the columns of x, by name and in their order")
 
 
-def scale_and_tell(
+def look_at_columns(
     rows: Shaped[np.ndarray, "n D"],
     config: Config,
     feature_names: Sequence[str] | None,
     *,
     over_parts: OverParts = only_part,
-) -> Scaling:
-    """Find the scaling of the rows, and warn of columns that are hardly meant as they are."""
+) -> tuple[Scaling, list[DataWarning]]:
+    """Find the scaling of the rows, and what to tell of columns hardly meant as they are."""
     statistics = column_statistics(rows, over_parts)
     options: Any = {"scale": config.scale, "statistics": statistics}
     scaling = fit_scaling(rows, config.scaling, **options)
-    if not is_first_process():
-        return scaling
-    for line in column_warnings(statistics, scaling, rows.dtype, feature_names):
-        warnings.warn(line, DataWarning, stacklevel=4)
-    for name in identifier_columns(rows, feature_names):
-        warnings.warn(
-            f"column {name if feature_names is None else repr(name)} seems to number the rows and "
-            "not to measure them; leave it out if so",
-            IdentifierWarning,
-            stacklevel=4,
-        )
-    return scaling
+    told: list[DataWarning] = []
+    if is_first_process():
+        lines = column_warnings(statistics, scaling, rows.dtype, feature_names)
+        told += map(DataWarning, lines)
+        told += [
+            IdentifierWarning(
+                f"column {name if feature_names is None else repr(name)} seems to number the rows "
+                "and not to measure them; leave it out if so"
+            )
+            for name in identifier_columns(rows, feature_names)
+        ]
+    return scaling, told

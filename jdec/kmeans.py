@@ -23,6 +23,7 @@ from jdec._checks import (
     check_non_negative,
     check_rank,
     check_real,
+    shown,
 )
 
 _BLOCK_ENTRIES = 2**20
@@ -104,10 +105,15 @@ def kmeans(
         x = as_rows("x", x)
     check_rank("x", x, 2)
     check_real("x", x)
+    if x.shape[1] == 0:
+        raise ValueError(f"x: expected at least one column, got shape {x.shape}")
     check_n_clusters(n_clusters, x.shape[0])
     check_integer("n_init", n_init)
     check_integer("max_iter", max_iter)
     check_non_negative("tol", tol)
+    tol = tol if isinstance(tol, jax.Array) else float(tol)
+    if map_restarts is not None and not callable(map_restarts):
+        raise ValueError(f"map_restarts: expected a function, got {shown(map_restarts)}")
     if restarts_at_once is not None:
         check_integer("restarts_at_once", restarts_at_once)
     offset = np.zeros((1, x.shape[1]), np.float32)
@@ -205,6 +211,7 @@ def merged_kmeans(
     Source: Wong, "A hybrid clustering method for identifying high-density clusters", JASA 1982;
     Ward 1963.
     """
+    check_key("key", key)
     check_integer("oversampling", oversampling)
     if not isinstance(x, jax.Array):
         x = as_rows("x", x)

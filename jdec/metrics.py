@@ -74,4 +74,8 @@ def _as_labels(labels_true: Any, labels_pred: Any) -> tuple[np.ndarray, np.ndarr
     check_same_length("labels_pred", labels_pred, "labels_true", labels_true)
     if len(labels_true) == 0:
         raise ValueError("labels_true: expected at least one label, got none")
+    # By number, as scikit-learn takes no bytes and has doubts about fractions.
+    labels_true, labels_pred = (
+        np.unique(labels, return_inverse=True)[1] for labels in (labels_true, labels_pred)
+    )
     return labels_true, labels_pred

@@ -19,12 +19,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from jdec._checks import (
     as_rows,
+    as_tuple,
     check_feature_names,
     check_flag,
+    check_float32,
     check_integer,
     check_n_clusters,
-    check_positive,
     is_key,
+    shown,
 )
 from jdec._memory import free_device_bytes
 from jdec._typing import Params
@@ -33,7 +35,7 @@ from jdec.build import BLOCK_SIZE, RunKeys, Variant, pretraining_stages, split_r
 from jdec.config import Config
 from jdec.dec import DECState
 from jdec.fit import DivergenceError
-from jdec.inputs import check_callbacks, check_config, check_image_shape, scale_and_tell
+from jdec.inputs import check_callbacks, check_config, check_image_shape, look_at_columns
 from jdec.members import (
     Layout,
     assign_member,
@@ -159,10 +161,10 @@ def fit_population(
     }
     ks = np.full(n_members, config.n_clusters)
     if n_clusters is not None:
-        _check_length("n_clusters", n_clusters, n_members)
+        n_clusters = _one_for_each("n_clusters", n_clusters, n_members)
         for k in n_clusters:
             check_n_clusters(k, len(rows))
-        ks = np.asarray(n_clusters)
+        ks = np.array(n_clusters, int)
     check_n_clusters(int(ks.max()), len(rows))
     if members_at_once is not None:
         check_integer("members_at_once", members_at_once)
@@ -195,6 +197,8 @@ def _as_keys(keys: Any) -> Key[Array, "M"]:
         if not all(is_key(key) for key in keys):
             kinds = ", ".join(sorted({type(key).__name__ for key in keys if not is_key(key)}))
             raise ValueError(f"keys: expected {expected}; got a list with {kinds}")
+        if len({(key.dtype, key.shape) for key in keys}) > 1:
+            raise ValueError(f"keys: expected {expected}; got a list with keys of several kinds")
         keys = jnp.stack(keys)
     if not is_key(keys) or keys.ndim != 1:
         is_array = hasattr(keys, "dtype") and hasattr(keys, "shape")
@@ -205,13 +209,16 @@ def _as_keys(keys: Any) -> Key[Array, "M"]:
     return keys
 
 
-def _check_length(name: str, values: Any, n_members: int) -> None:
+def _one_for_each(name: str, values: Any, n_members: int) -> tuple[Any, ...]:
     expected = f"{name}: expected one for each of {n_members} keys"
-    if not hasattr(values, "__len__") or isinstance(values, str) or np.ndim(values) != 1:
-        what = values if np.ndim(values) == 0 else f"an array of shape {np.shape(values)}"
-        raise ValueError(f"{expected}, got {what}; one for all members is a setting of config")
+    try:
+        values = as_tuple(name, values, "numbers")
+    except ValueError as error:
+        advice = "one for all members is a setting of config"
+        raise ValueError(f"{expected}, got {shown(values)}; {advice}") from error
     if len(values) != n_members:
         raise ValueError(f"{expected}, got {len(values)}")
+    return values
 
 
 def _group_keys(keys: Key[Array, "M"]) -> Int[np.ndarray, "M"]:
@@ -226,10 +233,10 @@ def _per_member(
 ) -> Float[np.ndarray, "M"] | None:
     if values is None:
         return None
-    _check_length(name, values, n_members)
+    values = _one_for_each(name, values, n_members)
     for value in values:
-        check_positive(name, value)
-    return np.asarray(values, np.float64)
+        check_float32(name, value)
+    return np.array(list(map(float, values)))
 
 
 def count_parameters(config: Config, n_features: int) -> int:
@@ -258,8 +265,10 @@ class _Population:
         self.feature_names = feature_names
         self.layout, self.reporter = layout, reporter
         self.alphas, self.learning_rates = alphas, learning_rates
-        self.scaling = scale_and_tell(rows, config, feature_names)
+        self.scaling, told = look_at_columns(rows, config, feature_names)
         self.x = replicate(jnp.asarray(self.scaling.apply(rows)), layout.mesh)
+        for warning in told:
+            warnings.warn(warning, stacklevel=3)
         self.keys: RunKeys = jax.vmap(split_run_key)(keys)
         self.key_of_member = _group_keys(keys)
 

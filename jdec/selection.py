@@ -3,7 +3,6 @@ r"""Choosing among fits without labels: agreement, silhouette, generalizability;
 None of it looks at classes: the accuracy of what is chosen can be told afterwards.
 """
 
-import reprlib
 from itertools import combinations
 from typing import Any
 
@@ -16,12 +15,17 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from jdec._checks import (
     as_labels,
     as_rows,
+    as_tuple,
     check_integer,
     check_key,
     check_n_clusters,
+    check_nothing_masked,
     check_rank,
+    check_real,
     check_same_length,
     check_seed,
+    column_names,
+    shown,
 )
 from jdec.functional import (
     cluster_frequencies,
@@ -51,8 +55,7 @@ def pairwise_agreement(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M
 
     Source: Hubert & Arabie, "Comparing partitions", 1985.
     """
-    labels = np.asarray(labels)
-    check_rank("labels", labels, 2)
+    labels = _as_partitions(labels)
     agreement = np.ones((len(labels), len(labels)))
     for i, j in combinations(range(len(labels)), 2):
         agreement[i, j] = agreement[j, i] = adjusted_rand_score(labels[i], labels[j])
@@ -112,8 +115,8 @@ def sampled_silhouette(
     """
     check_integer("sample_size", sample_size)
     check_seed("seed", seed)
-    embeddings, labels = np.asarray(embeddings), as_labels("labels", labels)
-    check_rank("embeddings", embeddings, 2)
+    embeddings, labels = _as_embeddings(embeddings), as_labels("labels", labels)
+    labels = np.unique(labels, return_inverse=True)[1]
     check_same_length("labels", labels, "embeddings", embeddings)
     if len(labels) > sample_size:
         rows = np.random.default_rng(seed).choice(len(labels), sample_size, replace=False)
@@ -142,14 +145,24 @@ def generalizability(model: Model, x: Any, x_validation: Any) -> float:
 
     Source: Xie et al. 2016, section 5.3 and figure 6.
     """
+    if not isinstance(model, Model):
+        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
     alpha = model.config.clustering.alpha
+    given = {"x": x, "x_validation": x_validation}
+    arrays = {name: as_rows(name, rows) for name, rows in given.items()}
+    for name, array in arrays.items():
+        if array.shape[1] != len(model.scaling.shift):
+            raise ValueError(
+                f"{name}: expected {len(model.scaling.shift)} columns as the model has, "
+                f"got {array.shape[1]}"
+            )
 
-    def log_q(rows: Any) -> Float[Array, "N K"]:
-        embeddings, _ = assign(model, as_rows("x", rows))
+    def log_q(name: str) -> Float[Array, "N K"]:
+        embeddings, _ = assign(model, arrays[name], feature_names=column_names(given[name]))
         centroids = jnp.asarray(model.centroids)
         return log_soft_assignment(jnp.asarray(embeddings), centroids, alpha=alpha)
 
-    training, validation = log_q(x), log_q(x_validation)
+    training, validation = log_q("x"), log_q("x_validation")
     frequencies = cluster_frequencies(jnp.exp(training))
 
     def loss(log_q: Float[Array, "N K"]) -> float:
@@ -220,17 +233,44 @@ def consensus(
 
 def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
     expected = "soft_assignments: expected q of each member, [members, rows, clusters]"
+    check_nothing_masked("soft_assignments", soft_assignments)
     try:
-        q = np.asarray(soft_assignments, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{expected}, got {reprlib.repr(soft_assignments)}") from error
+        q = np.asarray(soft_assignments)
+        if q.dtype.kind not in "fiubO":
+            raise TypeError(q.dtype)
+        q = q.astype(np.float64)
+    except Exception as error:  # of a deleted array, or one of another library, as it likes
+        raise ValueError(f"{expected}, got {shown(soft_assignments)}") from error
     if q.ndim != 3:
         raise ValueError(f"{expected}, got an array of shape {q.shape}; labels will not do")
     wrong = (q < 0).any(axis=2) | (np.abs(q.sum(axis=2) - 1) > 1e-2)  # of NaN neither holds
     if wrong.any():
         member, row = np.argwhere(wrong)[0].tolist()
         raise ValueError(
-            f"soft_assignments: expected probabilities that sum to one, got "
-            f"{reprlib.repr(q[member, row].tolist())} for row {row} of member {member}"
+            "soft_assignments: expected probabilities that sum to one, got "
+            f"{shown(q[member, row].tolist())} for row {row} of member {member}"
         )
     return q
+
+
+def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
+    """Return partitions as a matrix of numbers, whatever their clusters are called."""
+    check_nothing_masked("labels", labels)
+    partitions = [as_labels("labels", part) for part in as_tuple("labels", labels, "partitions")]
+    if len({len(part) for part in partitions}) != 1:
+        sizes = ", ".join(str(len(part)) for part in partitions[:5])
+        raise ValueError(
+            f"labels: expected partitions of the same rows, [M, N], got {sizes or 'no'} labels"
+        )
+    return np.array([np.unique(part, return_inverse=True)[1] for part in partitions])
+
+
+def _as_embeddings(embeddings: Any) -> Float[np.ndarray, "N Z"]:
+    check_nothing_masked("embeddings", embeddings)
+    try:
+        embeddings = np.asarray(embeddings)
+    except Exception as error:  # of a deleted array, or one of another library, as it likes
+        raise ValueError(f"embeddings: expected an array, got {shown(embeddings)}") from error
+    check_rank("embeddings", embeddings, 2)
+    check_real("embeddings", embeddings)
+    return embeddings

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt
 
-from jdec._checks import check_choice, check_fraction, check_non_negative, check_positive
+from jdec._checks import (
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_non_negative,
+    check_positive,
+)
 from jdec._typing import Params
 
 #: How mini-batches go through the rows: at random with replacement, or in order and cyclic.
@@ -78,6 +84,8 @@ def make_optimizer(
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_choice("schedule", schedule, SCHEDULES)
+    check_integer("n_steps", n_steps, minimum=0)
+    check_integer("momentum_warmup_steps", momentum_warmup_steps, minimum=0)
     check_positive("learning_rate", learning_rate)
     check_fraction("momentum", momentum)
     check_positive("bias_multiplier", bias_multiplier)
