@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import platformdirs
 
-from jdec._checks import check_seed
+from jdec._checks import IdentifierWarning, check_seed
 from jdec._io import atomic_write
 from jdec.arguments import (
     Datasets,
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if is_process:
         if wants_supervision(argv):
-            return supervise(argv)
+            code, line = supervise(argv)
+            return _fail(line, code) if line else code
         accept_supervision()
     command: type = object
     try:
@@ -477,10 +478,17 @@ def _plain_warnings() -> Iterator[None]:
     logger.addHandler(handler)
     level = others.level
     others.setLevel(logging.ERROR)  # else it tells of its caches
+    said: list[str] = []
+    handler.addFilter(lambda record: said.append(record.getMessage()) is None)
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # The reader of a table says it as well, with the options of the command.
+        if issubclass(category, IdentifierWarning) and any("number the rows" in s for s in said):
+            return
+        print(f"jdec: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(
-            f"jdec: warning: {' '.join(str(message).split())}", file=sys.stderr
-        )
+        warnings.showwarning = show
         try:
             yield
         finally:

@@ -163,6 +163,7 @@ def _inverse(size: Any) -> Any:
 
 #: A column is told of where its standard deviation is fewer steps than this of its number format.
 MIN_STEPS = 16
+_ADVICE = "scaling='standard' (--scaling standard)"
 #: A column is told of where it alone holds more than this share of the scaled variance.
 MAX_VARIANCE_SHARE = 0.9
 
@@ -231,8 +232,6 @@ def column_warnings(
     scaling: Scaling,
     dtype: Any,
     columns: Sequence[str] | None,
-    *,
-    advice: str = "scaling='standard'",
 ) -> list[str]:
     """Say in a line each what is wrong with the columns of rows that are to be clustered.
 
@@ -241,7 +240,6 @@ def column_warnings(
         scaling: That is applied to them.
         dtype: Of the rows.
         columns: Their names, if they have any.
-        advice: How to ask for the scaling that helps.
 
     Returns:
         Lines; none where nothing is wrong.
@@ -254,14 +252,14 @@ def column_warnings(
         lines.append(
             f"column {named}{more}: differences between rows are lost to rounding beside the size "
             f"of the numbers (precision of {np.dtype(dtype)}, and float32 once scaled); subtract "
-            f"the offset before storing, or use {advice}"
+            f"the offset before storing, or use {_ADVICE}"
         )
     dominant = dominant_column(statistics, scaling)
     if dominant is not None:
         index, share = dominant
         lines.append(
             f"column {column_name(columns, index)} holds {min(share, 0.999):.1%} of the scaled variance, and "
-            f"the clusters will be its; if it is a measurement like the others, use {advice}, and "
-            "if it is none, leave it out"
+            f"the clusters will be its; if it is a measurement like the others, use {_ADVICE}, and "
+            "if it is none, leave it out (--drop)"
         )
     return lines

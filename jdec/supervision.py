@@ -35,14 +35,14 @@ def wants_supervision(argv: Sequence[str]) -> bool:
     return os.name == "posix" and _MARK not in os.environ and bool(names & {*_OPTIONS})
 
 
-def supervise(argv: Sequence[str]) -> int:
-    """Run a command line in a child, hand signals on to it, and return its exit code.
+def supervise(argv: Sequence[str]) -> tuple[int, str]:
+    """Run a command line in a child, and hand signals on to it.
 
     Args:
         argv: Arguments of ``jdec``.
 
     Returns:
-        The child's exit code; 1, after one line on stderr, if a signal ended it.
+        The child's exit code and an empty text; 1 and what to say, if a signal ended it.
     """
     lifeline, held = os.pipe()
     stderr = os.dup(2)
@@ -66,18 +66,16 @@ def supervise(argv: Sequence[str]) -> int:
             stack.callback(signal.signal, number, signal.signal(number, hand_on))
         code = child.wait()
         if code >= 0:
-            return code
+            return code, ""
         if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            return 128 - code
+            return 128 - code, ""
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         reason = _reason(log.read().decode(errors="replace"))
     name = signal.Signals(-code).name
-    print(
-        "jdec: another process of this run has stopped, or cannot be reached; once all are "
-        f"started again, --resume goes on ({name}{f': {reason}' if reason else ''})",
-        file=sys.stderr,
+    return 1, (
+        "another process of this run has stopped, or cannot be reached; once all are started "
+        f"again, --resume goes on ({name}{f': {reason}' if reason else ''})"
     )
-    return 1
 
 
 def accept_supervision() -> None:
