@@ -479,13 +479,18 @@ def _plain_warnings() -> Iterator[None]:
     level = others.level
     others.setLevel(logging.ERROR)  # else it tells of its caches
     said: list[str] = []
-    handler.addFilter(lambda record: said.append(record.getMessage()) is None)
+
+    def remember(record: logging.LogRecord) -> bool:
+        said.append(record.getMessage())
+        return True
+
+    handler.addFilter(remember)
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         # The reader of a table says it as well, with the options of the command.
         if issubclass(category, IdentifierWarning) and any("number the rows" in s for s in said):
             return
-        print(f"jdec: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        _tell(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -522,5 +527,10 @@ def _stop(message: str) -> int:
 
 
 def _fail(message: str, code: int = 1) -> int:
-    print(f"jdec: {' '.join(message.split())}", file=sys.stderr)
+    _tell(message)
     return code
+
+
+def _tell(message: str) -> None:
+    if sys.stderr is not None:  # else it would go to the output
+        print(f"jdec: {' '.join(message.split())}", file=sys.stderr)

@@ -548,7 +548,9 @@ def test_no_output_at_all_will_do(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["predict", "run", "turned.csv", "--id", "who"]) == 0
     assert main(["fit", "table.csv", "--id", "who", "--out", str(tmp_path / "run"), *FIT]) == 0
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert main(["fit", "absent.npy"]) == 1
+    assert sys.stdout.getvalue() == ""
 
 
 @pytest.mark.parametrize(
