@@ -480,22 +480,24 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @contextlib.contextmanager
-def _environment(folder: Path) -> Iterator[None]:
+def _quick_compilation(folder: Path) -> Iterator[None]:
     """Have the processes to come compile little, and share what they compiled."""
-    more = {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    settings: dict[str, Any] = {
+        "jax_platforms": "cpu",
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.environ.update, dict(os.environ))
+        for name, value in settings.items():
+            os.environ[name.upper()] = str(value)
+            stack.callback(os.environ.pop, name.upper())
+            # JAX has read the environment of this process already.
+            stack.callback(jax.config.update, name, jax.config.values[name])
+            jax.config.update(name, value)
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 PARTS: dict[str, Callable[[Campaign, int], None]] = {
@@ -515,7 +517,7 @@ PARTS: dict[str, Callable[[Campaign, int], None]] = {
 
 def run(sizes: Mapping[str, int], seed: int) -> dict[str, Any]:
     """Run parts of some sizes, and return what they found."""
-    with tempfile.TemporaryDirectory() as folder, _environment(Path(folder, "programs")):
+    with tempfile.TemporaryDirectory() as folder, _quick_compilation(Path(folder, "programs")):
         campaign = Campaign(Path(folder), seed)
         for part, size in sizes.items():
             PARTS[part](campaign, size)
