@@ -258,8 +258,8 @@ def column_warnings(
     if dominant is not None:
         index, share = dominant
         lines.append(
-            f"column {column_name(columns, index)} holds {min(share, 0.999):.1%} of the scaled variance, and "
-            f"the clusters will be its; if it is a measurement like the others, use {_ADVICE}, and "
-            "if it is none, leave it out (--drop)"
+            f"column {column_name(columns, index)} holds {min(share, 0.999):.1%} of the scaled "
+            "variance, and the clusters will be its; if it is a measurement like the others, use "
+            f"{_ADVICE}, and if it is none, leave it out (--drop)"
         )
     return lines

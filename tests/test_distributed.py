@@ -32,26 +32,27 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder, *options, n_devices=1):
-    """Start ``jdec fit rows.npy`` in a process of its own."""
+def start(folder, *options, n_devices=1, data="rows.npy"):
+    """Start ``jdec fit`` in a process of its own."""
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(n_devices),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    command = [sys.executable, "-m", "jdec", "fit", "rows.npy", *SETTINGS, *options, "--quiet"]
+    command = [sys.executable, "-m", "jdec", "fit", data, *SETTINGS, *options, "--quiet"]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
 
 
-def start_two(folder, *options):
+def start_two(folder, *options, second=(), data=("rows.npy", "rows.npy")):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", *options]
     return [
-        start(folder, *shared, "--process-id", str(process), n_devices=2) for process in range(2)
+        start(folder, *shared, "--process-id", "0", n_devices=2, data=data[0]),
+        start(folder, *shared, *second, "--process-id", "1", n_devices=2, data=data[1]),
     ]
 
 
@@ -94,10 +95,7 @@ def test_a_killed_process_ends_the_other_and_one_alone_goes_on(folder, alone):
     killed = time.monotonic()
     code, errors = end(processes[0])
     assert time.monotonic() - killed < 60
-    assert code == 1
-    line = errors.strip().splitlines()[-1]
-    assert line.startswith("jdec: another process of this run has stopped")
-    assert "--resume" in line
+    one_line(code, errors, "another process of this run has stopped", "--resume")
     end(processes[1])
     # What was saved belongs to 4000 intervals; a folder of another run is refused, not overwritten.
     code, errors = end(
@@ -105,6 +103,53 @@ def test_a_killed_process_ends_the_other_and_one_alone_goes_on(folder, alone):
     )
     assert code == 1
     assert "max_intervals" in errors
+
+
+def test_when_process_0_is_killed_the_other_says_so_in_a_line(folder):
+    """JAX ends it by a signal, more often than not; its parent tells what that means."""
+    processes = start_two(folder, "--clustering.max-intervals", "4000", "--out", "headless")
+    history = folder / "headless" / "history.jsonl"
+    while not (history.exists() and '"clustering"' in history.read_text()):
+        assert processes[0].poll() is None, end(processes[0])
+        time.sleep(0.05)
+    processes[0].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    code, errors = end(processes[1])
+    assert time.monotonic() - killed < 60
+    one_line(code, errors, "another process of this run has stopped", "--resume")
+    end(processes[0])
+    # Its child has ended with it: the folder is free.
+    code, errors = end(start(folder, "--clustering.max-intervals", "4", "--out", "headless"))
+    one_line(code, errors, "already holds a run")
+
+
+def test_processes_that_differ_say_in_what_before_any_work(folder):
+    second = ["--seed", "7", "--clustering.tol", "0.5", "--scaling", "standard"]
+    second += ["--clustering.update-interval", "7"]
+    processes = start_two(folder, "--out", "differing", second=second)
+    needed = ("clustering.tol: 0.5 against 0", "update_interval: 7 against 25", "random key")
+    for code, errors in [end(process) for process in processes]:
+        one_line(code, errors, "process 1 differs from process 0 in scaling", *needed)
+    assert not (folder / "differing").exists()
+
+
+def test_other_rows_in_one_process_are_told_by_all(folder):
+    rows = np.load(folder / "rows.npy")
+    rows[-1, 0] += 1
+    np.save(folder / "others.npy", rows)
+    processes = start_two(folder, "--out", "mixed", data=("rows.npy", "others.npy"))
+    for code, errors in [end(process) for process in processes]:
+        one_line(code, errors, "process 1 differs from process 0 in data")
+    assert not (folder / "mixed").exists()
+
+
+def one_line(code, errors, *needed):
+    assert code == 1, errors
+    lines = [line for line in errors.splitlines() if line.startswith("jdec: ")]
+    assert len(lines) == 1, errors
+    assert "Traceback" not in errors
+    assert "***" not in errors  # of a stack dump
+    assert all(text in lines[0] for text in needed), errors
 
 
 def test_a_run_goes_on_with_another_number_of_processes(folder, alone):
