@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
+from jdec._checks import as_path
 from jdec._io import in_a_line, read_json, remove_temporaries, try_lock
 from jdec.config import Config
 
@@ -32,7 +33,7 @@ RESULT_FILES = (
 
 _LOCK = ".jdec.lock"
 # Process, thread and folder: a thread may take again what it holds, as a command and its fit do.
-_held: set[tuple[int, int, Path]] = set()
+_held: set[tuple[int, int, str]] = set()
 
 
 @contextlib.contextmanager
@@ -55,10 +56,10 @@ def lock_folder(path: str | Path) -> Iterator[None]:
         ...         print("the same thread")
         the same thread
     """
-    folder = Path(path).expanduser()
+    folder = as_path("workdir", path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"workdir: expected a folder, got the file {folder}")
-    holder = (os.getpid(), threading.get_ident(), folder.resolve())
+    holder = (os.getpid(), threading.get_ident(), os.path.realpath(folder))
     if holder in _held:
         yield
         return
@@ -161,7 +162,7 @@ def check_no_other_files(folder: str | Path, record: str = "run.json") -> None:
         Traceback (most recent call last):
         ValueError: workdir: /... holds labels.npy but no run.json, so they are not of a run ...
     """
-    folder = Path(folder).expanduser()
+    folder = as_path("workdir", folder)
     found = [name for name in RESULT_FILES if os.path.lexists(folder / name)]
     if found and record not in found:
         raise ValueError(

@@ -258,6 +258,29 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path, place):
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("path", ["", "~no-such-user/run", "a\0b", "x" * 300, 3, None, b"run"])
+def test_what_is_no_path_is_refused_in_a_line(path):
+    for function in (take, check_no_other_files):
+        with pytest.raises(ValueError, match="workdir: expected a path") as caught:
+            function(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_a_link_is_followed_unless_it_leads_nowhere(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("absent")
+    with lock_folder(tmp_path / "run"):
+        take(tmp_path / "link")
+        assert isinstance(in_thread(take, tmp_path / "link"), ValueError)
+    for name in ("loop", "dangling"):
+        with pytest.raises(ValueError, match=r"workdir: expected a (folder|path)"):
+            take(tmp_path / name)
+
+
 def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path):
     left = [tmp_path / f".{name}.a1b2c3.tmp" for name in RESULT_FILES]
     kept = [tmp_path / name for name in (".mine.npy.a1b2c3.tmp", "labels.npy.tmp", ".tmp")]
