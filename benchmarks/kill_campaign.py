@@ -262,7 +262,7 @@ class Campaign:
         if self.rng.random() < 0.5:
             time.sleep(self.rng.uniform(0, seconds))
         else:
-            phase = str(self.rng.choice(PHASES))
+            phase = str(self.rng.choice(PHASES[PHASES.index(phase_of(folder)) :]))
             until = time.perf_counter() + seconds
             while phase_of(folder) != phase and time.perf_counter() < until:
                 time.sleep(0.001)
@@ -314,11 +314,15 @@ class Campaign:
     def commands(self, kills: int) -> None:
         """Fits from the start of the interpreter on."""
         reference = self.reference()
+        start = [sys.executable, "-m", "jdec"]
+        began = time.perf_counter()
+        subprocess.run([*start, *self.fit_command(self.fresh())], check=True)
+        seconds = time.perf_counter() - began
         for _ in range(kills):
             folder = self.fresh()
-            command = [sys.executable, "-m", "jdec", *self.fit_command(folder)]
+            command = [*start, *self.fit_command(folder)]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-                time.sleep(self.rng.uniform(0, reference.seconds + 5))
+                time.sleep(self.rng.uniform(0, seconds))
                 process.kill()
                 lines = (process.stderr or sys.stdin).read().splitlines()
             self.counts["kills: commands"] += process.returncode == -signal.SIGKILL
