@@ -53,7 +53,7 @@ SIZES = {"full disk": 20, "damage": 4, "second run": 5}
 
 NETWORK = "--network.hidden-dims 32 --network.latent-dim 5 --pretrain.batch-size 64"
 FIT = (
-    f"--n-clusters 4 {NETWORK} --pretrain.layerwise-steps 40 --pretrain.finetune-steps 200 "
+    f"--n-clusters 4 {NETWORK} --pretrain.layerwise-steps 40 --pretrain.finetune-steps 2000 "
     "--kmeans.n-init 20 --kmeans.oversampling 1 --kmeans.select inertia --clustering.batch-size 64 "
     "--clustering.update-interval 20 --clustering.max-intervals 12 --clustering.tol 0"
 ).split()
@@ -184,7 +184,7 @@ def phase_of(folder: Path) -> str:
         last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
     except (OSError, IndexError):
         return "start"
-    if last["phase"] == "finetune" and last["step"] == 200:
+    if last["phase"] == "finetune" and last["step"] == 2000:
         return "kmeans"
     return "results" if last.get("interval") == 12 else last["phase"]
 
@@ -266,7 +266,7 @@ class Campaign:
             until = time.perf_counter() + seconds
             while phase_of(folder) != phase and time.perf_counter() < until:
                 time.sleep(0.001)
-            time.sleep(self.rng.uniform(0, 0.1 * seconds))
+            time.sleep(self.rng.uniform(0, 0.05 * seconds))
         return process.kill()
 
     def kill_runs(

@@ -60,11 +60,23 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected a finite number > 0, got {shown(value)}")
 
 
+def check_not_deleted(name: str, array: Any) -> None:
+    """Raise if ``array`` was donated to a program, which has overwritten it."""
+    if (
+        isinstance(array, jax.Array)
+        and not isinstance(array, jax.core.Tracer)
+        and array.is_deleted()
+    ):
+        raise ValueError(f"{name}: expected an array, got one that was deleted or donated")
+
+
 def check_float32(name: str, value: Any) -> None:
     """Raise unless ``value`` is a number > 0 that float32 can hold; traced values pass."""
     check_positive(name, value)
     limits = np.finfo(np.float32)
-    if isinstance(value, jax.core.Tracer) or limits.tiny <= float(value) <= limits.max:
+    if isinstance(value, jax.core.Tracer) or float(limits.tiny) <= float(value) <= float(
+        limits.max
+    ):
         return
     raise ValueError(
         f"{name}: expected a number from {limits.tiny:.3g} to {limits.max:.3g} (float32), "

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdec._checks import shown
 from jdec._io import ArrayHeader, npz_headers, read_npz, unpacked_limit
 from jdec._sparse import ENTRY_BYTES, sparse_matrix, sparse_shape
 
@@ -150,7 +151,7 @@ def read_numpy(
         start = file.read(6)
     if start == b"\x93NUMPY":
         if label:
-            raise ValueError(f"{path}: label: expected none for a single array, got {label!r}")
+            raise ValueError(f"{path}: label: expected none for a single array, got {shown(label)}")
         return Table(_read_npy(path))
     if not start.startswith(b"PK"):
         # np.load takes every other file for a pickle and says so, which helps nobody.
@@ -158,7 +159,9 @@ def read_numpy(
     headers = _npz_headers(path)
     if {"format", "shape"} <= set(headers):
         if label:
-            raise ValueError(f"{path}: label: expected none for a sparse matrix, got {label!r}")
+            raise ValueError(
+                f"{path}: label: expected none for a sparse matrix, got {shown(label)}"
+            )
         return Table(_read_sparse(path, headers, max_dense_bytes))
     label = _label_array(path, headers, label)
     rows = _row_array(path, headers, skip=label)
@@ -210,7 +213,8 @@ def _label_array(path: Path, headers: Mapping[str, ArrayHeader], label: str | No
     if label is not None:
         if label and label not in headers:
             raise ValueError(
-                f"{path}: label: expected one of the arrays {', '.join(headers)}; got {label!r}"
+                f"{path}: label: expected one of the arrays {', '.join(headers)}; "
+                f"got {shown(label)}"
             )
         return label or None
     found = [name for name in headers if name.lower() in LABEL_NAMES]

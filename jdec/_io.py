@@ -213,7 +213,7 @@ def read_json(path: str | Path, *, max_size: int = MAX_JSON_SIZE) -> Any:
         ValueError: As :func:`parse_json`, or if the file is no UTF-8 text or too large.
         OSError: If it cannot be read.
     """
-    with Path(path).expanduser().open("rb") as file:
+    with _open_file(Path(path).expanduser()) as file:
         content = file.read(max_size + 1)
     if len(content) > max_size:
         raise ValueError(f"expected JSON of at most {max_size} bytes, got more")
@@ -222,6 +222,12 @@ def read_json(path: str | Path, *, max_size: int = MAX_JSON_SIZE) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"expected JSON in UTF-8, got an error: {error}") from error
     return parse_json(text)
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    if path.is_fifo():  # which may wait forever for who writes into it
+        raise ValueError("expected a file, got a pipe")
+    return path.open("rb")
 
 
 def in_a_line(value: object, limit: int = 300) -> str:
@@ -363,7 +369,7 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ArrayHead
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     # A damaged archive makes zipfile, zlib and NumPy raise a dozen unrelated types.
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
+        file = stack.enter_context(_open_file(path))
         try:
             yield stack.enter_context(zipfile.ZipFile(file))
         except ValueError:

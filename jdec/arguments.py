@@ -258,6 +258,10 @@ def parse(
     for option, values in _lists(parsed):
         if values == () and option in _options(argv):
             raise UsageError(f"{option}: expected at least one value, got none")
+    for name, value in vars(parsed).items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, Path) and _options(argv).get(option) == [""]:  # would be the current
+            raise UsageError(f"{option}: expected a path, got an empty text; . is this folder")
     return _with_homes(parsed)
 
 

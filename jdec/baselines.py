@@ -15,20 +15,21 @@ import scipy.sparse.csgraph
 import scipy.sparse.linalg
 from jaxtyping import Float, Int, Shaped
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jdec._checks import (
     as_rows,
     check_choice,
     check_integer,
     check_n_clusters,
+    check_nothing_masked,
     check_positive,
+    shown,
 )
+from jdec._validation import RandomState, make_generator, validate_rows
 from jdec.spectral import (
     Operator,
-    RandomState,
     check_n_neighbors,
-    make_generator,
     nearest_neighbors,
     rotate,
     row_blocks,
@@ -102,9 +103,7 @@ class _SpectralClustering(ClusterMixin, BaseEstimator, ABC):
         return self.fit(X, **keywords).labels_
 
     def _validate(self, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
-        # Rows that are not finite are left to this library: it names them.
-        X = validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
-        return as_rows("X", X)
+        return as_rows("X", validate_rows(self, X, reset=reset))
 
     @abstractmethod
     def _check_settings(self) -> None:
@@ -203,10 +202,10 @@ class SEC(_SpectralClustering):
     def _problem(self, X: np.ndarray, neighbors: np.ndarray) -> _Problem:
         laplacian = _normalized_laplacian(X, neighbors, self.weights)
         rows = _decompose(X)
-        mu = float(self.mu)
+        mu, gamma = float(self.mu), float(self.gamma)
         # H - Xc (Xcᵀ Xc + γ I)⁻¹ Xcᵀ is γ/(s² + γ) on left singular vectors, 0 on the constant
         # vector, and 1 on what is orthogonal to them.
-        misfit = self.gamma / (rows.singular**2 + self.gamma)[:, None]
+        misfit = gamma / (rows.singular**2 + gamma)[:, None]
         # With L taken for the identity, the inverse of M is known: then a large μ takes no more
         # steps than a small one.
         gain = 1 / (1 + mu * misfit) - 1 / (1 + mu)
@@ -223,7 +222,7 @@ class SEC(_SpectralClustering):
 
     def _fit_linear(self, problem: _Problem) -> None:
         rows = cast(_Decomposition, problem.rows)
-        ridge = rows.right * (rows.singular / (rows.singular**2 + self.gamma))
+        ridge = rows.right * (rows.singular / (rows.singular**2 + float(self.gamma)))
         self.coef_ = ridge @ (rows.left.T @ self.embedding_)
         self.intercept_ = self.embedding_.mean(axis=0) - rows.mean @ self.coef_
 
@@ -397,7 +396,11 @@ def _decompose(X: np.ndarray) -> _Decomposition:
 
 
 def _check_neighbors(neighbors: Any, n_rows: int, width: int) -> Int[np.ndarray, "N k"]:
-    neighbors = np.asarray(neighbors)
+    check_nothing_masked("neighbors", neighbors)
+    try:
+        neighbors = np.asarray(neighbors)
+    except Exception as error:  # of a deleted array, or one of another library, as it likes
+        raise ValueError(f"neighbors: expected an array, got {shown(neighbors)}") from error
     if neighbors.ndim != 2 or len(neighbors) != n_rows or neighbors.shape[1] < width:
         raise ValueError(
             f"neighbors: expected {n_rows} rows and at least {width} columns, got shape "

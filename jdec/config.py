@@ -477,7 +477,8 @@ def read_config(path: str | Path) -> Config:
     try:
         return Config.from_dict(_as_object(read_json(path)))
     except (OSError, ValueError) as error:
-        raise ValueError(f"config: cannot read {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"config: cannot read {path}: {reason}") from error
 
 
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:

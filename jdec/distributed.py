@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jdec._checks import check_integer
+from jdec._checks import check_integer, shown
 
 _LONGEST_LINE = 4096
 _PAUSE = 0.2  # seconds between two tries to reach process 0
@@ -45,7 +45,7 @@ def connect(
     if any(value is None for value in given) and any(value is not None for value in given):
         raise ValueError(
             "coordinator, num_processes, process_id: expected all three or none, got "
-            f"{coordinator}, {num_processes}, {process_id}"
+            f"{', '.join(map(shown, given))}"
         )
     if coordinator is not None and num_processes is not None and process_id is not None:
         check_integer("num_processes", num_processes)
@@ -54,8 +54,8 @@ def connect(
             raise ValueError(
                 f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
             )
-        if not _is_address(coordinator):
-            raise ValueError(f"coordinator: expected HOST:PORT, got {coordinator!r}")
+        if not isinstance(coordinator, str) or not _is_address(coordinator):
+            raise ValueError(f"coordinator: expected HOST:PORT, got {shown(coordinator)}")
         until = time.monotonic() + timeout
         if process_id == 0:
             _gather(coordinator, num_processes, until)

@@ -6,17 +6,18 @@ from typing import Any, Self
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
     ClusterMixin,
     TransformerMixin,
 )
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
-from jdec._checks import as_path, check_seed
+from jdec._checks import as_path, check_flag, check_seed, shown
+from jdec._validation import make_generator, validate_rows
 from jdec.config import Config, preset_config
 from jdec.fit import fit
 from jdec.inputs import check_config
@@ -132,7 +133,8 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             ValueError: For bad input or settings.
         """
         self._check_workdir()
-        X = self._validate(X, reset=True)
+        check_flag("verbose", self.verbose)
+        X = validate_rows(self, X, reset=True)
         result = fit(
             self._key(),
             X,
@@ -140,7 +142,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             feature_names=self._feature_names(),
             workdir=self.workdir,
             resume=self.resume,
-            progress=bool(self.verbose),
+            progress=self.verbose,
         )
         self.model_ = result.model
         self.cluster_centers_ = np.asarray(result.model.centroids)
@@ -214,7 +216,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def _assign(self, X: Any) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
         check_is_fitted(self)
-        return assign(self.model_, self._validate(X, reset=False))
+        return assign(self.model_, validate_rows(self, X, reset=False))
 
     def _feature_names(self) -> list[str] | None:
         names = getattr(self, "feature_names_in_", None)
@@ -230,16 +232,11 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
                 "estimator that is fitted many times, as in GridSearchCV, needs workdir=None"
             )
 
-    def _validate(self, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
-        # In their own dtype: they are centred before they become float32. Rows that are not finite
-        # are left to this library: it names them.
-        return validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
-
     def _key(self) -> Any:
         if isinstance(self.random_state, int | np.integer):
             check_seed("random_state", self.random_state)
             return jax.random.key(int(self.random_state))
-        return jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
+        return jax.random.key(make_generator(self.random_state).randint(2**31 - 1))
 
     def _config(self, n_rows: int) -> Config:
         if self.config is not None:
@@ -248,7 +245,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         if self.settings is not None and not isinstance(self.settings, Mapping):
             raise ValueError(
                 'settings: expected a mapping such as {"kmeans.n_init": 5}, '
-                f"got {type(self.settings).__name__} {self.settings!r}"
+                f"got {type(self.settings).__name__} {shown(self.settings)}"
             )
         config = preset_config(
             self.preset,

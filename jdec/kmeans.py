@@ -21,6 +21,7 @@ from jdec._checks import (
     check_key,
     check_n_clusters,
     check_non_negative,
+    check_not_deleted,
     check_rank,
     check_real,
     shown,
@@ -105,6 +106,7 @@ def kmeans(
         x = as_rows("x", x)
     check_rank("x", x, 2)
     check_real("x", x)
+    check_not_deleted("x", x)
     if x.shape[1] == 0:
         raise ValueError(f"x: expected at least one column, got shape {x.shape}")
     check_n_clusters(n_clusters, x.shape[0])
@@ -216,6 +218,7 @@ def merged_kmeans(
     if not isinstance(x, jax.Array):
         x = as_rows("x", x)
     check_rank("x", x, 2)
+    check_not_deleted("x", x)
     check_n_clusters(n_clusters, x.shape[0])
     n_pieces = max(n_clusters, min(oversampling * n_clusters, x.shape[0], _MOST_PIECES))
     pieces = kmeans(

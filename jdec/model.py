@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jdec._checks import as_rows, check_feature_names
+from jdec._checks import as_path, as_rows, check_feature_names, shown
 from jdec._io import atomic_write, in_a_line, parse_json, read_npz
 from jdec._typing import Params
 from jdec.build import BLOCK_SIZE, assign_block
@@ -113,6 +113,7 @@ def assign(
     if not isinstance(model, Model):
         raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
     feature_names = check_feature_names(feature_names, x)
+    check_form(model)
     check_finite(model)
     x = align_columns(model, feature_names, as_rows("x", x, columns=feature_names))
     params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
@@ -148,11 +149,13 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
     """
     if not isinstance(model, Model):
         raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
-    try:
-        _check_form(model)
-    except ValueError as error:
-        raise ValueError(f"model: {error}") from error
+    path = as_path("path", path)
+    if path.is_dir():
+        raise ValueError(f"model: cannot write {path}: it is a folder")
+    check_form(model)
     check_finite(model)
+    if extra is not None and not isinstance(extra, Mapping):
+        raise ValueError(f"extra: expected arrays or JSON values by name, got {shown(extra)}")
     arrays: dict[str, Any] = {
         "scaling/shift": model.scaling.shift,
         "scaling/factor": model.scaling.factor,
@@ -163,6 +166,8 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
             arrays[f"params/{layer}/{name}"] = leaf
     values = {}
     for name, value in (extra or {}).items():
+        if not isinstance(name, str):
+            raise ValueError(f"extra: expected texts for names, got {shown(name)}")
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "biuf":
                 raise ValueError(
@@ -204,7 +209,7 @@ def load_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
     Raises:
         ValueError: If the file is missing, damaged, or not a model.
     """
-    path = Path(path).expanduser()
+    path = as_path("path", path)
     try:
         arrays = read_npz(path, compressed=False)
         header = _read_header(arrays.pop("header", None))
@@ -254,14 +259,42 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Model:
         arrays["centroids"],
         Config.from_dict(header["config"]),
     )
-    _check_form(model)
+    _check_arrays(model)
     check_finite(model)
     return model._replace(
         feature_names=check_feature_names(header.get("feature_names"), model.scaling.shift[None, :])
     )
 
 
-def _check_form(model: Model) -> None:
+def check_form(model: Model) -> None:
+    """Raise unless the parts of a model are what they should be, and fit together.
+
+    Raises:
+        ValueError: Names the first part that is of another type or shape than the configuration
+            says, or of another dtype than ours.
+    """
+    try:
+        _check_parts(model)
+        _check_arrays(model)
+        check_feature_names(model.feature_names, np.empty((1, len(model.scaling.shift))))
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+
+
+def _check_parts(model: Model) -> None:
+    parts = {"scaling": Scaling, "params": Mapping, "config": Config}
+    for name, kind in parts.items():
+        part = getattr(model, name)
+        if not isinstance(part, kind):
+            raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
+    for name, layer in model.params.items():
+        if not isinstance(layer, Mapping):
+            raise ValueError(f"expected arrays by name in params.{name}, got {shown(layer)}")
+    if not isinstance(model.centroids, np.ndarray | jax.Array):
+        raise ValueError(f"expected an array in centroids, got {shown(model.centroids)}")
+
+
+def _check_arrays(model: Model) -> None:
     """Raise unless the arrays have the shapes of the configuration, and our dtypes."""
     network = model.config.network
     n_layers = len(network.hidden_dims) + 1
@@ -283,6 +316,8 @@ def _check_form(model: Model) -> None:
     for name in dict.fromkeys([*shapes, *leaves]):
         if name not in leaves or name not in shapes:
             raise ValueError(f"{'missing' if name in shapes else 'unexpected'} array: {name}")
+        if not isinstance(leaves[name], np.ndarray | np.generic | jax.Array):
+            raise ValueError(f"expected an array in {name}, got {shown(leaves[name])}")
         if np.shape(leaves[name]) != shapes[name]:
             raise ValueError(
                 f"expected shape {shapes[name]} in {name}, got {np.shape(leaves[name])}"

@@ -10,22 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from jdec._checks import (
     as_rows,
     check_finite_rows,
     check_integer,
     check_rank,
-    check_seed,
 )
+from jdec._validation import RandomState, make_generator
 
 _BLOCK_ENTRIES = 2**25
 _TOLERANCE = 1e-6
 _ROUNDING = 3e-14
 _MOST_ITERATIONS = 1000
-
-RandomState = int | np.random.RandomState | None
 
 #: A matrix [N N] as what it does to columns, [N m] -> [N m].
 Operator = Callable[[np.ndarray], np.ndarray]
@@ -246,13 +243,6 @@ def row_blocks(n_rows: int, entries_of_a_row: int) -> list[slice]:
     """Cut rows into blocks of bounded size."""
     step = max(1, _BLOCK_ENTRIES // entries_of_a_row)
     return [slice(start, start + step) for start in range(0, n_rows, step)]
-
-
-def make_generator(random_state: RandomState) -> np.random.RandomState:
-    """Return NumPy's generator of a seed, or the one given."""
-    if isinstance(random_state, int | np.integer):
-        check_seed("random_state", random_state)
-    return check_random_state(random_state)
 
 
 def check_n_neighbors(n_neighbors: Any, least: int, most: int, n_rows: int) -> None:

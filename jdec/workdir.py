@@ -80,12 +80,12 @@ def lock_folder(path: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _folder(folder: Path) -> Iterator[None]:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        with contextlib.suppress(OSError):  # it is no longer empty
-            for place in missing:
+        for place in missing:
+            with contextlib.suppress(OSError):  # it is no longer empty, or was never made
                 place.rmdir()
 
 

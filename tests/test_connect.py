@@ -152,7 +152,7 @@ def test_another_program_at_the_port_is_told_in_time(joined):
     with socket.create_server(("127.0.0.1", 0)) as server:  # listens, and says nothing
         port = server.getsockname()[1]
         began = time.monotonic()
-        with pytest.raises(ValueError, match="no word from process 0 .* another program"):
+        with pytest.raises(ValueError, match=r"no word from process 0 .* another program"):
             connect(f"127.0.0.1:{port}", 2, 1, timeout=1)
     assert time.monotonic() - began < 10
     assert joined == []

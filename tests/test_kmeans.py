@@ -377,7 +377,10 @@ def test_memory_is_that_of_rows_and_distances():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros(3, np.float32)}, r"x: Expected 2D array .*, got a 1D array of shape \(3,\)"),
+        (
+            {"x": np.zeros(3, np.float32)},
+            r"x: Expected 2D array .*, got a 1D array of shape \(3,\)",
+        ),
         ({"n_clusters": 0}, "n_clusters: expected an integer >= 1, got 0"),
         (
             {"n_clusters": 5},

@@ -13,7 +13,8 @@ FOLDER = Path(jdec.__file__).parent
 
 LAYERS = [
     {"_typing", "_checks", "_io", "_memory", "_sparse", "progress"},
-    {"functional", "kmeans", "metrics", "scaling", "augmentation", "_columns", "_files"},
+    {"functional", "kmeans", "metrics", "scaling", "augmentation"},
+    {"_columns", "_files", "_validation"},
     {"autoencoder"},
     {"training", "pretrain", "dec"},
     # The shell is a ladder: a rung rests on those below it.
@@ -35,10 +36,10 @@ WITHIN = {
     "pretrain": {"training"},
     "dec": {"training"},
     "datasets.pixels": {"datasets.dataset", "datasets._digests"},
-    **dict.fromkeys(
-        ("datasets.reuters", "datasets.vision"),
-        {f"datasets.{name}" for name in ("dataset", "_cache", "_digests", "_labels")},
-    ),
+    **{
+        module: {f"datasets.{name}" for name in ("dataset", "_cache", "_digests", "_labels")}
+        for module in ("datasets.reuters", "datasets.vision")
+    },
     "datasets._text": {"datasets._labels", "datasets._roles"},
     "datasets._parquet": {"datasets._roles"},
     "datasets.files": {

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdec._checks import as_tuple, shown
 from jdec._files import LABEL_NAMES
 from jdec._io import unpacked_limit
 
@@ -56,21 +57,16 @@ def check_choice(label: Any, id: Any, drop: Any) -> Choice:
     """
     if isinstance(drop, str):
         drop = (drop,)
-    try:
-        drop = tuple(drop)
-    except TypeError:
-        raise ValueError(f"drop: expected names of columns, got {reprlib.repr(drop)}") from None
+    drop = as_tuple("drop", drop, "names of columns")
     for option, name in (("label", label), ("id", id), *(("drop", name) for name in drop)):
         if not isinstance(name, str) and (name is not None or option == "drop"):
-            raise ValueError(
-                f"{option}: expected the name of a column (text), got {reprlib.repr(name)}"
-            )
+            raise ValueError(f"{option}: expected the name of a column (text), got {shown(name)}")
     label = "" if label == "none" else label
     named = collections.Counter(name for name in (label or None, id, *drop) if name is not None)
     for name, count in named.items():
         if count > 1:
             raise ValueError(
-                f"label, id, drop: expected each column once, got {name!r} {count} times"
+                f"label, id, drop: expected each column once, got {shown(name)} {count} times"
             )
     return Choice(label, id, drop)
 
@@ -195,12 +191,12 @@ def _position(
         if places[name] != _REPEATED:
             return places[name]
         raise ValueError(
-            f"{path}: {option}: expected a column that is there once, got {name!r}, which is there "
-            f"{list(names).count(name)} times"
+            f"{path}: {option}: expected a column that is there once, got {shown(name)}, "
+            f"which is there {list(names).count(name)} times"
         )
     close = difflib.get_close_matches(name, places, n=1)
     raise ValueError(
-        f"{path}: {option}: expected one of the columns {_listed(names)}; got {name!r}"
+        f"{path}: {option}: expected one of the columns {_listed(names)}; got {shown(name)}"
         f"{f'; did you mean {close[0]!r}?' if close else ''}"
     )
 

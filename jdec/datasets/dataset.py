@@ -1,11 +1,10 @@
 """What a data set is here: rows, and what is known about them; subsets by class."""
 
 import dataclasses
-import math
 
 import numpy as np
 
-from jdec._checks import check_seed
+from jdec._checks import as_labels, check_positive, check_same_length, check_seed, shown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,27 +74,29 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
 
     Source: Xie et al. 2016, section 5.4 and Table 4.
     """
-    try:
-        rate = float(min_retention_rate)
-    except (TypeError, ValueError):
-        rate = math.nan
-    if isinstance(min_retention_rate, bool | str) or not 0 < rate <= 1:
-        raise ValueError(
-            f"min_retention_rate: expected a number in (0, 1], got {min_retention_rate!r}"
-        )
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"dataset: expected a jdec.Dataset, got {shown(dataset)}")
+    check_positive("min_retention_rate", min_retention_rate)
+    rate = float(min_retention_rate)
+    if rate > 1:
+        raise ValueError(f"min_retention_rate: expected a number in (0, 1], got {rate:g}")
     check_seed("seed", seed)
     if dataset.y is None:
         raise ValueError(f"{dataset.name}: expected classes to draw by, got a data set without")
-    n_classes = int(dataset.y.max(initial=-1)) + 1
+    y = as_labels("y", dataset.y)
+    check_same_length("y", y, "x", dataset.x)
+    if y.dtype.kind not in "iu" or y.min(initial=0) < 0:
+        raise ValueError("y: expected classes 0 … C-1, got others; number them first")
+    n_classes = int(y.max(initial=-1)) + 1
     if n_classes < 2:
         raise ValueError(f"{dataset.name}: expected at least 2 classes, got {n_classes}")
-    kept_rate = np.linspace(rate, 1, n_classes)[dataset.y]
-    kept = np.random.default_rng(seed).random(len(dataset.y)) < kept_rate
+    kept_rate = np.linspace(rate, 1, n_classes)[y]
+    kept = np.random.default_rng(seed).random(len(y)) < kept_rate
     drawn = f"imbalanced: class 0 kept with probability {rate:g}, the last with 1 (seed {seed})"
     return dataclasses.replace(
         dataset,
         x=dataset.x[kept],
-        y=dataset.y[kept],
+        y=y[kept],
         n_train=None if dataset.n_train is None else int(kept[: dataset.n_train].sum()),
         ids=None if dataset.ids is None else dataset.ids[kept],
         note="; ".join(filter(None, [dataset.note, drawn])),

@@ -2,14 +2,13 @@
 
 import logging
 import math
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jdec._checks import as_rows
+from jdec._checks import as_rows, shown
 from jdec._columns import identifier_columns
 from jdec._files import Table, read_numpy, reading
 from jdec.datasets._labels import encode_labels
@@ -95,7 +94,7 @@ def _read(path: Path, choice: Choice) -> Table:
     if choice.id is not None or choice.drop:
         raise ValueError(
             f"{path}: id, drop: expected none for {suffix}, whose columns have no names; got "
-            f"{reprlib.repr(choice.id or choice.drop[0])}"
+            f"{shown(choice.id or choice.drop[0])}"
         )
     return read_numpy(path, choice.label)
 
@@ -111,7 +110,7 @@ def _check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
     if isinstance(image_shape, str) or len(sizes) not in (2, 3) or not whole:
         raise ValueError(
             "image_shape: expected (height, width) or (height, width, channels), "
-            f"got {reprlib.repr(image_shape)}"
+            f"got {shown(image_shape)}"
         )
     return tuple(int(size) for size in sizes)
 

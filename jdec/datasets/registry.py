@@ -5,7 +5,6 @@ import dataclasses
 import difflib
 import logging
 import os
-import reprlib
 import shutil
 import tarfile
 import zlib
@@ -15,6 +14,7 @@ from typing import Any
 
 import platformdirs
 
+from jdec._checks import as_path, shown
 from jdec._io import atomic_write
 from jdec.datasets import pixels, reuters, vision
 from jdec.datasets._digests import compare_digests, content_digest
@@ -146,6 +146,8 @@ def load_dataset(
         reuters10k, or a file; got 'digit', and no such file exists; did you mean 'digits'?
     """
     choice = check_choice(label, id, drop)
+    if data_dir is not None:
+        data_dir = as_path("data_dir", data_dir)
     if isinstance(name, str) and name in REGISTRY:
         if choice != Choice() or image_shape is not None:
             raise ValueError(
@@ -154,8 +156,10 @@ def load_dataset(
             )
         source, files = _find_files(name, data_dir)
         return source.load(name, files)
-    path = _as_path("name", name)
-    if not name or not _exists(path):
+    if isinstance(name, str) and not name:
+        raise _unknown(name, or_a_file=True)
+    path = as_path("name", name)
+    if not _exists(path):
         raise _unknown(name, or_a_file=True)
     return load_file(path, choice, image_shape)
 
@@ -321,20 +325,15 @@ def _unpack(name: str, spec: Spec, folder: Path, missing: Sequence[str], progres
 
 
 def _unknown(name: Any, *, or_a_file: bool = False) -> ValueError:
-    plain = str(name).lower().replace("-", "_").replace(" ", "_")
+    plain = name[:100] if isinstance(name, str) else ""
+    plain = plain.lower().replace("-", "_").replace(" ", "_")
     close = difflib.get_close_matches(plain, REGISTRY, n=1)
     return ValueError(
         f"name: expected one of {', '.join(REGISTRY)}{', or a file' if or_a_file else ''}; "
-        f"got {reprlib.repr(str(name))}{', and no such file exists' if or_a_file else ''}"
+        f"got {shown(str(name) if isinstance(name, Path) else name)}"
+        f"{', and no such file exists' if or_a_file else ''}"
         f"{f'; did you mean {close[0]!r}?' if close else ''}"
     )
-
-
-def _as_path(name: str, value: Any) -> Path:
-    try:
-        return Path(value).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected a path, got {reprlib.repr(value)}") from error
 
 
 def _exists(path: Path) -> bool:
@@ -345,9 +344,9 @@ def _exists(path: Path) -> bool:
 
 
 def _roots(data_dir: str | Path | None) -> list[Path]:
-    roots = [_as_path("data_dir", data_dir)] if data_dir is not None else []
+    roots = [as_path("data_dir", data_dir)] if data_dir is not None else []
     if os.environ.get("JDEC_DATA_DIR"):
-        roots.append(_as_path("JDEC_DATA_DIR", os.environ["JDEC_DATA_DIR"]))
+        roots.append(as_path("JDEC_DATA_DIR", os.environ["JDEC_DATA_DIR"]))
     roots.append(platformdirs.user_cache_path("jdec"))
     return list(dict.fromkeys(roots))
 
