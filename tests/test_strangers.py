@@ -603,11 +603,10 @@ def test_labels_of_any_one_kind_are_compared(labels):
 # Whole arguments that fit each other or do not.
 
 
-def test_lists_are_arrays():
+def test_lists_are_arrays(quick_compilation):
     x = X.tolist()
-    for function in (jdec.kmeans, merged_kmeans):
-        found = [function(KEY, rows, 2, n_init=1, max_iter=5) for rows in (X, x)]
-        assert found[0].labels.tolist() == found[1].labels.tolist()
+    found = [merged_kmeans(KEY, rows, 2, oversampling=1, n_init=1, max_iter=5) for rows in (X, x)]
+    assert found[0].labels.tolist() == found[1].labels.tolist()
     assert jdec.assign(MODEL, x)[1].tolist() == jdec.assign(MODEL, X)[1].tolist()
     assert jdec.consensus(KEY, Q.tolist(), 1, n_init=1).labels.shape == (12,)
 
