@@ -151,7 +151,8 @@ def _report_to(coordinator: str, num_processes: int, process_id: int, until: flo
     with link:
         mine = {"process_id": process_id, "num_processes": num_processes}
         _send_line(link, {"jdec": "", **mine})
-        answer = _read_line(link, until)
+        # Process 0 may find out at the same moment who is missing, and say so.
+        answer = _read_line(link, until + 2 * _PATIENCE)
     if not isinstance(answer, dict) or "jdec" not in answer:
         raise ValueError(
             f"coordinator: no word from process 0 at {coordinator} within {until - began:.0f} s; "

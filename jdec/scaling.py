@@ -220,7 +220,7 @@ def dominant_column(statistics: ColumnStatistics, scaling: Scaling) -> tuple[int
     """
     variance = statistics.variance * np.square(scaling.factor)
     total = variance.sum()
-    if len(variance) < 2 or not total > 0:
+    if (variance > 0).sum() < 2:  # beside constant columns there is nothing to outweigh
         return None
     index = int(variance.argmax())
     share = float(variance[index] / total)

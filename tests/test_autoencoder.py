@@ -334,9 +334,9 @@ def test_the_paper_s_network_is_the_default():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, (5,), 3), "dims: expected an integer >= 1, got 0"),
+        ((0, (5,), 3), "n_features: expected an integer >= 1, got 0"),
         ((6, (5, -1), 3), "dims: expected an integer >= 1, got -1"),
-        ((6, (5,), 2.0), "dims: expected an integer >= 1, got 2.0"),
+        ((6, (5,), 2.0), "latent_dim: expected an integer >= 1, got 2.0"),
         ((6, (True,), 3), "dims: expected an integer >= 1, got True"),
     ],
 )

@@ -350,7 +350,7 @@ def broken(row, value):
         (broken(17, np.nan), "X: expected finite numbers, got NaN in row 17"),
         (broken(3, -np.inf), "X: expected finite numbers, got infinity in row 3"),
         (BLOBS[:, 0], "Expected 2D array, got 1D array"),
-        ([["a", "b"]] * 9, "could not convert string to float"),
+        ([["a", "b"]] * 9, "X: expected numbers, got dtype <U1"),
         (BLOBS[:0], "0 sample"),
         (BLOBS[:, :0], "0 feature"),
         (BLOBS + 1j, "Complex data not supported"),

@@ -21,7 +21,7 @@ def joined(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("localhost:1234",), "expected all three or none, got localhost:1234, None, None"),
+        (("localhost:1234",), "expected all three or none, got 'localhost:1234', None, None"),
         ((None, 2, 0), "expected all three or none, got None, 2, 0"),
         (("localhost:1234", 2), "expected all three or none"),
         (("localhost:1234", None, 1), "expected all three or none"),

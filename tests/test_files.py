@@ -824,7 +824,7 @@ def test_columns_that_are_not_there_are_refused(table, options, needed):
         ({"label": 3}, "label: expected the name of a column (text), got 3"),
         ({"id": 0}, "id: expected the name"),
         ({"drop": [0]}, "drop: expected the name"),
-        ({"drop": 0}, "drop: expected names of columns"),
+        ({"drop": 0}, "drop: expected a list of names of columns"),
         ({"drop": [None]}, "drop: expected the name"),
     ],
 )

@@ -443,7 +443,7 @@ Z, MU = np.zeros((4, 2), np.float32), np.zeros((3, 2), np.float32)
             lambda: log_soft_assignment(Z, MU, active=np.ones((3, 1), bool)),
             r"active: expected shape \(3,\), got \(3, 1\)",
         ),
-        (lambda: clustering_loss(Z, MU), r"p: expected shape \(4, 2\) .*, got \(3, 2\)"),
+        (lambda: clustering_loss(Z, MU), r"p: expected shape \(4, 2\), got \(3, 2\)"),
         (lambda: clustering_loss(Z[0], Z[0]), r"log_q: expected .* 2 dim.*, got shape \(2,\)"),
     ],
 )

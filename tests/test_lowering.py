@@ -11,7 +11,7 @@ import pytest
 from tracing import equations
 
 import jdec
-from jdec import build, members, spectral
+from jdec import build, members, sharding, spectral
 from jdec.autoencoder import encoder_params, init_params
 from jdec.build import Rows, Stage, Variant, build_clustering, build_network, build_pretraining
 from jdec.config import Config
@@ -113,6 +113,13 @@ def program(name, config, mesh=None):
             return partial(build.refresh, config=config, rows=rows), (state, X)
         case "assign_block":
             return partial(build.assign_block, config=config), (params, centroids, X)
+        case "init_stage":
+            function = partial(build.init_stage, config=config, n_features=16, stage=LAYER)
+            return function, (params,)
+        case "is_finite":
+            return build.is_finite, (params,)
+        case "_concatenate":
+            return partial(sharding._concatenate, n_a=N_ROWS - 1, n_b=N_ROWS, mesh=mesh), (X, X)
         case "init_members":
             return partial(members.init_members, **for_members), (keys, X)
         case "init_members_stage":
@@ -149,7 +156,8 @@ PROGRAMS = [
     ("cluster_steps", "frozen encoder", None),
     *(("cluster_steps", precision, None) for precision in ("bfloat16", "tensorfloat32")),
     ("pretrain_steps, all", "bfloat16", None),
-    *((name, "fast", "data") for name in OF_ONE_FIT[1:-1]),
+    *((name, "fast", None) for name in ("init_stage", "is_finite", "_concatenate")),
+    *((name, "fast", "data") for name in [*OF_ONE_FIT[1:-1], "_concatenate"]),
     *((name, "fast", "member") for name in ("pretrain_members", "train_members")),
 ]
 

@@ -151,7 +151,7 @@ def test_a_cell_is_known_by_what_determines_it(tmp_path, monkeypatch):
     assert len({laboratory.identity(cell) for cell in [DEC, *others]}) == 1 + len(others)
     path = tmp_path / "named.npz"
     digits = load_dataset("digits")
-    images = digits.x.reshape(-1, 8, 8)
+    images = digits.x.reshape(-1, 8, 8).astype(np.uint8)
     np.savez(path, x=images, y=digits.y)
     named = dataclasses.replace(DEC, rows=Rows(str(path)))
     assert laboratory.identity(named) == laboratory.identity(DEC)

@@ -106,7 +106,9 @@ def test_rows_over_devices_give_the_same(expected, n_devices):
 
 
 def test_fewer_rows_than_devices():
+    # One restart: of several that find the same clusters, rounding may choose another numbering.
     changes = {"n_clusters": 2, "kmeans.select": "divergence", "clustering.max_intervals": 1}
+    changes |= {"kmeans.n_init": 1}
     config = CONFIG.replace(changes)
     few = {"x": X[:5], "y": Y[:5], "config": config}
     result = run(8, **few)

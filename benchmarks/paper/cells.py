@@ -127,7 +127,9 @@ class Laboratory:
 
     def _data_digest(self, rows: Rows) -> str:
         dataset = self.data(rows)
-        return digest([dataset.x] if dataset.unlabeled is None else [dataset.x, dataset.unlabeled])
+        parts = [dataset.x] if dataset.unlabeled is None else [dataset.x, dataset.unlabeled]
+        # The same numbers are the same rows, whatever dtype a file gave them.
+        return digest([x if x.dtype == np.float64 else x.astype(np.float32) for x in parts])
 
     def _scaled(self, rows: Rows, preset: str) -> np.ndarray:
         dataset = self.data(rows)

@@ -76,10 +76,16 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
     """
     if not isinstance(dataset, Dataset):
         raise ValueError(f"dataset: expected a jdec.Dataset, got {shown(dataset)}")
-    check_positive("min_retention_rate", min_retention_rate)
+    try:
+        check_positive("min_retention_rate", min_retention_rate)
+        is_rate = float(min_retention_rate) <= 1
+    except ValueError:
+        is_rate = False
+    if not is_rate:
+        raise ValueError(
+            f"min_retention_rate: expected a number in (0, 1], got {shown(min_retention_rate)}"
+        )
     rate = float(min_retention_rate)
-    if rate > 1:
-        raise ValueError(f"min_retention_rate: expected a number in (0, 1], got {rate:g}")
     check_seed("seed", seed)
     if dataset.y is None:
         raise ValueError(f"{dataset.name}: expected classes to draw by, got a data set without")
