@@ -312,18 +312,42 @@ def column_name(columns: Sequence[str] | None, index: int) -> str:
     return str(index) if columns is None else repr(columns[index])
 
 
-def column_names(x: Any) -> tuple[str, ...] | None:
-    """Return the names of the columns of a data frame, or None where they are not all text.
+def column_names(x: Any, *, numbers: bool = False) -> tuple[str, ...] | None:
+    """Return the names of the columns of a data frame, as text, or None where it has none.
+
+    Columns that are numbered from 0 in their order are without names, unless ``numbers`` are.
 
     Examples:
         >>> column_names(np.zeros((2, 2))) is None
         True
     """
-    columns = getattr(x, "columns", None)
-    if columns is None:
+    # Arrow's tables call the columns themselves so.
+    columns = getattr(x, "column_names", getattr(x, "columns", None))
+    names = list(columns) if isinstance(columns, Iterable) else []
+    if not names or (names == list(range(len(names))) and not numbers):
         return None
-    names = list(columns)
-    return tuple(names) if names and all(isinstance(name, str) for name in names) else None
+    return tuple(map(str, names))
+
+
+def same_columns(
+    mine: Sequence[str] | None, theirs: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the names of two tables to be compared, or None where one of them has none.
+
+    Numbers from 0 on are the places of columns without names: they say something to another table
+    of such columns, and nothing to one with names.
+
+    Examples:
+        >>> same_columns(None, ("1", "0"))
+        (('0', '1'), ('1', '0'))
+        >>> same_columns(("a", "b"), ("0", "1")) is None
+        True
+    """
+    if theirs is None:
+        return None
+    numbers = tuple(map(str, range(len(theirs))))
+    pair = tuple(numbers if mine is None else mine), tuple(theirs)
+    return None if numbers in pair and set(pair[0]) != set(pair[1]) else pair
 
 
 def as_tuple(name: str, values: Any, what: str) -> tuple[Any, ...]:
@@ -402,6 +426,9 @@ def as_rows(
         is_list = isinstance(x, list | tuple) and isinstance(error, ValueError)
         got = "rows of unequal length" if is_list else _with_reason(x, error)
         raise ValueError(f"{name}: expected a numeric matrix [rows, columns], got {got}") from error
+    if array.dtype.names is not None or array.ndim == 0:
+        got = f"fields {', '.join(array.dtype.names)}" if array.dtype.names else shown(x)
+        raise ValueError(f"{name}: expected a numeric matrix [rows, columns], got {got}")
     if array.ndim != 2:
         raise ValueError(
             f"{name}: Expected 2D array [rows, columns], got a {array.ndim}D array of shape "

@@ -1,7 +1,9 @@
 """Persistent compilation cache and compile-time statistics."""
 
+import hashlib
 import logging
 import os
+import platform
 import tempfile
 import warnings
 from pathlib import Path
@@ -27,7 +29,9 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     disk, programs are compiled again and nothing is said, since nothing is lost.
 
     Args:
-        folder: Where; by default a folder in the user's cache.
+        folder: Where; by default a folder in the user's cache, another one for each kind of
+            processor: machines that share a home may differ, and a program compiled for a newer
+            one can end in an illegal instruction.
 
     Returns:
         The folder in use, or None where the cache is off or the folder cannot be written to.
@@ -65,7 +69,19 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
 
 
 def _default_folder() -> Path:
-    return platformdirs.user_cache_path("jdec") / "programs"
+    return platformdirs.user_cache_path("jdec") / f"programs-{_processor()}"
+
+
+def _processor() -> str:
+    """Name the instructions that this machine has, which JAX's keys leave out."""
+    known = platform.machine() + platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    # "flags" on x86, "Features" on ARM; the same for every core of most machines.
+    known += "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+    return f"{platform.machine() or 'cpu'}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
 
 
 def _can_be_written(path: Path) -> bool:

@@ -16,7 +16,7 @@ from sklearn.base import (
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from jdec._checks import as_path, check_flag, check_seed, shown
+from jdec._checks import as_path, check_flag, check_seed, column_names, shown
 from jdec._validation import make_generator, validate_rows
 from jdec.config import Config, preset_config
 from jdec.fit import fit
@@ -134,12 +134,12 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         """
         self._check_workdir()
         check_flag("verbose", self.verbose)
-        X = validate_rows(self, X, reset=True)
+        names, X = column_names(X), validate_rows(self, X, reset=True)
         result = fit(
             self._key(),
             X,
             self._config(len(X)),
-            feature_names=self._feature_names(),
+            feature_names=names,
             workdir=self.workdir,
             resume=self.resume,
             progress=self.verbose,
@@ -216,11 +216,8 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
 
     def _assign(self, X: Any) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
         check_is_fitted(self)
-        return assign(self.model_, validate_rows(self, X, reset=False))
-
-    def _feature_names(self) -> list[str] | None:
-        names = getattr(self, "feature_names_in_", None)
-        return None if names is None else names.tolist()
+        rows = validate_rows(self, X, reset=False)
+        return assign(self.model_, rows, feature_names=column_names(X, numbers=True))
 
     def _check_workdir(self) -> None:
         if self.workdir is None or self.resume:

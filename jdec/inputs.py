@@ -9,7 +9,14 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from jdec._checks import DataWarning, IdentifierWarning, as_tuple, column_names, shown
+from jdec._checks import (
+    DataWarning,
+    IdentifierWarning,
+    as_tuple,
+    column_names,
+    same_columns,
+    shown,
+)
 from jdec._columns import identifier_columns
 from jdec.config import Config
 from jdec.progress import Record
@@ -98,8 +105,8 @@ def check_same_columns(
         raise ValueError(
             f"unlabeled: expected {rows.shape[1]} columns as x has, got {others.shape[1]}"
         )
-    theirs = column_names(unlabeled)
-    if names is not None and theirs is not None and theirs != names:
+    pair = same_columns(names, column_names(unlabeled, numbers=True))
+    if pair is not None and pair[0] != pair[1]:
         raise ValueError("unlabeled: expected the columns of x, by name and in their order")
 
 

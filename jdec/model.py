@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jdec._checks import as_path, as_rows, check_feature_names, shown
+from jdec._checks import as_path, as_rows, check_feature_names, column_names, same_columns, shown
 from jdec._io import atomic_write, in_a_line, parse_json, read_npz
 from jdec._typing import Params
 from jdec.build import BLOCK_SIZE, assign_block
@@ -56,16 +56,16 @@ def align_columns(
         x: Rows, [N D].
 
     Returns:
-        ``x`` itself where the order is that of the model, or either has no names.
+        ``x`` itself where the order is that of the model, or either has no names. Numbers from 0
+        on are the places of columns without names, and mean nothing to one with names.
 
     Raises:
         ValueError: If the names are others than the model's.
     """
-    if model.feature_names is None or feature_names is None:
+    names = same_columns(model.feature_names, feature_names)
+    if names is None or names[0] == names[1]:
         return x
-    mine, theirs = model.feature_names, tuple(feature_names)
-    if mine == theirs:
-        return x
+    mine, theirs = names
     missing = [repr(name) for name in dict.fromkeys(mine) if name not in theirs]
     unexpected = [repr(name) for name in dict.fromkeys(theirs) if name not in mine]
     if missing or unexpected:
@@ -112,10 +112,11 @@ def assign(
     """
     if not isinstance(model, Model):
         raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
-    feature_names = check_feature_names(feature_names, x)
+    names = check_feature_names(feature_names, x)
     check_form(model)
     check_finite(model)
-    x = align_columns(model, feature_names, as_rows("x", x, columns=feature_names))
+    rows = as_rows("x", x, columns=names)
+    x = align_columns(model, names or column_names(x, numbers=True), rows)
     params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
     embeddings, assignments = [], []
     for start in range(0, len(x), BLOCK_SIZE):

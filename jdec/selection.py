@@ -158,7 +158,8 @@ def generalizability(model: Model, x: Any, x_validation: Any) -> float:
             )
 
     def log_q(name: str) -> Float[Array, "N K"]:
-        embeddings, _ = assign(model, arrays[name], feature_names=column_names(given[name]))
+        names = column_names(given[name], numbers=True)
+        embeddings, _ = assign(model, arrays[name], feature_names=names)
         centroids = jnp.asarray(model.centroids)
         return log_soft_assignment(jnp.asarray(embeddings), centroids, alpha=alpha)
 

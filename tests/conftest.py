@@ -7,8 +7,8 @@ import jax
 import jaxtyping
 import optax
 import pytest
+import quick
 from hypothesis import settings
-from jax.experimental.compilation_cache import compilation_cache
 
 CHECKED = (
     *("functional", "kmeans", "autoencoder", "training", "pretrain", "dec", "augmentation"),
@@ -55,19 +55,8 @@ with jaxtyping.install_import_hook(
 @pytest.fixture(scope="module")
 def quick_compilation(tmp_path_factory):
     """Optimise little, and compile equal programs of different settings once: it takes longest."""
-    new = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    old = {name: jax.config._read(name) for name in new}
-    for values in (new, old):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is new:
-            yield
+    with quick.quick_compilation(tmp_path_factory.mktemp("programs")):
+        yield
 
 
 @pytest.fixture

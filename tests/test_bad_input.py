@@ -38,15 +38,7 @@ CONFIG = Config(2).replace(
 )
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 
-pytestmark = pytest.mark.usefixtures("unchecked")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Optimise little: compilation takes longest."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("unchecked", "quick_compilation")
 
 
 def refused(call, *needed):
@@ -90,8 +82,11 @@ BAD_ROWS = {
     "complex": (X + 1j, ["Complex data not supported", "expected real numbers"]),
     "one dimension": (X[0], ["Expected 2D array", "got a 1D array of shape (3,)", "reshape"]),
     "three dimensions": (X[None], ["Expected 2D array", "got a 3D array of shape (1, 12, 3)"]),
-    "a number": (3.0, ["Expected 2D array", "got a 0D array"]),
-    "nothing": (None, ["Expected 2D array"]),
+    "a number": (3.0, ["expected a numeric matrix [rows, columns], got 3.0"]),
+    "nothing": (None, ["expected a numeric matrix [rows, columns], got None"]),
+    "a name": ("rows.npy", ["expected a numeric matrix [rows, columns], got 'rows.npy'"]),
+    "columns by name": ({"a": [1.0]}, ["expected a numeric matrix [rows, columns], got {'a'"]),
+    "records": (np.ones(3, [("a", "f4"), ("b", "f4")]), ["[rows, columns], got fields a, b"]),
     "no rows": (X[:0], ["expected at least one row", "(0, 3)"]),
     "no columns": (X[:, :0], ["0 feature(s)", "(12, 0)"]),
     "an empty list": ([], ["Expected 2D array", "(0,)"]),
@@ -131,6 +126,9 @@ THEIRS = {
     "three dimensions": "with dim 3",
     "a number": "Expected 2D array, got scalar array",
     "nothing": "Expected 2D array, got scalar array",
+    "a name": "Expected 2D array, got scalar array",
+    "columns by name": "Expected 2D array, got scalar array",
+    "records": "Expected 2D array, got 1D array",
     "no rows": "Found array with 0 sample(s)",
     "no columns": "Found array with 0 feature(s)",
     "an empty list": "Expected 2D array, got 1D array",

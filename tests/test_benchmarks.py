@@ -1,7 +1,6 @@
 """The benchmarks run, in smoke size, and the tables in the READMEs are those of the records."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 
 from benchmarks import figures, records
 from benchmarks.bench_fit import time_to
@@ -27,9 +27,8 @@ ROOT = Path(__file__).parent.parent
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles sooner
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=quick.environment()
     )
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import platformdirs
 import pytest
+import quick
 from sklearn.datasets import make_blobs
 
 import jdec.cli
@@ -58,15 +59,7 @@ ARRAYS = [name for name in FILES if name.endswith(".npy")]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Optimise little: compilation takes longest. Processes started here do the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory):
+def place(tmp_path_factory, quick_compilation):
     """Return a folder of files to work on, none of which any test changes, and a finished run."""
     folder = tmp_path_factory.mktemp("place")
     np.save(folder / "x.npy", X)
@@ -622,13 +615,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from jdec.cli import main
 sys.exit(main())
 """
-ENVIRONMENT = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 MODULE = [sys.executable, "-m", "jdec"]
 
 
 def process(*argv, **kwargs):
     return subprocess.run(
-        [*MODULE, *argv], capture_output=True, text=True, timeout=120, env=ENVIRONMENT, **kwargs
+        [*MODULE, *argv],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=quick.environment(),
+        **kwargs,
     )
 
 
@@ -653,7 +650,10 @@ def test_the_command_is_installed():
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_a_reader_that_has_had_enough_is_no_failure():
     with subprocess.Popen(
-        [*MODULE, "datasets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+        [*MODULE, "datasets"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=quick.environment(),
     ) as started:
         started.stdout.close()
         assert started.stderr.read() == b""
@@ -670,7 +670,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, capsys):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env=quick.environment(),
     ) as started:
         while started.poll() is None and not list(out.glob("checkpoints/[0-9]*")):
             time.sleep(0.005)

@@ -21,6 +21,7 @@ import jdec.cli
 from jdec.arguments import names
 from jdec.augmentation import Augmentation
 from jdec.cli import main
+from jdec.compilation import keep_programs
 from jdec.config import Config, check_memory
 from jdec.datasets import Dataset
 from jdec.model import assign, load_model
@@ -612,12 +613,12 @@ def test_output_that_cannot_be_written_is_a_failure_in_a_line():
 @posix
 @pytest.mark.filterwarnings("always:compiled programs are not kept")
 def test_a_cache_that_others_can_write_to_is_told_in_a_line(tmp_path, monkeypatch, capfd):
-    programs = tmp_path / "cache" / "jdec" / "programs"
-    programs.mkdir(parents=True)
-    programs.chmod(0o777)
     argv = ["jdec", "predict", "run", "turned.csv", "--id", "who", "--out", str(tmp_path / "a.npy")]
     monkeypatch.setattr(sys, "argv", argv)
     cache_of_the_tests = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    programs = keep_programs()
+    programs.chmod(0o777)
     jax.config.update("jax_compilation_cache_dir", None)
     try:
         assert main() == 0

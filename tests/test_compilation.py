@@ -1,6 +1,7 @@
 """The cache of compiled programs: whose folder is used, and what is said where none can be."""
 
 import os
+import platform
 import subprocess
 import sys
 import warnings
@@ -21,7 +22,11 @@ def default(tmp_path, monkeypatch):
     """Return the folder that is the default here."""
     old = {name: jax.config.values[name] for name in SETTINGS}
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    yield tmp_path / "cache" / "jdec" / "programs"
+    folder = keep_programs()
+    for name, value in old.items():
+        jax.config.update(name, value)
+    folder.rmdir()
+    yield folder
     for name, value in old.items():
         jax.config.update(name, value)
 
@@ -34,6 +39,18 @@ def test_the_default_folder_is_made_for_its_owner_alone(default):
     assert keep_programs() == default == Path(in_use())
     if os.name == "posix":
         assert default.stat().st_mode & 0o077 == 0
+
+
+def test_machines_with_other_instructions_have_folders_of_their_own(default, monkeypatch):
+    text = "flags : sse avx avx512f"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    folders = {keep_programs(): text}
+    jax.config.update("jax_compilation_cache_dir", None)
+    text = "flags : sse avx"
+    folders[keep_programs()] = text
+    assert len(folders | {default: ""}) == 3
+    assert {folder.parent for folder in folders} == {default.parent}
 
 
 def test_another_folder_is_used_where_it_is_named(tmp_path, default, monkeypatch):
@@ -62,7 +79,7 @@ def test_it_can_be_turned_off(default):
 
 @pytest.mark.parametrize("where", ["a file in the way", "below a file", "a folder of the system"])
 def test_a_folder_that_cannot_be_written_is_none_and_nothing_is_said(default, where):
-    default.parent.mkdir(parents=True)
+    default.parent.mkdir(parents=True, exist_ok=True)
     if where == "a file in the way":
         default.write_text("")
     elif where == "below a file":

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import quick
 from sklearn.datasets import load_digits
 
 # 2 processes of 2 devices share 203 rows: neither is a multiple of the other.
@@ -34,11 +35,7 @@ def folder(tmp_path_factory):
 
 def start(folder, *options, n_devices=1, data="rows.npy"):
     """Start ``jdec fit`` in a process of its own."""
-    environment = os.environ | {
-        "JAX_NUM_CPU_DEVICES": str(n_devices),
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    environment = quick.environment(folder / "programs", JAX_NUM_CPU_DEVICES=str(n_devices))
     command = [sys.executable, "-m", "jdec", "fit", data, *SETTINGS, *options, "--quiet"]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE

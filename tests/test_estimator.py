@@ -1,6 +1,5 @@
 import copy
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import quick
 import skops.io
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -68,7 +68,7 @@ def test_scikit_learn_checks(estimator, check):
         # It asks for a variable that SciPy reads when it is imported.
         subprocess.run(
             [sys.executable, "-c", ARRAY_API, repr(SMALL), repr(check.keywords)],
-            env=os.environ | {"SCIPY_ARRAY_API": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+            env=quick.environment(SCIPY_ARRAY_API="1"),
             check=True,
         )
     else:
@@ -296,6 +296,17 @@ def test_data_frames_are_read_by_their_names(fitted, frame):
         estimator.predict(frame[frame.columns[::-1]])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         estimator.predict(X)
+
+
+def test_data_frames_of_numbered_columns_are_put_in_order(fitted):
+    """Of which scikit-learn's check knows nothing."""
+    turned = pd.DataFrame(X).iloc[:, ::-1]
+    np.testing.assert_array_equal(fitted.predict(turned), fitted.labels_)
+    numbered = turned.set_axis(range(100, 164), axis=1)
+    estimator = small().fit(numbered)
+    np.testing.assert_array_equal(estimator.predict(numbered.iloc[:, ::-1]), estimator.labels_)
+    with pytest.raises(ValueError, match="unexpected: '99'"):
+        estimator.predict(numbered.set_axis(range(99, 163), axis=1))
 
 
 def test_embeddings_can_be_data_frames(frame):

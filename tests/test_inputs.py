@@ -1,6 +1,5 @@
 """What a fit and a population do with what they are given: columns, offsets, arguments."""
 
-import os
 import subprocess
 import sys
 import warnings
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import quick
 from sklearn.datasets import make_blobs
 
 from jdec.config import Config
@@ -72,6 +72,48 @@ def test_rows_without_names_are_taken_as_they_are(result):
     assert assign(result.model, X)[1].tobytes() == result.soft_assignment.tobytes()
     nameless = result.model._replace(feature_names=None)
     assert assign(nameless, FRAME)[1].tobytes() == result.soft_assignment.tobytes()
+
+
+def test_numbers_of_columns_are_their_places():
+    frame = pd.DataFrame(X)
+    result = fit(KEY, frame, CONFIG)
+    assert result.model.feature_names is None
+    for turned in (frame[[2, 0, 1]], frame[[2, 0, 1]].set_axis(["2", "0", "1"], axis=1)):
+        found = assign(result.model, turned)[1]
+        assert found.tobytes() == result.soft_assignment.tobytes()
+
+
+def test_unlabeled_rows_of_numbered_columns_must_have_the_order_of_x():
+    frame = pd.DataFrame(X)
+    config = CONFIG.replace({"pretrain.layerwise_steps": 2})
+    expected = fit(KEY, X, config, unlabeled=X).embedding
+    assert fit(KEY, frame, config, unlabeled=frame).embedding.tobytes() == expected.tobytes()
+    for rows, others in ((frame, frame[[2, 0, 1]]), (frame[[2, 0, 1]], frame)):
+        with pytest.raises(ValueError, match="unlabeled: expected the columns of x, by name"):
+            fit(KEY, rows, config, unlabeled=others)
+
+
+@pytest.mark.parametrize(
+    ("names", "texts"),
+    [
+        ([10, 11, 12], ("10", "11", "12")),
+        ([2, 0, 1], ("2", "0", "1")),
+        ([("u", 1), ("u", 2), ("v", 1)], ("('u', 1)", "('u', 2)", "('v', 1)")),
+    ],
+)
+def test_names_that_are_no_texts_are_kept_as_such(names, texts):
+    frame = pd.DataFrame(X).set_axis(pd.Index(names), axis=1)
+    result = fit(KEY, frame, CONFIG)
+    assert result.model.feature_names == texts
+    turned = frame.iloc[:, [1, 2, 0]]
+    assert assign(result.model, turned)[1].tobytes() == result.soft_assignment.tobytes()
+    with pytest.raises(ValueError, match="unexpected: '99'"):
+        assign(result.model, turned.set_axis([*names[:2], 99], axis=1))
+
+
+def test_tables_of_arrow_have_names():
+    table = pytest.importorskip("pyarrow").Table.from_pandas(FRAME)
+    assert fit(KEY, table, CONFIG).model.feature_names == NAMES
 
 
 @pytest.mark.parametrize(
@@ -289,7 +331,7 @@ print(jax.config.jax_enable_x64, first.embedding.dtype)
 
 
 def test_a_fit_in_double_precision_works_and_resumes(tmp_path):
-    environment = os.environ | {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = quick.environment(JAX_ENABLE_X64="1")
     run = subprocess.run(
         [sys.executable, "-c", X64, CONFIG.to_json()],
         cwd=tmp_path,

@@ -13,6 +13,7 @@ os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")  # asked for by Jupyter, in 
 
 import nbformat
 import pytest
+import quick
 from packaging.requirements import Requirement
 
 import jdec
@@ -56,7 +57,7 @@ def run_refresh(*arguments):
         capture_output=True,
         text=True,
         timeout=MOST_SECONDS_OF_A_TEST,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # compiles sooner
+        env=quick.environment(),
         check=False,
     )
 

@@ -33,13 +33,7 @@ DATASET = Dataset(X.astype(np.float32), Y.astype(np.int64), "some digits", note=
 ARRAYS = ["centroids.npy", "embedding.npy", "labels.npy", "soft_assignment.npy"]
 FILES = sorted([*ARRAYS, "embedding.png", "history.png", "metrics.json", "model.npz"])
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """Optimise little: compilation takes longest."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import quick
 from sklearn.datasets import load_digits
 
 from jdec.checkpoint import Checkpoints
@@ -231,13 +232,7 @@ def test_only_scores_depend_on_whether_there_are_classes(tmp_path, unbroken):
 
 def environment(**more):
     """Return variables with which a process compiles as this one does, and shares its programs."""
-    return os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        **more,
-    }
+    return quick.environment(jax.config.jax_compilation_cache_dir, **more)
 
 
 SCRIPT = """
