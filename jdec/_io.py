@@ -26,7 +26,7 @@ else:
 
 #: An archive may unpack to this many bytes whatever its size, and else to so many times its size.
 MIN_UNPACKED_LIMIT = 2**27
-MAX_UNPACKED_RATIO = 25
+MAX_UNPACKED_RATIO = 24
 
 #: A JSON file may have this many bytes; parsed, it takes up to 40 times as much.
 MAX_JSON_SIZE = 2**22
@@ -257,7 +257,7 @@ def unpacked_limit(size: int) -> int:
 
     Examples:
         >>> unpacked_limit(1000) == 2**27, unpacked_limit(10**8)
-        (True, 2500000000)
+        (True, 2400000000)
     """
     return max(MIN_UNPACKED_LIMIT, MAX_UNPACKED_RATIO * size)
 

@@ -360,7 +360,7 @@ class Trap:
         ("a.npy", npy_bytes(np.array([[Trap()]], object)), "never unpickled"),
         ("a.npy", b"1,2\n3,4\n", "expected a NumPy file, got one that starts with b'1,2"),
         ("a.npy", npy_bytes(np.arange(3.0)), "Expected 2D array"),
-        ("a.npy", npy_bytes(np.array(3.0)), "Expected 2D array"),
+        ("a.npy", npy_bytes(np.array(3.0)), "expected a numeric matrix [rows, columns]"),
         ("a.npy", npy_bytes(np.zeros((0, 3))), "expected at least one row"),
         ("a.npy", npy_bytes(np.zeros((0, 3, 2))), "expected at least one row"),
         ("a.npy", npy_bytes(np.zeros((3, 0))), "0 feature(s)"),
@@ -1237,6 +1237,15 @@ def write_hostile_tables(folder):
     texts = pyarrow.DictionaryArray.from_arrays(np.zeros(2**16, np.int32), ["u" * 100_000])
     part = pyarrow.table({"a": np.zeros(2**16), "id": texts, "y": texts})
     parquet.write_table(part, folder / "texts.parquet")
+    long = {"a": np.arange(100.0), "y": [f"{i}" * 10**6 for i in range(100)]}
+    parquet.write_table(pyarrow.table(long), folder / "names.parquet", compression="zstd")
+    # As large as is let in, and refused by its last number: noise makes the file large enough.
+    x = np.zeros((2_900_000, 10))
+    x.reshape(-1)[:1_300_000] = np.random.default_rng(0).random(1_300_000)
+    x[-1, -1] = np.nan
+    table = pyarrow.table({f"c{i}": x[:, i] for i in range(10)})
+    kept = {"compression": "zstd", "use_dictionary": False, "row_group_size": 10**5}
+    parquet.write_table(table, folder / "wide.parquet", **kept)
 
 
 def write_hostile_collections(folder):
@@ -1291,14 +1300,18 @@ def test_hostile_files_fill_no_memory(tmp_path):
     tried += [("mnist", {"data_dir": str(tmp_path / place)}) for place in ("more", "much", "huge")]
     tried.append(("reuters", {"data_dir": str(tmp_path / "rcv1")}))
     assert max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 10**7
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, json.dumps(tried)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
-    told = json.loads(done.stdout)
+    largest = [file for file in tried if "wide.parquet" in file[0]]
+    told = {}
+    for some in ([file for file in tried if file not in largest], largest):
+        if some:  # the largest by itself, since memory that was used is kept
+            done = subprocess.run(
+                [sys.executable, "-c", MEASURE, json.dumps(some)],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            )
+            told |= json.loads(done.stdout)
     assert len(told) == len(tried) - 1
     for name, (message, grown) in told.items():
         assert grown <= 300, (name, message, grown)

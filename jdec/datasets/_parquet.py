@@ -14,8 +14,10 @@ from jdec._io import parse_json, unpacked_limit
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 _LOGGER = logging.getLogger("jdec")
-_BLOCK_BYTES = 2**25  # of rows that are read at a time
+_BLOCK_BYTES = 2**20  # of rows that are read at a time: Arrow holds several times as many
 _OBJECT_BYTES = 64  # what a label or an identifier takes in memory, about
+# Of text while it is read: in its page, in Arrow's dictionary and as Python holds it.
+_COPIES_OF_TEXT = 4
 
 
 def read_parquet(path: Path, choice: Choice) -> Table:
@@ -54,9 +56,9 @@ def read_parquet(path: Path, choice: Choice) -> Table:
         for place in roles.features:
             _check_numeric(path, names[place], types[place], pyarrow.types)
         dtype = np.result_type(*(_dtype(types[place], pyarrow.types) for place in roles.features))
-        _check_size(path, file.metadata, roles, dtype)
         others = [place for place in (roles.label, roles.id) if place is not None]
         texts = [place for place in others if _is_text(types[place], pyarrow.types)]
+        _check_size(path, file.metadata, roles, dtype, copies=_COPIES_OF_TEXT if texts else 1)
         with reading(path, "an intact parquet file"):
             # As codes: a text that is there often is then held once.
             file = parquet.ParquetFile(
@@ -159,20 +161,25 @@ def _dtype(kind: Any, types: Any) -> np.dtype[Any]:
     return np.dtype(np.float64 if types.is_decimal(kind) else kind.to_pandas_dtype())
 
 
-def _check_size(path: Path, metadata: Any, roles: Roles, dtype: np.dtype[Any]) -> None:
+def _check_size(
+    path: Path, metadata: Any, roles: Roles, dtype: np.dtype[Any], *, copies: int
+) -> None:
     row = len(roles.features) * dtype.itemsize
     row += _OBJECT_BYTES * ((roles.label is not None) + (roles.id is not None))
     if metadata.num_rows < 0:
         raise ValueError(f"{path}: expected an intact parquet file, got {metadata.num_rows} rows")
-    n_bytes = metadata.num_rows * row
+    n_bytes, size = metadata.num_rows * row, path.stat().st_size
+    limit = unpacked_limit(size)
     with reading(path, "an intact parquet file"):
         # Of the groups alone: looking at damaged metadata of a column can end the process.
         for group in range(metadata.num_row_groups):
-            n_bytes = max(n_bytes, metadata.row_group(group).total_byte_size)
-    size = path.stat().st_size
-    if n_bytes > unpacked_limit(size):
+            n_packed = metadata.row_group(group).total_byte_size
+            if n_packed > limit // copies:
+                n_bytes, limit = n_packed, limit // copies
+                break
+    if n_bytes > limit:
         raise ValueError(
-            f"{path}: expected a file that unpacks to at most {unpacked_limit(size)} bytes, got "
+            f"{path}: expected a file that unpacks to at most {limit} bytes, got "
             f"{n_bytes} from a file of {size} ({metadata.num_rows} rows of {len(roles.features)} "
             f"{dtype}); store larger rows as .npy"
         )
