@@ -329,18 +329,18 @@ def column_names(x: Any, *, numbers: bool = False) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
-def same_columns(
+def names_to_compare(
     mine: Sequence[str] | None, theirs: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return the names of two tables to be compared, or None where one of them has none.
+    """Return the names of two tables that can be compared, or None where one of them has none.
 
     Numbers from 0 on are the places of columns without names: they say something to another table
     of such columns, and nothing to one with names.
 
     Examples:
-        >>> same_columns(None, ("1", "0"))
+        >>> names_to_compare(None, ("1", "0"))
         (('0', '1'), ('1', '0'))
-        >>> same_columns(("a", "b"), ("0", "1")) is None
+        >>> names_to_compare(("a", "b"), ("0", "1")) is None
         True
     """
     if theirs is None:

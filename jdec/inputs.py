@@ -14,7 +14,7 @@ from jdec._checks import (
     IdentifierWarning,
     as_tuple,
     column_names,
-    same_columns,
+    names_to_compare,
     shown,
 )
 from jdec._columns import identifier_columns
@@ -105,7 +105,7 @@ def check_same_columns(
         raise ValueError(
             f"unlabeled: expected {rows.shape[1]} columns as x has, got {others.shape[1]}"
         )
-    pair = same_columns(names, column_names(unlabeled, numbers=True))
+    pair = names_to_compare(names, column_names(unlabeled, numbers=True))
     if pair is not None and pair[0] != pair[1]:
         raise ValueError("unlabeled: expected the columns of x, by name and in their order")
 

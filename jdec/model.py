@@ -10,7 +10,14 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jdec._checks import as_path, as_rows, check_feature_names, column_names, same_columns, shown
+from jdec._checks import (
+    as_path,
+    as_rows,
+    check_feature_names,
+    column_names,
+    names_to_compare,
+    shown,
+)
 from jdec._io import atomic_write, in_a_line, parse_json, read_npz
 from jdec._typing import Params
 from jdec.build import BLOCK_SIZE, assign_block
@@ -62,7 +69,7 @@ def align_columns(
     Raises:
         ValueError: If the names are others than the model's.
     """
-    names = same_columns(model.feature_names, feature_names)
+    names = names_to_compare(model.feature_names, feature_names)
     if names is None or names[0] == names[1]:
         return x
     mine, theirs = names

@@ -259,7 +259,7 @@ class _Population:
         n_clusters: Int[np.ndarray, "M"],
         layout: Layout,
         reporter: Reporter,
-        feature_names: tuple[str, ...] | None = None,
+        feature_names: tuple[str, ...] | None,
     ) -> None:
         self.config, self.n_clusters = config, n_clusters
         self.feature_names = feature_names

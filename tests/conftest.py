@@ -6,6 +6,7 @@ import itertools
 import jax
 import jaxtyping
 import optax
+import platformdirs
 import pytest
 import quick
 from hypothesis import settings
@@ -57,6 +58,14 @@ def quick_compilation(tmp_path_factory):
     """Optimise little, and compile equal programs of different settings once: it takes longest."""
     with quick.quick_compilation(tmp_path_factory.mktemp("programs")):
         yield
+
+
+@pytest.fixture
+def in_place(place, tmp_path, monkeypatch):
+    """Work in the folder of a module, and hide the data of whoever runs the tests."""
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
 
 
 @pytest.fixture

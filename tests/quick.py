@@ -54,7 +54,7 @@ def _update(settings):
 
 
 def environment(folder=None, **more):
-    """Return variables with which a process compiles so too, and keeps programs in a folder."""
+    """Return environment variables with which another process does the same."""
     flags = [f"--{name}={str(value).lower()}" for name, value in _options().items()]
     kept = {
         "JAX_COMPILATION_CACHE_DIR": str(folder),

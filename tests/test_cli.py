@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import platformdirs
 import pytest
 import quick
 from sklearn.datasets import make_blobs
@@ -57,6 +56,8 @@ FILES = [
 ]
 ARRAYS = [name for name in FILES if name.endswith(".npy")]
 
+pytestmark = pytest.mark.usefixtures("in_place")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory, quick_compilation):
@@ -83,14 +84,6 @@ def place(tmp_path_factory, quick_compilation):
         (folder / "run" / "model.npz").read_bytes()[:-100]
     )
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(place, tmp_path, monkeypatch):
-    """Work in the folder, and hide the data of whoever runs the tests."""
-    monkeypatch.chdir(place)
-    monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
 
 
 def snapshot(folder):

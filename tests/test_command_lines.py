@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import platformdirs
 import pytest
 from sklearn.datasets import make_blobs
 
@@ -48,6 +47,9 @@ def write_table(path, columns):
         writer.writerows(zip(*columns.values(), strict=True))
 
 
+pytestmark = pytest.mark.usefixtures("in_place")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory, quick_compilation):
     """Return a folder with tables, a finished run and a finished sweep, which no test changes."""
@@ -73,13 +75,6 @@ def place(tmp_path_factory, quick_compilation):
         sweep = ["sweep", "table.csv", "--config", "run/config.json", "--seeds", "1"]
         assert main([*sweep, "--out", "sweep", *options]) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(place, tmp_path, monkeypatch):
-    monkeypatch.chdir(place)
-    monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
 
 
 def read_table(path):

@@ -112,7 +112,9 @@ def test_names_that_are_no_texts_are_kept_as_such(names, texts):
 
 
 def test_tables_of_arrow_have_names():
-    table = pytest.importorskip("pyarrow").Table.from_pandas(FRAME)
+    table = pytest.importorskip(
+        "pyarrow", reason="needs the extra jdec[parquet]"
+    ).Table.from_pandas(FRAME)
     assert fit(KEY, table, CONFIG).model.feature_names == NAMES
 
 

@@ -282,6 +282,7 @@ def population():
         n_clusters=np.full(4, 4),
         layout=Layout(),
         reporter=Reporter(),
+        feature_names=None,
     )
 
 

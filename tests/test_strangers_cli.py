@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 
 from jdec.cli import main
@@ -96,6 +95,8 @@ SETTINGS = {
     "UTF-16": '{"n_clusters": 2}'.encode("utf-16"),
 }
 
+pytestmark = pytest.mark.usefixtures("in_place")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -129,13 +130,6 @@ def place(tmp_path_factory):
     (folder / "loop.csv").symlink_to("loop.csv")
     (folder / "dangling.csv").symlink_to("nowhere.csv")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(place, tmp_path, monkeypatch):
-    monkeypatch.chdir(place)
-    monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
 
 
 def snapshot():
