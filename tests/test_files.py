@@ -644,10 +644,16 @@ def test_other_separators_and_formats_are_named(tmp_path, file, text, needed):
     refused(write(tmp_path / file, text), *needed)
 
 
-def test_a_header_of_numbers_is_reported(tmp_path, caplog):
-    data = load_dataset(write(tmp_path / "a.csv", "0,1,2\n5,6,7\n"))
+@pytest.mark.parametrize("header", ["0,1,2", "2,0,1"])
+def test_a_header_of_numbers_is_reported(tmp_path, caplog, header):
+    data = load_dataset(write(tmp_path / "a.csv", f"{header}\n5,6,7\n"))
     assert len(data.x) == 2
-    assert "taken for a row of data" in caplog.text
+    assert f"({header.replace(',', ', ')}) is taken for a row of data" in caplog.text
+
+
+def test_a_row_of_numbers_is_no_news(tmp_path, caplog):
+    assert len(load_dataset(write(tmp_path / "a.csv", "2,0,2\n5,6,7\n")).x) == 2
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(

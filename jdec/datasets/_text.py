@@ -193,8 +193,15 @@ def _header(
                 ", ".join(numbers[:3]),
             )
         return names, True, records
-    if len(names) > 1 and names == [str(column) for column in range(len(names))]:
-        _LOGGER.warning("%s: the first line reads 0, 1, 2, …; taken for a row of data", path)
+    if len(names) > 1 and set(names) == {str(column) for column in range(len(names))}:
+        # As pandas names columns that have no names, in whatever order they then are.
+        _LOGGER.warning(
+            "%s: the first line (%s) is taken for a row of data, though it holds each number from "
+            "0 to %d once; if it is a header, delete it or give the columns names",
+            path,
+            ", ".join(names[:3]) + (", …" if len(names) > 3 else ""),
+            len(names) - 1,
+        )
     return (
         [str(column) for column in range(1, len(names) + 1)],
         False,
