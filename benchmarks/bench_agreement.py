@@ -15,11 +15,11 @@ import jax
 import numpy as np
 
 from benchmarks.records import append_record
-from jdec.config import Config, preset_config
 from jdec.datasets import load_dataset
-from jdec.fit import FitResult, fit
 from jdec.metrics import clustering_accuracy
-from jdec.sharding import data_mesh
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import FitResult, fit
+from jdec.trainer.sharding import data_mesh
 
 
 def main() -> None:

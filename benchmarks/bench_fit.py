@@ -30,14 +30,14 @@ import numpy as np
 
 from benchmarks.records import append_record, parse_seeds
 from benchmarks.timing import seconds_of
-from jdec.autoencoder import encoder_params
-from jdec.build import build_clustering, refresh
-from jdec.config import Config, preset_config
+from jdec.core.autoencoder import encoder_params
+from jdec.core.dec import init_state
 from jdec.datasets import load_dataset
-from jdec.dec import init_state
-from jdec.fit import FitResult, fit
 from jdec.metrics import clustering_accuracy
-from jdec.progress import Record
+from jdec.trainer.build import build_clustering, refresh
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import FitResult, fit
+from jdec.trainer.progress import Record
 
 LEVELS = (0.80, 0.85, 0.90, 0.95)
 #: What JAX calls the parts of compiling.

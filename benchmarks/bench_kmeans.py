@@ -18,12 +18,12 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from benchmarks.records import append_record
-from jdec.autoencoder import encoder_params
-from jdec.config import preset_config
+from jdec.core.autoencoder import encoder_params
+from jdec.core.kmeans import kmeans
 from jdec.datasets import load_dataset
-from jdec.fit import fit
-from jdec.kmeans import kmeans
-from jdec.model import Model, assign
+from jdec.trainer.config import preset_config
+from jdec.trainer.fit import fit
+from jdec.trainer.model import Model, assign
 
 
 def main() -> None:

@@ -34,8 +34,10 @@ from jaxtyping import Array, Float
 
 from benchmarks.records import append_record
 from benchmarks.timing import Timing, time_jitted
-from jdec.autoencoder import encoder_params, init_params
-from jdec.build import (
+from jdec.core.autoencoder import encoder_params, init_params
+from jdec.core.dec import DECState, init_state
+from jdec.core.functional import soft_assignment, target_distribution
+from jdec.trainer.build import (
     ALL_ROWS,
     Rows,
     build_clustering,
@@ -43,10 +45,8 @@ from jdec.build import (
     cluster_steps,
     refresh,
 )
-from jdec.config import Config
-from jdec.dec import DECState, init_state
-from jdec.functional import soft_assignment, target_distribution
-from jdec.sharding import data_mesh, replicate, shard_rows
+from jdec.trainer.config import Config
+from jdec.trainer.sharding import data_mesh, replicate, shard_rows
 
 _LATENT_DIM, _N_STEPS = 10, 20
 _BLOCK_SIZE = 2**17

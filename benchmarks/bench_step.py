@@ -42,9 +42,9 @@ from benchmarks.roofline import (
     products_of,
 )
 from benchmarks.timing import PEAK_SIDE, make_product, seconds_of
-from jdec.autoencoder import PRECISIONS
-from jdec.build import Stage, cluster_steps, pretrain_steps, refresh
-from jdec.config import Config, preset_config
+from jdec.core.autoencoder import PRECISIONS
+from jdec.trainer.build import Stage, cluster_steps, pretrain_steps, refresh
+from jdec.trainer.config import Config, preset_config
 
 PARTS = ("shares", "roofline", "population")
 #: How the members of a population are mapped over.

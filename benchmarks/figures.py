@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.records import RESULTS, read_records
 from benchmarks.tables import Record, newest, platform_of
-from jdec.plots import save_figure
+from jdec.plotting import save_figure
 
 # Distinct also with impaired colour vision: Petroff 2021, arXiv:2107.02270.
 _COLOURS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#717581", "#a96b59")

@@ -35,10 +35,10 @@ import numpy as np
 
 from benchmarks.records import append_record
 from jdec._io import read_npz
-from jdec.cli import main as jdec
-from jdec.config import Config
-from jdec.fit import fit
-from jdec.model import load_model
+from jdec.cli.commands import main as jdec
+from jdec.trainer.config import Config
+from jdec.trainer.fit import fit
+from jdec.trainer.model import load_model
 
 #: Kills, in percent of those asked for; sizes of a disk, damages a file, second runs.
 SHARES = {

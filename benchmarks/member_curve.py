@@ -14,10 +14,10 @@ from benchmarks.roofline import (
     time_refresh,
 )
 from benchmarks.timing import Timing, time_jitted
-from jdec.autoencoder import encoder_params
-from jdec.build import AS_CONFIGURED, BLOCK_SIZE, Stage
-from jdec.config import Config
-from jdec.members import (
+from jdec.core.autoencoder import encoder_params
+from jdec.trainer.build import AS_CONFIGURED, BLOCK_SIZE, Stage
+from jdec.trainer.config import Config
+from jdec.trainer.members import (
     Layout,
     init_members,
     init_members_stage,

@@ -17,8 +17,10 @@ from benchmarks.timing import (
     time_jitted,
 )
 from jdec._typing import Params
-from jdec.autoencoder import encoder_params, init_params
-from jdec.build import (
+from jdec.core.autoencoder import encoder_params, init_params
+from jdec.core.dec import DECState, init_state
+from jdec.core.pretraining import PretrainState
+from jdec.trainer.build import (
     BLOCK_SIZE,
     Stage,
     build_clustering,
@@ -28,9 +30,7 @@ from jdec.build import (
     pretrain_steps,
     refresh,
 )
-from jdec.config import Config
-from jdec.dec import DECState, init_state
-from jdec.pretrain import PretrainState
+from jdec.trainer.config import Config
 
 #: Of the data that steps gather from.
 N_ROWS, N_FEATURES = 8192, 784

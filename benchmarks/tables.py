@@ -9,7 +9,7 @@ from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
 from benchmarks.paper import report as paper_report
 from benchmarks.peers import PEERS
 from benchmarks.records import read_records
-from jdec.config import Config, preset_config
+from jdec.trainer.config import Config, preset_config
 
 Record = dict[str, Any]
 

@@ -390,7 +390,7 @@ def as_rows(
     """Return ``x`` as a matrix [N D] of finite real numbers in their own dtype, or raise.
 
     Nothing is rounded: a large offset common to all rows would swallow their differences in
-    float32, so that rows are centred and scaled first (:class:`jdec.scaling.Scaling`).
+    float32, so that rows are centred and scaled first (:class:`jdec.trainer.scaling.Scaling`).
 
     Args:
         name: What to call ``x`` in an error message.

@@ -18,10 +18,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from jdec._checks import as_path, check_flag, check_seed, column_names, shown
 from jdec._validation import make_generator, validate_rows
-from jdec.config import Config, preset_config
-from jdec.fit import fit
-from jdec.inputs import check_config
-from jdec.model import assign, load_model, save_model
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import fit
+from jdec.trainer.inputs import check_config
+from jdec.trainer.model import assign, load_model, save_model
 
 # What is kept with a model, and read from its file: nothing else of a file becomes an attribute.
 _SAVED: dict[str, type] = {

@@ -12,8 +12,9 @@ import quick
 from hypothesis import settings
 
 CHECKED = (
-    *("functional", "kmeans", "autoencoder", "training", "pretrain", "dec", "augmentation"),
-    *("scaling", "build", "workdir", "spectral"),
+    *(f"core.{name}" for name in ("functional", "kmeans", "autoencoder", "training", "dec")),
+    *("core.pretraining", "core.augmentation", "baselines.spectral"),
+    *("trainer.scaling", "trainer.build", "trainer.workdir"),
 )
 
 settings.register_profile("jdec", deadline=None, max_examples=25, derandomize=True, database=None)

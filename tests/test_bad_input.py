@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from jdec.augmentation import Augmentation, random_affine
-from jdec.autoencoder import make_autoencoder
-from jdec.config import Config, preset_config
+from jdec.core.augmentation import Augmentation, random_affine
+from jdec.core.autoencoder import make_autoencoder
+from jdec.core.dec import Clustering, run
+from jdec.core.functional import soft_assignment
+from jdec.core.kmeans import kmeans
+from jdec.core.training import make_optimizer
 from jdec.datasets import load_dataset
-from jdec.dec import Clustering, run
 from jdec.estimator import DEC
-from jdec.fit import fit
-from jdec.functional import soft_assignment
-from jdec.kmeans import kmeans
 from jdec.metrics import clustering_scores
-from jdec.model import assign, load_model, save_model
-from jdec.scaling import fit_scaling
-from jdec.training import make_optimizer
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import fit
+from jdec.trainer.model import assign, load_model, save_model
+from jdec.trainer.scaling import fit_scaling
 
 CONFIG = Config(2).replace(
     {

@@ -20,7 +20,7 @@ from benchmarks.peers import __main__ as worker
 from benchmarks.roofline import products_of
 from benchmarks.tables import TABLES
 from benchmarks.timing import time_jitted
-from jdec.config import Config
+from jdec.trainer.config import Config
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,24 +7,21 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from jdec import (
+from jdec import finetune, kmeans, layerwise, run
+from jdec.core import (
     Augmentation,
     Clustering,
-    finetune,
     init_params,
     init_state,
-    kmeans,
-    layerwise,
     make_autoencoder,
     make_encode,
     make_optimizer,
     random_affine,
-    run,
     run_interval,
     scan_steps,
 )
-from jdec.autoencoder import encoder_params
-from jdec.kmeans import merged_kmeans
+from jdec.core.autoencoder import encoder_params
+from jdec.core.kmeans import merged_kmeans
 
 KEY = jax.random.key(0)
 NETWORK = make_autoencoder(16, (8,), 3, corruption_rate=0.2)

@@ -19,10 +19,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_array_api_input, parametrize_with_checks
 
-from jdec.config import Config, preset_config
 from jdec.estimator import DEC
-from jdec.fit import EmptyClusterWarning, fit
-from jdec.model import load_model, save_model
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import EmptyClusterWarning, fit
+from jdec.trainer.model import load_model, save_model
 
 X, Y = (array[:120] for array in load_digits(return_X_y=True))
 SMALL = {

@@ -11,12 +11,20 @@ import pytest
 from tracing import equations
 
 import jdec
-from jdec import build, members, sharding, spectral
-from jdec.autoencoder import encoder_params, init_params
-from jdec.build import Rows, Stage, Variant, build_clustering, build_network, build_pretraining
-from jdec.config import Config
-from jdec.dec import init_state
-from jdec.sharding import data_mesh, member_mesh
+from jdec.baselines import spectral
+from jdec.core.autoencoder import encoder_params, init_params
+from jdec.core.dec import init_state
+from jdec.trainer import build, members, sharding
+from jdec.trainer.build import (
+    Rows,
+    Stage,
+    Variant,
+    build_clustering,
+    build_network,
+    build_pretraining,
+)
+from jdec.trainer.config import Config
+from jdec.trainer.sharding import data_mesh, member_mesh
 
 KEY = jax.random.key(0)
 N_ROWS, N_MEMBERS = 24, 4

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from jdec import clustering_accuracy, clustering_scores
+from jdec import clustering_accuracy
+from jdec.metrics import clustering_scores
 
 PAIRS = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 

@@ -17,7 +17,7 @@ import quick
 from packaging.requirements import Requirement
 
 import jdec
-import jdec.plots
+import jdec.plotting
 from notebooks import refresh
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +36,8 @@ PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu
 MOST_BYTES, MOST_LINES, MOST_SECONDS_OF_A_TEST = 600_000, 25, 300
 PLOTS = {
     name
-    for name, value in vars(jdec.plots).items()
-    if inspect.isfunction(value) and value.__module__ == "jdec.plots" and name[0] != "_"
+    for name, value in vars(jdec.plotting).items()
+    if inspect.isfunction(value) and value.__module__ == "jdec.plotting" and name[0] != "_"
 }
 
 
@@ -176,7 +176,9 @@ def imported_from_jdec(tree):
 @pytest.mark.parametrize("name", NAMES)
 def test_only_public_names_are_imported(name):
     public = {"jdec", "jdec:__version__"}
-    public |= {f"jdec:{name}" for name in jdec.__all__} | {f"jdec.plots:{name}" for name in PLOTS}
+    public |= {f"jdec:{name}" for name in jdec.__all__} | {
+        f"jdec.plotting:{name}" for name in PLOTS
+    }
     for source in sources(name):
         for imported in imported_from_jdec(ast.parse(source)):
             if imported.split(":")[0].split(".")[0] in ("jdec", "benchmarks", "tests", "notebooks"):

@@ -21,7 +21,7 @@ from benchmarks.paper.methods import METHODS, SWEEPS
 from benchmarks.paper.options import Options
 from benchmarks.paper.report import EXPERIMENTS, TABLES
 from jdec.datasets import Dataset, load_dataset
-from jdec.fit import fit
+from jdec.trainer.fit import fit
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -18,12 +18,12 @@ import scipy.sparse
 
 import jdec
 from jdec._checks import as_labels, as_rows
-from jdec.config import Config, preset_config, read_config
-from jdec.kmeans import merged_kmeans
-from jdec.model import Model, load_model, save_model
-from jdec.scaling import Scaling
-from jdec.sharding import data_mesh, member_mesh
-from jdec.spectral import nearest_neighbors
+from jdec.baselines.spectral import nearest_neighbors
+from jdec.core.kmeans import merged_kmeans
+from jdec.trainer.config import Config, preset_config, read_config
+from jdec.trainer.model import Model, load_model, save_model
+from jdec.trainer.scaling import Scaling
+from jdec.trainer.sharding import data_mesh, member_mesh
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -169,10 +169,10 @@ IMAGES = {
     "key": KEY,
     "x": P,
     "image_shape": (1, 2),
-    "augmentation": jdec.Augmentation(max_shift=1.0),
+    "augmentation": jdec.core.Augmentation(max_shift=1.0),
 }
 SOFT = {"embeddings": P, "centroids": MU}
-DATA = jdec.Dataset(X, np.array(Y), "data")
+DATA = jdec.datasets.Dataset(X, np.array(Y), "data")
 SUBSET = {"dataset": DATA, "min_retention_rate": 0.5, "seed": 0}
 PRESET = {"preset": "fast", "n_clusters": 2, "n_rows": 10}
 JOIN = {"coordinator": "localhost:1", "num_processes": 2, "process_id": 1, "timeout": 1}
@@ -225,17 +225,25 @@ CALLS = {
     **estimator(jdec.DEC, "random_state", "None module True"),
     **estimator(jdec.DEC, "workdir", f"None {NAMES_OF_FILES}"),
     **estimator(jdec.DEC, "resume verbose", "True"),
-    **estimator(jdec.SEC, "n_clusters n_neighbors n_init weights"),
-    **estimator(jdec.SEC, "mu gamma", LARGE),
-    **estimator(jdec.SEC, "random_state", "None module True"),
-    **estimator(jdec.LDMGI, "n_clusters n_neighbors n_init"),
-    **estimator(jdec.LDMGI, "regularization", LARGE),
-    "SEC neighbors": (lambda value: jdec.SEC(2).fit(X, neighbors=value), "neighbors", "None"),
+    **estimator(jdec.baselines.SEC, "n_clusters n_neighbors n_init weights"),
+    **estimator(jdec.baselines.SEC, "mu gamma", LARGE),
+    **estimator(jdec.baselines.SEC, "random_state", "None module True"),
+    **estimator(jdec.baselines.LDMGI, "n_clusters n_neighbors n_init"),
+    **estimator(jdec.baselines.LDMGI, "regularization", LARGE),
+    "SEC neighbors": (
+        lambda value: jdec.baselines.SEC(2).fit(X, neighbors=value),
+        "neighbors",
+        "None",
+    ),
     # Models.
-    "assign model": (lambda value: jdec.assign(value, X), "model", ""),
-    "assign x": (lambda value: jdec.assign(MODEL, value), "x", ""),
+    "assign model": (lambda value: jdec.trainer.assign(value, X), "model", ""),
+    "assign x": (lambda value: jdec.trainer.assign(MODEL, value), "x", ""),
     "assign feature_names": (
-        *(lambda value: jdec.assign(MODEL, X, feature_names=value), "feature_names", "None"),
+        *(
+            lambda value: jdec.trainer.assign(MODEL, X, feature_names=value),
+            "feature_names",
+            "None",
+        ),
     ),
     **{
         f"{act} a model with {field}": (
@@ -257,10 +265,12 @@ CALLS = {
     ),
     "load_model path": (lambda value: load_model(value), "path", "ten lines nul Path long"),
     "DEC.load path": (lambda value: jdec.DEC.load(value), "path", "ten lines nul Path long"),
-    "generalizability model": (*(lambda value: jdec.generalizability(value, X, X), "model", ""),),
-    "generalizability x": (lambda value: jdec.generalizability(MODEL, value, X), "x", ""),
+    "generalizability model": (
+        *(lambda value: jdec.selection.generalizability(value, X, X), "model", ""),
+    ),
+    "generalizability x": (lambda value: jdec.selection.generalizability(MODEL, value, X), "x", ""),
     "generalizability x_validation": (
-        *(lambda value: jdec.generalizability(MODEL, X, value), "x_validation", ""),
+        *(lambda value: jdec.selection.generalizability(MODEL, X, value), "x_validation", ""),
     ),
     # k-means, selection, metrics.
     **calls(jdec.kmeans, "key", "key", **MEANS),
@@ -270,30 +280,46 @@ CALLS = {
     **calls(jdec.kmeans, "map_restarts", "None type print", **MEANS),
     **calls(merged_kmeans, "key", "key", **MEANS),
     **calls(merged_kmeans, "x n_clusters n_init max_iter oversampling", **MEANS),
-    "consensus key": (lambda value: jdec.consensus(value, Q, 2), "key", "key"),
-    "consensus q": (lambda value: jdec.consensus(KEY, value, 2), "soft_assignments", ""),
-    "consensus n_clusters": (lambda value: jdec.consensus(KEY, Q, value), "n_clusters", ""),
-    "consensus n_init": (lambda value: jdec.consensus(KEY, Q, 2, n_init=value), "n_init", ""),
-    "pairwise_agreement": (jdec.pairwise_agreement, "labels", ""),
-    "agreement_with_others": (jdec.agreement_with_others, "labels", ""),
-    "sampled_silhouette embeddings": (
-        *(lambda value: jdec.sampled_silhouette(value, Y), "embeddings", ""),
+    "consensus key": (lambda value: jdec.selection.consensus(value, Q, 2), "key", "key"),
+    "consensus q": (lambda value: jdec.selection.consensus(KEY, value, 2), "soft_assignments", ""),
+    "consensus n_clusters": (
+        lambda value: jdec.selection.consensus(KEY, Q, value),
+        "n_clusters",
+        "",
     ),
-    "sampled_silhouette labels": (lambda value: jdec.sampled_silhouette(X, value), "labels", ""),
+    "consensus n_init": (
+        lambda value: jdec.selection.consensus(KEY, Q, 2, n_init=value),
+        "n_init",
+        "",
+    ),
+    "pairwise_agreement": (jdec.selection.pairwise_agreement, "labels", ""),
+    "agreement_with_others": (jdec.selection.agreement_with_others, "labels", ""),
+    "sampled_silhouette embeddings": (
+        *(lambda value: jdec.selection.sampled_silhouette(value, Y), "embeddings", ""),
+    ),
+    "sampled_silhouette labels": (
+        lambda value: jdec.selection.sampled_silhouette(X, value),
+        "labels",
+        "",
+    ),
     "sampled_silhouette sample_size": (
-        *(lambda value: jdec.sampled_silhouette(X, Y, sample_size=value), "sample_size", ""),
+        *(
+            lambda value: jdec.selection.sampled_silhouette(X, Y, sample_size=value),
+            "sample_size",
+            "",
+        ),
     ),
     "sampled_silhouette seed": (
-        *(lambda value: jdec.sampled_silhouette(X, Y, seed=value), "seed", ""),
+        *(lambda value: jdec.selection.sampled_silhouette(X, Y, seed=value), "seed", ""),
     ),
     "clustering_accuracy labels_true": (
         *(lambda value: jdec.clustering_accuracy(value, Y), "labels_true", ""),
     ),
     "clustering_scores labels_pred": (
-        *(lambda value: jdec.clustering_scores(Y, value), "labels_pred", ""),
+        *(lambda value: jdec.metrics.clustering_scores(Y, value), "labels_pred", ""),
     ),
     "clustering_scores, one": (
-        *(lambda value: jdec.clustering_scores([0] * 11 + [value], Y), "labels_true"),
+        *(lambda value: jdec.metrics.clustering_scores([0] * 11 + [value], Y), "labels_true"),
         f"True -1 int8 {LARGE}",
     ),
     # Settings.
@@ -328,39 +354,44 @@ CALLS = {
     **calls(jdec.load_dataset, "drop", f"{EMPTY} ['a']", name="x.csv"),
     **calls(jdec.load_dataset, "image_shape", "None", name="x.csv"),
     "load_dataset drop, one": (lambda value: jdec.load_dataset("x.csv", drop=[value]), "drop", ""),
-    **calls(jdec.imbalanced_subset, "dataset min_retention_rate seed", **SUBSET),
+    **calls(jdec.datasets.imbalanced_subset, "dataset min_retention_rate seed", **SUBSET),
     "imbalanced_subset y": (
-        *(lambda value: jdec.imbalanced_subset(jdec.Dataset(X, value, "d"), 0.5, seed=0), "y"),
+        *(
+            lambda value: jdec.datasets.imbalanced_subset(
+                jdec.datasets.Dataset(X, value, "d"), 0.5, seed=0
+            ),
+            "y",
+        ),
         "None",
     ),
     # Parts.
     **calls(jdec.soft_assignment, "embeddings centroids", **SOFT),
     **calls(jdec.soft_assignment, "alpha", LARGE, **SOFT),
     **calls(jdec.log_soft_assignment, "active", "None", **SOFT),
-    **calls(jdec.cluster_frequencies, "q"),
+    **calls(jdec.core.cluster_frequencies, "q"),
     **calls(jdec.target_distribution, "q"),
     **calls(jdec.target_distribution, "frequencies", "None raw raw-key", q=P),
     **calls(jdec.clustering_loss, "log_q", p=P),
     **calls(jdec.clustering_loss, "p", log_q=P),
-    **calls(jdec.random_affine, "key", "key", **IMAGES),
-    **calls(jdec.random_affine, "x image_shape augmentation", **IMAGES),
-    **calls(jdec.Augmentation, "max_zoom"),
-    **calls(jdec.Augmentation, "max_shift max_rotation max_shear", LARGE),
-    **calls(jdec.make_optimizer, "n_steps momentum_warmup_steps", "2**63", **SGD),
-    **calls(jdec.make_optimizer, "schedule momentum", **SGD),
-    **calls(jdec.make_optimizer, "learning_rate bias_multiplier decay_rate", LARGE, **SGD),
-    **calls(jdec.make_autoencoder, "n_features latent_dim", **NETWORK),
-    **calls(jdec.make_autoencoder, "corruption_rate initializer precision", **NETWORK),
-    **calls(jdec.make_autoencoder, "hidden_dims", EMPTY, **NETWORK),
-    **calls(jdec.init_params, "network", key=KEY),
-    **calls(jdec.init_params, "key", "key", network=jdec.make_autoencoder(3, (2,), 2)),
-    **calls(jdec.encoder_params, "params", "{} {'a':1}"),
-    **calls(jdec.make_encode, "network"),
+    **calls(jdec.core.random_affine, "key", "key", **IMAGES),
+    **calls(jdec.core.random_affine, "x image_shape augmentation", **IMAGES),
+    **calls(jdec.core.Augmentation, "max_zoom"),
+    **calls(jdec.core.Augmentation, "max_shift max_rotation max_shear", LARGE),
+    **calls(jdec.core.make_optimizer, "n_steps momentum_warmup_steps", "2**63", **SGD),
+    **calls(jdec.core.make_optimizer, "schedule momentum", **SGD),
+    **calls(jdec.core.make_optimizer, "learning_rate bias_multiplier decay_rate", LARGE, **SGD),
+    **calls(jdec.core.make_autoencoder, "n_features latent_dim", **NETWORK),
+    **calls(jdec.core.make_autoencoder, "corruption_rate initializer precision", **NETWORK),
+    **calls(jdec.core.make_autoencoder, "hidden_dims", EMPTY, **NETWORK),
+    **calls(jdec.core.init_params, "network", key=KEY),
+    **calls(jdec.core.init_params, "key", "key", network=jdec.core.make_autoencoder(3, (2,), 2)),
+    **calls(jdec.core.encoder_params, "params", "{} {'a':1}"),
+    **calls(jdec.core.make_encode, "network"),
     "data_mesh": (data_mesh, "devices", "None"),
     "member_mesh": (member_mesh, "devices", "None"),
-    **calls(jdec.connect, "coordinator num_processes process_id", **JOIN),
+    **calls(jdec.trainer.connect, "coordinator num_processes process_id", **JOIN),
     "connect timeout": (
-        lambda value: jdec.connect("nowhere.:1", 2, 1, timeout=value),
+        lambda value: jdec.trainer.connect("nowhere.:1", 2, 1, timeout=value),
         "timeout",
         "",
     ),
@@ -369,7 +400,7 @@ CALLS = {
 
 def act_on(act, field, value):
     broken = MODEL._replace(**{field: value})
-    return jdec.assign(broken, X) if act == "assign" else save_model("new.npz", broken)
+    return jdec.trainer.assign(broken, X) if act == "assign" else save_model("new.npz", broken)
 
 
 @pytest.fixture(autouse=True)
@@ -498,18 +529,18 @@ TAKERS_OF_ROWS = {
     "fit": lambda x, _: fit(x=x),
     "fit, unlabeled": lambda x, _: fit(unlabeled=x),
     "fit_population": lambda x, _: fit_population(x=x),
-    "assign": lambda x, _: jdec.assign(MODEL, x),
+    "assign": lambda x, _: jdec.trainer.assign(MODEL, x),
     "kmeans": lambda x, _: jdec.kmeans(KEY, x, 2),
     "merged_kmeans": lambda x, _: merged_kmeans(KEY, x, 2),
-    "generalizability": lambda x, _: jdec.generalizability(MODEL, x, X),
-    "generalizability, validation": lambda x, _: jdec.generalizability(MODEL, X, x),
+    "generalizability": lambda x, _: jdec.selection.generalizability(MODEL, x, X),
+    "generalizability, validation": lambda x, _: jdec.selection.generalizability(MODEL, X, x),
     "nearest_neighbors": lambda x, _: nearest_neighbors(x, 2),
     "DEC.fit": lambda x, _: jdec.DEC(2, config=CONFIG).fit(x),
     "DEC.predict": lambda x, dec: dec.predict(x),
     "DEC.predict_proba": lambda x, dec: dec.predict_proba(x),
     "DEC.transform": lambda x, dec: dec.transform(x),
-    "SEC": lambda x, _: jdec.SEC(2).fit(x),
-    "LDMGI": lambda x, _: jdec.LDMGI(2).fit(x),
+    "SEC": lambda x, _: jdec.baselines.SEC(2).fit(x),
+    "LDMGI": lambda x, _: jdec.baselines.LDMGI(2).fit(x),
 }
 
 
@@ -537,9 +568,9 @@ def test_rows_of_half_precision_are_rows(value):
 def test_columns_of_held_out_rows_are_put_into_the_order_of_the_model():
     model = MODEL._replace(feature_names=("a", "b", "c"))
     frame = pd.DataFrame(X, columns=["a", "b", "c"])
-    expected = jdec.generalizability(model, frame, frame[:6])
-    assert jdec.generalizability(model, frame[["c", "a", "b"]], frame[:6]) == expected
-    assert jdec.generalizability(model, frame, frame[:6][["c", "a", "b"]]) == expected
+    expected = jdec.selection.generalizability(model, frame, frame[:6])
+    assert jdec.selection.generalizability(model, frame[["c", "a", "b"]], frame[:6]) == expected
+    assert jdec.selection.generalizability(model, frame, frame[:6][["c", "a", "b"]]) == expected
 
 
 # Labels.
@@ -575,9 +606,9 @@ LABELS = {
 TAKERS_OF_LABELS = {
     "y": lambda y: fit(y=y),
     "labels_true": lambda y: jdec.clustering_accuracy(y, Y),
-    "labels_pred": lambda y: jdec.clustering_scores(Y, y),
-    "labels": lambda y: jdec.sampled_silhouette(X, y),
-    "labels ": lambda y: jdec.pairwise_agreement([Y, y]),
+    "labels_pred": lambda y: jdec.metrics.clustering_scores(Y, y),
+    "labels": lambda y: jdec.selection.sampled_silhouette(X, y),
+    "labels ": lambda y: jdec.selection.pairwise_agreement([Y, y]),
 }
 
 
@@ -593,9 +624,9 @@ def test_labels_that_are_none_are_refused_by_name(taker, labels):
     "labels", [[0.5, 1.5] * 6, [b"a", b"b"] * 6, [True, False] * 6, [2**63, 0] * 6, ["a", "ä"] * 6]
 )
 def test_labels_of_any_one_kind_are_compared(labels):
-    assert jdec.clustering_scores(Y, labels)["ari"] == 1
-    assert jdec.pairwise_agreement([labels, Y]).tolist() == [[1, 1], [1, 1]]
-    assert np.isfinite(jdec.sampled_silhouette(X.tolist(), labels))
+    assert jdec.metrics.clustering_scores(Y, labels)["ari"] == 1
+    assert jdec.selection.pairwise_agreement([labels, Y]).tolist() == [[1, 1], [1, 1]]
+    assert np.isfinite(jdec.selection.sampled_silhouette(X.tolist(), labels))
     array = np.array(labels, np.dtypes.StringDType() if isinstance(labels[0], str) else None)
     assert jdec.clustering_accuracy(array, Y) == 1
 
@@ -607,8 +638,8 @@ def test_lists_are_arrays(quick_compilation):
     x = X.tolist()
     found = [merged_kmeans(KEY, rows, 2, oversampling=1, n_init=1, max_iter=5) for rows in (X, x)]
     assert found[0].labels.tolist() == found[1].labels.tolist()
-    assert jdec.assign(MODEL, x)[1].tolist() == jdec.assign(MODEL, X)[1].tolist()
-    assert jdec.consensus(KEY, Q.tolist(), 1, n_init=1).labels.shape == (12,)
+    assert jdec.trainer.assign(MODEL, x)[1].tolist() == jdec.trainer.assign(MODEL, X)[1].tolist()
+    assert jdec.selection.consensus(KEY, Q.tolist(), 1, n_init=1).labels.shape == (12,)
 
 
 def broken_params(layer, name, leaf):
@@ -697,32 +728,32 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: jdec.target_distribution(P, frequencies=jnp.ones(3)), "frequencies"),
         (lambda: jdec.clustering_loss(P, MU), "p"),
         (lambda: jdec.clustering_loss(P, P.astype(jnp.complex64)), "p"),
-        (lambda: jdec.cluster_frequencies(np.zeros((2, 2), "m8[s]")), "q"),
-        (lambda: jdec.cluster_frequencies(np.ma.masked_array(X, X > 0)), "q"),
-        (lambda: jdec.consensus(KEY, Q[:, :, :1], 2), "soft_assignments"),
-        (lambda: jdec.consensus(KEY, -Q, 2), "soft_assignments"),
-        (lambda: jdec.consensus(KEY, np.full((2, 12, 2), np.nan), 2), "soft_assignments"),
-        (lambda: jdec.consensus(KEY, Q.astype(str), 2), "soft_assignments"),
-        (lambda: jdec.consensus(KEY, np.ma.masked_array(Q, Q > 0), 2), "soft_assignments"),
-        (lambda: jdec.consensus(KEY, Q, 13), "n_clusters"),
-        (lambda: jdec.consensus(KEY, [Y, Y], 2), "soft_assignments"),
-        (lambda: jdec.generalizability(MODEL, X, X[:, :2]), "x_validation"),
-        (lambda: jdec.generalizability(MODEL, X[:, :2], X), "x"),
-        (lambda: jdec.assign(MODEL, X[:, :2]), "x"),
-        (lambda: jdec.assign(MODEL, X, feature_names=["a"]), "feature_names"),
-        (lambda: jdec.assign(MODEL._replace(feature_names=("a", "b")), X), "model"),
-        (lambda: jdec.assign(MODEL._replace(centroids=X), X), "model"),
-        (lambda: jdec.assign(MODEL._replace(params={}), X), "model"),
+        (lambda: jdec.core.cluster_frequencies(np.zeros((2, 2), "m8[s]")), "q"),
+        (lambda: jdec.core.cluster_frequencies(np.ma.masked_array(X, X > 0)), "q"),
+        (lambda: jdec.selection.consensus(KEY, Q[:, :, :1], 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, -Q, 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, np.full((2, 12, 2), np.nan), 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, Q.astype(str), 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, np.ma.masked_array(Q, Q > 0), 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, Q, 13), "n_clusters"),
+        (lambda: jdec.selection.consensus(KEY, [Y, Y], 2), "soft_assignments"),
+        (lambda: jdec.selection.generalizability(MODEL, X, X[:, :2]), "x_validation"),
+        (lambda: jdec.selection.generalizability(MODEL, X[:, :2], X), "x"),
+        (lambda: jdec.trainer.assign(MODEL, X[:, :2]), "x"),
+        (lambda: jdec.trainer.assign(MODEL, X, feature_names=["a"]), "feature_names"),
+        (lambda: jdec.trainer.assign(MODEL._replace(feature_names=("a", "b")), X), "model"),
+        (lambda: jdec.trainer.assign(MODEL._replace(centroids=X), X), "model"),
+        (lambda: jdec.trainer.assign(MODEL._replace(params={}), X), "model"),
         (lambda: jdec.kmeans(KEY, X, 13), "n_clusters"),
         (lambda: jdec.kmeans(KEY, jnp.zeros((12, 0)), 2), "x"),
         (lambda: jdec.kmeans(KEY, jax.random.split(KEY, (12, 3)), 2), "x"),
-        (lambda: jdec.random_affine(KEY, P, (2, 2), jdec.Augmentation(1.0)), "image_shape"),
-        (lambda: jdec.random_affine(KEY, P, (1, 2, 1, 1), jdec.Augmentation(1.0)), "image_shape"),
-        (lambda: jdec.random_affine(KEY, P, (-1, -2), jdec.Augmentation(1.0)), "image_shape"),
-        (lambda: jdec.connect("localhost:99999", 2, 1, timeout=1), "coordinator"),
-        (lambda: jdec.connect("localhost", 2, 1, timeout=1), "coordinator"),
-        (lambda: jdec.connect("localhost:1", 2, 2, timeout=1), "process_id"),
-        (lambda: jdec.connect("localhost:1", 2, timeout=1), "process_id"),
+        (lambda: jdec.core.random_affine(KEY, P, (2, 2), jdec.core.Augmentation(1.0)), "image_shape"),
+        (lambda: jdec.core.random_affine(KEY, P, (1, 2, 1, 1), jdec.core.Augmentation(1.0)), "image_shape"),
+        (lambda: jdec.core.random_affine(KEY, P, (-1, -2), jdec.core.Augmentation(1.0)), "image_shape"),
+        (lambda: jdec.trainer.connect("localhost:99999", 2, 1, timeout=1), "coordinator"),
+        (lambda: jdec.trainer.connect("localhost", 2, 1, timeout=1), "coordinator"),
+        (lambda: jdec.trainer.connect("localhost:1", 2, 2, timeout=1), "process_id"),
+        (lambda: jdec.trainer.connect("localhost:1", 2, timeout=1), "process_id"),
         (lambda: jdec.load_dataset("x.csv", label="z"), "label"),
         (lambda: jdec.load_dataset("x.csv", label="z" * 10**5), "label"),
         (lambda: jdec.load_dataset("x.csv", id="a", drop=["a"]), "id"),
@@ -731,9 +762,9 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: jdec.load_dataset("x.csv", image_shape=(2, 2)), "image_shape"),
         (lambda: jdec.load_dataset("digits", label="a"), "label"),
         (lambda: jdec.load_dataset("."), r"\."),
-        (lambda: jdec.imbalanced_subset(jdec.Dataset(X, np.array(Y[:3]), "d"), 0.5, seed=0), "y"),
-        (lambda: jdec.imbalanced_subset(jdec.Dataset(X, -np.array(Y), "d"), 0.5, seed=0), "y"),
-        (lambda: jdec.imbalanced_subset(DATA, 1.5, seed=0), "min_retention_rate"),
+        (lambda: jdec.datasets.imbalanced_subset(jdec.datasets.Dataset(X, np.array(Y[:3]), "d"), 0.5, seed=0), "y"),
+        (lambda: jdec.datasets.imbalanced_subset(jdec.datasets.Dataset(X, -np.array(Y), "d"), 0.5, seed=0), "y"),
+        (lambda: jdec.datasets.imbalanced_subset(DATA, 1.5, seed=0), "min_retention_rate"),
         (lambda: load_model("x.csv"), "model"),
         (lambda: load_model("."), "model"),
         (lambda: save_model(".", MODEL), "model"),

@@ -17,7 +17,7 @@ from benchmarks.paper.methods import METHODS
 from benchmarks.paper.options import Options
 from benchmarks.paper.report import EXPERIMENTS
 from benchmarks.records import RESULTS, parse_seeds
-from jdec.plots import save_figure
+from jdec.plotting import save_figure
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,12 +20,12 @@ import jax
 import numpy as np
 
 from benchmarks.records import append_record, read_records
-from jdec.config import Config, preset_config
 from jdec.datasets import Dataset, imbalanced_subset, load_dataset
-from jdec.fit import FitResult, fit
 from jdec.metrics import clustering_scores
-from jdec.scaling import fit_scaling
-from jdec.workdir import digest
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import FitResult, fit
+from jdec.trainer.scaling import fit_scaling
+from jdec.trainer.workdir import digest
 
 #: Rows that a smoke run keeps of a data set.
 SMOKE_ROWS = 300

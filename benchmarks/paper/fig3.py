@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper.cells import Cell, Laboratory, Rows
 from benchmarks.paper.options import Options
-from jdec.plots import plot_top_samples
+from jdec.plotting import plot_top_samples
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 

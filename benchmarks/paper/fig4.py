@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.paper.cells import Laboratory, Rows
 from benchmarks.paper.options import Options
-from jdec.functional import clustering_loss, log_soft_assignment, target_distribution
+from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 

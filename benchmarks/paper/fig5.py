@@ -19,9 +19,9 @@ from sklearn.manifold import TSNE
 
 from benchmarks.paper.cells import Cell, Laboratory, Rows
 from benchmarks.paper.options import Options
-from jdec.build import assign_block, cluster_interval, start_clustering
-from jdec.dec import is_finished
+from jdec.core.dec import is_finished
 from jdec.metrics import clustering_accuracy
+from jdec.trainer.build import assign_block, cluster_interval, start_clustering
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 

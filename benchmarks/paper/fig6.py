@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from benchmarks.paper.cells import Cell, Laboratory, Outcome, Rows
 from benchmarks.paper.options import Options
 from benchmarks.paper.tables import find, groups, markdown
-from jdec.functional import (
+from jdec.core.functional import (
     cluster_frequencies,
     clustering_loss,
     log_soft_assignment,
     target_distribution,
 )
-from jdec.model import assign
+from jdec.trainer.model import assign
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 

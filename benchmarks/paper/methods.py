@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from benchmarks.paper.cells import Cell, Laboratory, Outcome
-from jdec.baselines import LDMGI, SEC
-from jdec.kmeans import kmeans
-from jdec.spectral import nearest_neighbors
+from jdec.baselines.methods import LDMGI, SEC
+from jdec.baselines.spectral import nearest_neighbors
+from jdec.core.kmeans import kmeans
 
 #: Restarts of k-means, as in the paper.
 RESTARTS = 20

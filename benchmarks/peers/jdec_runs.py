@@ -17,8 +17,9 @@ from benchmarks.peers import (
 )
 from benchmarks.peers.fits import load_rows, score
 from benchmarks.peers.rates import time_loops, versions
-from jdec.autoencoder import encoder_params, init_params
-from jdec.build import (
+from jdec.core.autoencoder import encoder_params, init_params
+from jdec.core.dec import init_state
+from jdec.trainer.build import (
     Stage,
     build_clustering,
     build_network,
@@ -27,9 +28,8 @@ from jdec.build import (
     pretrain_steps,
     refresh,
 )
-from jdec.config import Config, preset_config
-from jdec.dec import init_state
-from jdec.fit import FitResult, fit
+from jdec.trainer.config import Config, preset_config
+from jdec.trainer.fit import FitResult, fit
 
 _LIBRARIES = ("jdec", "jax", "jaxlib", "flax", "optax")
 

@@ -75,7 +75,7 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
     Source: Xie et al. 2016, section 5.4 and Table 4.
     """
     if not isinstance(dataset, Dataset):
-        raise ValueError(f"dataset: expected a jdec.Dataset, got {shown(dataset)}")
+        raise ValueError(f"dataset: expected a jdec.datasets.Dataset, got {shown(dataset)}")
     try:
         check_positive("min_retention_rate", min_retention_rate)
         is_rate = float(min_retention_rate) <= 1

@@ -17,9 +17,9 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.preprocessing import normalize
 
 from jdec._checks import as_float32
+from jdec._environment import free_host_bytes
 from jdec._files import read_member, read_numpy
 from jdec._io import atomic_write, npz_headers, read_npz, unpacked_limit
-from jdec._memory import free_host_bytes
 from jdec._sparse import ENTRY_BYTES, sparse_matrix, sparse_shape
 from jdec.datasets._cache import cached, read_arrays, save_arrays
 from jdec.datasets._digests import content_digest
