@@ -1,4 +1,4 @@
-"""Spectral clustering of many rows: neighbours, eigenvectors, and their rotation to a partition."""
+"""Pieces of spectral clustering: nearest neighbours, smallest eigenpairs, spectral rotation."""
 
 import warnings
 from collections.abc import Callable
@@ -11,33 +11,31 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from sklearn.exceptions import ConvergenceWarning
 
-from jdec._checks import (
-    as_rows,
-    check_finite_rows,
-    check_integer,
-    check_rank,
-)
+from jdec._checks import check_integer, check_rank
+from jdec._rows import as_rows, check_finite_rows
 from jdec._validation import RandomState, make_generator
 
 _BLOCK_ENTRIES = 2**25
 _TOLERANCE = 1e-6
 _ROUNDING = 3e-14
-_MOST_ITERATIONS = 1000
 
-#: A matrix [N N] as what it does to columns, [N m] -> [N m].
+#: A matrix [N N] as its product with columns, [N m] -> [N m].
 Operator = Callable[[np.ndarray], np.ndarray]
 
 
-def nearest_neighbors(X: Any, n_neighbors: int) -> Int[np.ndarray, "N k"]:
-    r"""Return for each row itself and then its nearest other rows, by Euclidean distance.
+def nearest_neighbors(
+    X: Any, n_neighbors: int, *, block_entries: int = _BLOCK_ENTRIES
+) -> Int[np.ndarray, "N k"]:
+    r"""Return the index of each row, followed by its nearest other rows in Euclidean distance.
 
-    Blocks of rows meet all rows on the device. The candidates, found from
-    :math:`\|y\|^2 - 2 x^\top y` in float32, are twice as many as wanted and put in order by their
-    differences, as the expansion cancels where distances are small.
+    Exact search on the device, in blocks of rows. :math:`\|y\|^2 - 2 x^\top y` in float32 selects
+    twice as many candidates as needed, which are sorted by their differences, because the expansion
+    cancels at small distances.
 
     Args:
         X: Rows, [N D], numeric and finite.
-        n_neighbors: How many, the row itself counted; at most N.
+        n_neighbors: Number of neighbours, the row itself counted; at most N.
+        block_entries: Maximum number of entries of a temporary array.
 
     Returns:
         Indices, [N n_neighbors] int32; the first column is 0 … N-1, also among duplicates.
@@ -53,13 +51,13 @@ def nearest_neighbors(X: Any, n_neighbors: int) -> Int[np.ndarray, "N k"]:
     check_n_neighbors(n_neighbors, 1, len(X), len(X))
     if n_neighbors == 1:
         return np.arange(len(X), dtype=np.int32)[:, None]
-    # Far from the origin the expansion would cancel.
+    # Centred: the expansion cancels far from the origin.
     x = jnp.asarray((X - X.mean(axis=0, dtype=np.float64)).astype(np.float32))
     half_norms = (x * x).sum(axis=1) / 2
-    rows = max(1, min(len(X), _BLOCK_ENTRIES // max(len(X), 2 * n_neighbors * X.shape[1])))
+    rows = max(1, min(len(X), block_entries // max(len(X), 2 * n_neighbors * X.shape[1])))
     found = np.empty((len(X), n_neighbors), np.int32)
     for start in range(0, len(X), rows):
-        start = min(start, len(X) - rows)  # the last block overlaps: one shape, one compilation
+        start = min(start, len(X) - rows)  # the last block overlaps: one shape, one program
         found[start : start + rows] = _neighbors_of_block(
             x, half_norms, np.int32(start), rows=rows, n_neighbors=n_neighbors
         )
@@ -93,19 +91,19 @@ def spectral_rotation(
     n_init: int = 10,
     max_iter: int = 100,
 ) -> Int[np.ndarray, "N"]:
-    r"""Return the partition nearest to a rotation of the rows of eigenvectors.
+    r"""Discretise eigenvectors: return the partition nearest to a rotation of their rows.
 
     With rows :math:`\hat f_i = f_i / \|f_i\|`, maximises
-    :math:`\sum_i \max_j (\hat F R)_{ij}` over orthogonal R by turns: the labels are the largest
-    entries of :math:`\hat F R`, and R = V Uᵀ for the singular value decomposition U S Vᵀ of the
-    clusters' sums :math:`Y^\top \hat F`. A start takes a random row and then, one by one, rows most
-    nearly orthogonal to those taken.
+    :math:`\sum_i \max_j (\hat F R)_{ij}` over orthogonal R by alternating steps: the labels are the
+    largest entries of :math:`\hat F R`, and R = V Uᵀ for the singular value decomposition U S Vᵀ of
+    the cluster sums :math:`Y^\top \hat F`. Each start chooses a random row and then, one by one,
+    the row closest to orthogonal to those chosen.
 
     Args:
         embedding: Eigenvectors in the columns, [N K].
         random_state: Integer seed, NumPy RandomState, or None.
         n_init: Number of starts; the best objective wins.
-        max_iter: Most iterations of a start.
+        max_iter: Maximum number of iterations of a start.
 
     Returns:
         Cluster of each row, [N] int32.
@@ -129,7 +127,7 @@ def spectral_rotation(
 def rotate(
     embedding: np.ndarray, generator: np.random.RandomState, n_init: int, max_iter: int = 100
 ) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "K K"]]:
-    """Return the labels of :func:`spectral_rotation` and the rotation R that gives them."""
+    """Return the labels of :func:`spectral_rotation` and the rotation R."""
     check_integer("n_init", n_init)
     check_integer("max_iter", max_iter)
     lengths = np.linalg.norm(embedding, axis=1, keepdims=True)
@@ -138,12 +136,12 @@ def rotate(
     best = (-np.inf, np.zeros(n_rows, np.int32), np.eye(n_clusters))
     for _ in range(n_init):
         rotation = np.empty((n_clusters, n_clusters))
-        likeness = np.zeros(n_rows)
+        similarity = np.zeros(n_rows)
         row = generator.randint(n_rows)
         for column in range(n_clusters):
             rotation[:, column] = rows[row]
-            likeness += np.abs(rows @ rows[row])
-            row = int(likeness.argmin())
+            similarity += np.abs(rows @ rows[row])
+            row = int(similarity.argmin())
         previous = -np.inf
         for _ in range(max_iter):
             labels = (rows @ rotation).argmax(axis=1)
@@ -151,7 +149,7 @@ def rotate(
             partition[np.arange(n_rows), labels] = 1
             left, singular, right = np.linalg.svd(partition.T @ rows)
             rotation = right.T @ left.T
-            # The sum over the rows of the entry that each was given, after the rotation.
+            # The sum over rows of the entry at the row's label, after the rotation.
             objective = singular.sum()
             if objective <= previous + 1e-10 * n_rows:
                 break
@@ -166,22 +164,23 @@ def smallest_eigenpairs(
     multiply: Operator,
     precondition: Operator,
     n_rows: int,
-    n_wanted: int,
+    n_pairs: int,
     generator: np.random.RandomState,
+    *,
+    max_iter: int = 1000,
 ) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "N K"]]:
-    """Return the least eigenvalues, ascending, and their orthonormal eigenvectors.
+    """Return the smallest eigenvalues, ascending, and their orthonormal eigenvectors.
 
-    A block Davidson method: the basis grows by the preconditioned residuals of a block of Ritz
-    vectors, and shrinks to the best of its Ritz vectors when it is full. A block, unlike a single
-    vector, finds eigenvalues with their multiplicity, such as the 0 of a graph in many parts; the
-    vectors beyond the wanted ones make those converge sooner.
+    A block Davidson method. A block, unlike a single vector, finds eigenvalues with their
+    multiplicity, such as the 0 of a disconnected graph; its extra vectors speed up convergence.
 
     Args:
-        multiply: A symmetric matrix [N N] without negative eigenvalues.
-        precondition: A rough inverse of it.
+        multiply: A symmetric positive semidefinite matrix [N N].
+        precondition: An approximate inverse.
         n_rows: N.
-        n_wanted: K, how many.
+        n_pairs: K.
         generator: Draws the first block.
+        max_iter: Maximum number of iterations; a ConvergenceWarning if too few.
 
     Returns:
         Eigenvalues [K] and eigenvectors [N K], float64.
@@ -195,18 +194,30 @@ def smallest_eigenpairs(
 
     Source: Davidson 1975; Crouzeix, Philippe & Sadkane, SIAM J. Sci. Comput. 15(1), 1994.
     """
-    block = n_wanted + max(4, n_wanted // 2)
-    most = 10 * block
-    if n_rows <= most:  # no larger than the basis would be
+    block = n_pairs + max(4, n_pairs // 2)
+    if n_rows <= 10 * block:  # no larger than the basis
         matrix = multiply(np.eye(n_rows))
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return values[:n_wanted], vectors[:, :n_wanted]
-    basis, images = np.empty((n_rows, most), order="F"), np.empty((n_rows, most), order="F")
-    projected = np.zeros((most, most))
+    else:
+        new = generator.standard_normal((n_rows, block))
+        values, vectors = _block_davidson(multiply, precondition, new, n_pairs, max_iter)
+    return values[:n_pairs], vectors[:, :n_pairs]
+
+
+def _block_davidson(
+    multiply: Operator, precondition: Operator, new: np.ndarray, n_pairs: int, max_iter: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expand a basis by the preconditioned residuals of a block of Ritz vectors.
+
+    A full basis restarts from its best Ritz vectors.
+    """
+    n_rows, block = new.shape
+    capacity = 10 * block
+    basis, images = (np.empty((n_rows, capacity), order="F") for _ in range(2))
+    projected = np.zeros((capacity, capacity))
     size, scale = 0, 0.0
-    new = generator.standard_normal((n_rows, block))
-    for _ in range(_MOST_ITERATIONS):
-        for _ in range(2):  # once leaves rounding errors
+    for _ in range(max_iter):
+        for _ in range(2):  # a single pass leaves rounding errors
             new -= basis[:, :size] @ (basis[:, :size].T @ new)
             new = np.linalg.qr(new)[0]
         end = size + block
@@ -215,41 +226,41 @@ def smallest_eigenpairs(
         projected[:end, size:end] = basis[:, :end].T @ images[:, size:end]
         projected[size:end, :size] = projected[:size, size:end].T
         size = end
-        values, turns = np.linalg.eigh(projected[:size, :size])
+        values, vectors = np.linalg.eigh(projected[:size, :size])
         scale = max(scale, values[-1])
-        ritz = basis[:, :size] @ turns[:, :block]
-        residuals = images[:, :size] @ turns[:, :block] - ritz * values[:block]
+        ritz = basis[:, :size] @ vectors[:, :block]
+        residuals = images[:, :size] @ vectors[:, :block] - ritz * values[:block]
         lengths = np.linalg.norm(residuals, axis=0)
         threshold = max(_TOLERANCE * values[block - 1], _ROUNDING * scale)
-        if lengths[:n_wanted].max() <= threshold:
+        if lengths[:n_pairs].max() <= threshold:
             break
         new = precondition(residuals / np.where(lengths > 0, lengths, 1))
-        if size + block > most:
+        if size + block > capacity:
             size = 4 * block
-            basis[:, :size] = basis @ turns[:, :size]
-            images[:, :size] = images @ turns[:, :size]
+            basis[:, :size] = basis @ vectors[:, :size]
+            images[:, :size] = images @ vectors[:, :size]
             projected[:size, :size] = np.diag(values[:size])
     else:
         warnings.warn(
-            f"eigenvectors: residual {lengths[:n_wanted].max():.1e} after {_MOST_ITERATIONS} "
-            f"iterations, expected {threshold:.1e}",
+            f"eigenvectors: residual {lengths[:n_pairs].max():.1e} after {max_iter} iterations, "
+            f"expected {threshold:.1e}",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return values[:n_wanted], ritz[:, :n_wanted]
+    return values, ritz
 
 
-def row_blocks(n_rows: int, entries_of_a_row: int) -> list[slice]:
-    """Cut rows into blocks of bounded size."""
-    step = max(1, _BLOCK_ENTRIES // entries_of_a_row)
+def row_blocks(n_rows: int, entries_per_row: int) -> list[slice]:
+    """Split rows into blocks of bounded size."""
+    step = max(1, _BLOCK_ENTRIES // entries_per_row)
     return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 
-def check_n_neighbors(n_neighbors: Any, least: int, most: int, n_rows: int) -> None:
-    """Raise a ValueError unless a number of neighbours lies in least … most."""
-    check_integer("n_neighbors", n_neighbors, minimum=least)
-    if n_neighbors > most:
+def check_n_neighbors(n_neighbors: Any, minimum: int, maximum: int, n_rows: int) -> None:
+    """Raise a ValueError unless a number of neighbours lies in minimum … maximum."""
+    check_integer("n_neighbors", n_neighbors, minimum=minimum)
+    if n_neighbors > maximum:
         raise ValueError(
-            f"n_neighbors: expected at most {most}, got n_neighbors={n_neighbors} "
+            f"n_neighbors: expected at most {maximum}, got n_neighbors={n_neighbors} "
             f"for n_samples={n_rows}"
         )
