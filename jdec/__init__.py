@@ -10,16 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jdec.core.autoencoder import StackedDenoisingAutoencoder as StackedDenoisingAutoencoder
+    from jdec.core.autoencoder import Autoencoder as Autoencoder
     from jdec.core.dec import run as run
+    from jdec.core.dec import self_training as self_training
     from jdec.core.functional import clustering_loss as clustering_loss
     from jdec.core.functional import log_soft_assignment as log_soft_assignment
     from jdec.core.functional import soft_assignment as soft_assignment
     from jdec.core.functional import target_distribution as target_distribution
     from jdec.core.kmeans import kmeans as kmeans
+    from jdec.core.networks import StackedDenoisingAutoencoder as StackedDenoisingAutoencoder
     from jdec.core.pretraining import finetune as finetune
     from jdec.core.pretraining import layerwise as layerwise
-    from jdec.datasets.registry import load_dataset as load_dataset
+    from jdec.datasets.load import load_dataset as load_dataset
     from jdec.estimator import DEC as DEC
     from jdec.metrics import clustering_accuracy as clustering_accuracy
     from jdec.trainer.config import Config as Config
@@ -36,11 +38,12 @@ __version__ = "0.1.0"
 # The module of each public name: what is imported when the name is used first (PEP 562).
 _HOMES = {
     "DEC": "estimator",
+    "Autoencoder": "core.autoencoder",
     "Config": "trainer.config",
     "FitResult": "trainer.fit",
     "Model": "trainer.model",
     "PopulationResult": "trainer.population",
-    "StackedDenoisingAutoencoder": "core.autoencoder",
+    "StackedDenoisingAutoencoder": "core.networks",
     "clustering_accuracy": "metrics",
     "clustering_loss": "core.functional",
     "finetune": "core.pretraining",
@@ -48,11 +51,12 @@ _HOMES = {
     "fit_population": "trainer.population",
     "kmeans": "core.kmeans",
     "layerwise": "core.pretraining",
-    "load_dataset": "datasets.registry",
+    "load_dataset": "datasets.load",
     "load_model": "trainer.model",
     "log_soft_assignment": "core.functional",
     "preset_config": "trainer.config",
     "run": "core.dec",
+    "self_training": "core.dec",
     "soft_assignment": "core.functional",
     "target_distribution": "core.functional",
 }
@@ -60,6 +64,7 @@ _NAMESPACES = ("baselines", "core", "datasets", "metrics", "plotting", "selectio
 
 __all__ = [
     "DEC",
+    "Autoencoder",
     "Config",
     "FitResult",
     "Model",
@@ -77,6 +82,7 @@ __all__ = [
     "log_soft_assignment",
     "preset_config",
     "run",
+    "self_training",
     "soft_assignment",
     "target_distribution",
 ]

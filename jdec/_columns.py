@@ -1,32 +1,96 @@
-"""Columns that number the rows or name them, and measure nothing."""
+"""Names of columns, and columns that identify the rows instead of measuring something."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-#: So many rows are needed: fewer whole numbers are in order by chance.
+from jdec._checks import as_tuple, shown
+
+#: With fewer rows, whole numbers are in order by chance.
 MIN_ROWS = 10
 
-_SCREENED = 64  # rows looked at first; few columns pass, and only those are read whole
+_SCREENED = 64  # rows screened first: few columns pass, and only those are read in full
 _WORDS = r"ids?|idx|index|row|rows|rowid|rownames?|row[ _.-]?(?:number|nr|num)|uuid|guid|level[ _]0"
 _NAME = re.compile(rf"(?:^|[ _.:/-])(?:{_WORDS})$", re.IGNORECASE)
 _CAMEL_CASE = re.compile(r"[a-z0-9](?:Id|ID|Idx|Index)$")
 
 
+def column_name(columns: Sequence[str] | None, index: int) -> str:
+    """Return what to call a column in a message: its name, or its position from 0."""
+    return str(index) if columns is None else repr(columns[index])
+
+
+def column_names(x: Any, *, numbers: bool = False) -> tuple[str, ...] | None:
+    """Return the names of the columns of a data frame, as text, or None where it has none.
+
+    Columns that are numbered from 0 in their order are without names, unless ``numbers`` are.
+
+    Examples:
+        >>> column_names(np.zeros((2, 2))) is None
+        True
+    """
+    # Arrow's tables have the columns themselves under ``columns``.
+    columns = getattr(x, "column_names", getattr(x, "columns", None))
+    names = list(columns) if isinstance(columns, Iterable) else []
+    if not names or (names == list(range(len(names))) and not numbers):
+        return None
+    return tuple(map(str, names))
+
+
+def names_to_compare(
+    mine: Sequence[str] | None, theirs: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the names of two tables that can be compared, or None where one of them has none.
+
+    Numbers from 0 on are the positions of columns without names: they can be compared with those
+    of another such table, and not with names.
+
+    Examples:
+        >>> names_to_compare(None, ("1", "0"))
+        (('0', '1'), ('1', '0'))
+        >>> names_to_compare(("a", "b"), ("0", "1")) is None
+        True
+    """
+    if theirs is None:
+        return None
+    numbers = tuple(map(str, range(len(theirs))))
+    pair = tuple(numbers if mine is None else mine), tuple(theirs)
+    return None if numbers in pair and set(pair[0]) != set(pair[1]) else pair
+
+
+def check_feature_names(names: Any, x: Any) -> tuple[str, ...] | None:
+    """Return names given for the columns of ``x``, or those that it has as a data frame.
+
+    Raises:
+        ValueError: If they are not texts, or not one for each column.
+    """
+    if names is None:
+        return column_names(x)
+    names = as_tuple("feature_names", names, "texts")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"feature_names: expected texts, got {shown(name)}")
+    shape = np.shape(x)
+    if len(shape) == 2 and len(names) != shape[1]:
+        raise ValueError(f"feature_names: expected {shape[1]} as x has columns, got {len(names)}")
+    return tuple(map(str, names))
+
+
 def identifier_columns(x: np.ndarray, names: Sequence[str] | None = None) -> list[str]:
     """Find the columns that identify the rows instead of measuring something.
 
-    They hold whole numbers, each of them once, that are consecutive in any order, or only rise or
-    only fall from row to row, or stand under a name such as ``id``, ``index`` or ``sample_id``.
+    They hold distinct whole numbers that are consecutive in any order, or monotonic, or have a name
+    such as ``id``, ``index`` or ``sample_id``.
 
     Args:
         x: Rows [N D] of real numbers.
         names: Names of the columns, where they have any.
 
     Returns:
-        Names of such columns, or their positions from 0 as text. None is found in fewer than
-        :data:`MIN_ROWS` rows, or where there is but one column.
+        Names of such columns, or their positions from 0 as text. Empty for fewer than
+        :data:`MIN_ROWS` rows, or a single column.
 
     Examples:
         >>> x = np.c_[np.arange(20.0)[::-1], np.sin(np.arange(20.0))]

@@ -11,20 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdec._checks import shown
-from jdec._io import ArrayHeader, npz_headers, read_npz, unpacked_limit
-from jdec._sparse import ENTRY_BYTES, sparse_matrix, sparse_shape
+from jdec._archives import npy_shape, npz_shapes, read_npz, unpacked_limit
+from jdec._checks import in_a_line, shown
+from jdec._sparse import read_sparse, sparse_matrix
 
 #: A sparse file may become a dense matrix of this many bytes …
 MAX_DENSE_BYTES = 2**31
 #: … and, beyond what any archive may unpack to, of so many times its own size.
 MAX_DENSE_RATIO = 400
 
-#: What an array or column of classes is called where nobody says which it is.
+#: Default names of an array or column of classes.
 LABEL_NAMES = ("y", "label", "labels", "target", "class")
+
+_Shapes = Mapping[str, tuple[int, ...]]
 
 _LOGGER = logging.getLogger("jdec")
 _ROW_NAMES = ("x", "X", "data")
+_EXPECTED = "a NumPy file of numbers or text; objects are never unpickled"
 
 # Arrays of at least this size are memory-mapped: a process then reads the rows it needs.
 _MAPPED_FROM = 2**26
@@ -50,26 +53,25 @@ class Table(NamedTuple):
 
 @contextlib.contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
-    """Turn whatever goes wrong within into a ValueError of one line that names the file.
+    """Turn any exception within into a ValueError of one line that names the file.
 
     A damaged file makes zipfile, zlib, csv, NumPy and pyarrow raise a dozen unrelated types.
     """
     try:
         yield
     except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        reason = reason or type(error).__name__
+        reason = getattr(error, "strerror", None) or in_a_line(error)
         raise ValueError(f"{path}: expected {expected}, got an error: {reason}") from error
 
 
 def read_idx(path: Path, n_dims: int) -> np.ndarray:
     """Read unsigned bytes from an idx file, gzipped or not.
 
-    No more is unpacked than the header declares, and a header that declares more than
-    :func:`jdec._io.unpacked_limit` allows is not followed.
+    No more is unpacked than the header declares, and the header may not declare more than
+    :func:`jdec._archives.unpacked_limit` allows.
 
     Args:
-        path: The file; what it is shows in its first bytes, not in its name.
+        path: The file; its first bytes count, not its name.
         n_dims: Number of dimensions expected: 3 for images, 1 for labels.
 
     Returns:
@@ -145,7 +147,7 @@ def read_numpy(
 
     Raises:
         ValueError: If the file is damaged, holds objects, is ambiguous, unpacks to more than
-            :func:`jdec._io.unpacked_limit`, or is too large when dense.
+            :func:`jdec._archives.unpacked_limit`, or is too large when dense.
     """
     with reading(path, "a readable file"), path.open("rb") as file:
         start = file.read(6)
@@ -154,70 +156,46 @@ def read_numpy(
             raise ValueError(f"{path}: label: expected none for a single array, got {shown(label)}")
         return Table(_read_npy(path))
     if not start.startswith(b"PK"):
-        # np.load takes every other file for a pickle and says so, which helps nobody.
+        # np.load takes every other file for a pickle, and its message does not help.
         raise ValueError(f"{path}: expected a NumPy file, got one that starts with {start!r}")
-    headers = _npz_headers(path)
-    if {"format", "shape"} <= set(headers):
+    with reading(path, _EXPECTED):
+        shapes = npz_shapes(path)
+    if {"format", "shape"} <= set(shapes):
         if label:
             raise ValueError(
                 f"{path}: label: expected none for a sparse matrix, got {shown(label)}"
             )
-        return Table(_read_sparse(path, headers, max_dense_bytes))
-    label = _label_array(path, headers, label)
-    rows = _row_array(path, headers, skip=label)
-    arrays = _read_npz(path, [rows] if label is None else [rows, label])
+        return Table(_read_sparse(path, max_dense_bytes))
+    label = _label_array(path, shapes, label)
+    rows = _row_array(path, shapes, skip=label)
+    with reading(path, _EXPECTED):
+        arrays = read_npz(path, [rows, label or rows])
     return Table(arrays[rows], None if label is None else arrays[label], label)
 
 
 def read_member(path: Path, name: str) -> np.ndarray | None:
     """Return one array of an ``.npz`` file, or None where it has no such array."""
-    return _read_npz(path, [name]).get(name)
+    with reading(path, _EXPECTED):
+        return read_npz(path, [name]).get(name)
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    with reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            # Version 3 differs from 2 in the encoding of field names alone, and those are refused.
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read(file)
-            start = file.tell()
-        if dtype.hasobject:
-            raise ValueError("it holds objects")
-        if dtype.names is not None or dtype.kind not in "biufcSUmM":
-            raise ValueError(f"expected numbers or text, got dtype {dtype}")
-        # NumPy would read a longer file in silence, such as one that several arrays were saved to.
-        n_bytes = math.prod(int(size) for size in shape) * dtype.itemsize
+    with reading(path, _EXPECTED):
         size = path.stat().st_size
-        if any(size < 0 for size in shape) or start + n_bytes != size:
-            raise ValueError(f"its header says {start + n_bytes} bytes, and it has {size}")
-        mapped = n_bytes >= _MAPPED_FROM
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        # NumPy would silently read a longer file, such as one that several arrays were saved to.
+        with path.open("rb") as file:
+            npy_shape(file, size)
+        return np.load(path, mmap_mode="r" if size >= _MAPPED_FROM else None, allow_pickle=False)
 
 
-def _npz_headers(path: Path) -> dict[str, ArrayHeader]:
-    with reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
-        return npz_headers(path)
-
-
-def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    with reading(path, "a NumPy file of numbers or text; objects are never unpickled"):
-        return read_npz(path, names)
-
-
-def _label_array(path: Path, headers: Mapping[str, ArrayHeader], label: str | None) -> str | None:
+def _label_array(path: Path, shapes: _Shapes, label: str | None) -> str | None:
     if label is not None:
-        if label and label not in headers:
+        if label and label not in shapes:
             raise ValueError(
-                f"{path}: label: expected one of the arrays {', '.join(headers)}; "
-                f"got {shown(label)}"
+                f"{path}: label: expected one of the arrays {', '.join(shapes)}; got {shown(label)}"
             )
         return label or None
-    found = [name for name in headers if name.lower() in LABEL_NAMES]
+    found = [name for name in shapes if name.lower() in LABEL_NAMES]
     if len(found) > 1:
         raise ValueError(
             f"{path}: expected at most one array of labels, got {', '.join(found)}; say which it "
@@ -226,8 +204,8 @@ def _label_array(path: Path, headers: Mapping[str, ArrayHeader], label: str | No
     return found[0] if found else None
 
 
-def _row_array(path: Path, headers: Mapping[str, ArrayHeader], *, skip: str | None) -> str:
-    others = {name: header.shape for name, header in headers.items() if name != skip}
+def _row_array(path: Path, shapes: _Shapes, *, skip: str | None) -> str:
+    others = {name: shape for name, shape in shapes.items() if name != skip}
     named = [name for name in _ROW_NAMES if name in others]
     if len(named) > 1:
         raise ValueError(
@@ -243,26 +221,20 @@ def _row_array(path: Path, headers: Mapping[str, ArrayHeader], *, skip: str | No
     return found[0]
 
 
-def _read_sparse(
-    path: Path, headers: Mapping[str, ArrayHeader], max_dense_bytes: int
-) -> np.ndarray:
+def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
     expected = "a sparse matrix as scipy.sparse.save_npz writes it"
-    size = path.stat().st_size
     with reading(path, expected):
-        n_entries = math.prod(headers["data"].shape)
-        if ENTRY_BYTES * n_entries > unpacked_limit(size):
-            raise ValueError(f"{n_entries} entries in a file of {size} bytes")
-        arrays = read_npz(path)
-        shape = sparse_shape(arrays["shape"])
+        arrays, shape = read_sparse(path)
         data = arrays["data"]
         if data.dtype.kind not in "biuf":
             raise ValueError(f"its numbers are of dtype {data.dtype}")
         if data.dtype.kind in "iu" and data.size and max(int(data.max()), -int(data.min())) > 2**53:
             raise ValueError("it holds whole numbers beyond 2**53, which float64 rounds")
-        # float32 where that loses nothing, as counts need no more.
+        # float32 where that loses nothing, as for counts.
         with np.errstate(over="ignore"):
             single = data.astype(np.float32)
         dtype = np.float32 if np.array_equal(single, data, equal_nan=True) else np.float64
+        size = path.stat().st_size
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     limit = min(max_dense_bytes, max(unpacked_limit(size), MAX_DENSE_RATIO * size))
     if n_bytes > limit:

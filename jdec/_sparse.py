@@ -1,25 +1,45 @@
-"""Sparse matrices from arrays that may be damaged or made up: looked at before SciPy takes them."""
+"""Sparse matrices from arrays that may be damaged or made up, validated before SciPy gets them."""
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 
-#: What an entry takes in memory while a matrix is made, about.
-ENTRY_BYTES = 16
+from jdec._archives import npz_shapes, read_npz, unpacked_limit
 
-FORMATS = ("csr", "csc", "bsr", "coo", "dia")
+_ENTRY_BYTES = 16  # that an entry takes in memory while a matrix is made, about
+
+
+def read_sparse(path: Path) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """Read the arrays that :func:`scipy.sparse.save_npz` writes, and the shape of the matrix.
+
+    Raises:
+        ValueError: If the file is damaged, or holds too many entries for its size.
+        KeyError: If an array is missing.
+        OSError: If it cannot be read.
+    """
+    n_entries, size = math.prod(npz_shapes(path)["data"]), path.stat().st_size
+    if _ENTRY_BYTES * n_entries > unpacked_limit(size):
+        raise ValueError(f"{n_entries} entries in a file of {size} bytes")
+    arrays = read_npz(path)
+    shape = arrays["shape"]
+    if shape.dtype.kind not in "iu" or shape.shape != (2,) or (shape < 0).any():
+        raise ValueError(f"its shape is {shape.tolist()}")
+    n_rows, n_columns = shape.tolist()
+    return arrays, (n_rows, n_columns)
 
 
 def sparse_matrix(
     form: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
 ) -> scipy.sparse.sparray:
-    """Make a sparse matrix of what :func:`scipy.sparse.save_npz` writes.
+    """Make a sparse matrix of what :func:`read_sparse` returns.
 
     SciPy's own checks pass some indices that its compiled code then follows out of its memory.
 
     Args:
-        form: One of :data:`FORMATS`.
+        form: ``csr``, ``csc``, ``bsr``, ``coo`` or ``dia``.
         arrays: ``data``, and the arrays of indices of that form.
         shape: N and D.
 
@@ -37,20 +57,9 @@ def sparse_matrix(
         array([[0., 0., 0.],
                [0., 5., 0.]])
     """
-    data = arrays["data"]
     if form in ("csr", "csc", "bsr"):
-        blocks = data.shape[1:] if form == "bsr" else (1, 1)
-        if data.ndim != (3 if form == "bsr" else 1) or 0 in blocks:
-            raise ValueError(f"its data has the shape {data.shape}")
-        if shape[0] % blocks[0] or shape[1] % blocks[1]:
-            raise ValueError(f"blocks of shape {blocks} do not fit the shape {shape}")
-        sizes = (shape[0] // blocks[0], shape[1] // blocks[1])
-        n_major, n_minor = reversed(sizes) if form == "csc" else sizes
-        indices = _indices("indices", arrays["indices"], len(data), n_minor)
-        ends = _indices("indptr", arrays["indptr"], n_major + 1, len(data) + 1)
-        if ends[0] != 0 or ends[-1] != len(data) or (np.diff(ends) < 0).any():
-            raise ValueError(f"its indptr is not that of {len(data)} numbers")
-        return getattr(scipy.sparse, f"{form}_array")((data, indices, ends), shape=shape)
+        return _compressed(form, arrays, shape)
+    data = arrays["data"]
     if form == "coo":
         row, column = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
         if data.ndim != 1:
@@ -71,20 +80,22 @@ def sparse_matrix(
     raise ValueError(f"its format is {form!r}")
 
 
-def sparse_shape(shape: np.ndarray) -> tuple[int, int]:
-    """Return the shape that a file holds.
-
-    Raises:
-        ValueError: If it is not that of a matrix.
-
-    Examples:
-        >>> sparse_shape(np.array([2, 3]))
-        (2, 3)
-    """
-    if shape.dtype.kind not in "iu" or shape.shape != (2,) or (shape < 0).any():
-        raise ValueError(f"its shape is {np.asarray(shape).tolist()}")
-    n_rows, n_columns = shape.tolist()
-    return n_rows, n_columns
+def _compressed(
+    form: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
+) -> scipy.sparse.sparray:
+    data = arrays["data"]
+    blocks = data.shape[1:] if form == "bsr" else (1, 1)
+    if data.ndim != (3 if form == "bsr" else 1) or 0 in blocks:
+        raise ValueError(f"its data has the shape {data.shape}")
+    if shape[0] % blocks[0] or shape[1] % blocks[1]:
+        raise ValueError(f"blocks of shape {blocks} do not fit the shape {shape}")
+    sizes = (shape[0] // blocks[0], shape[1] // blocks[1])
+    n_major, n_minor = reversed(sizes) if form == "csc" else sizes
+    indices = _indices("indices", arrays["indices"], len(data), n_minor)
+    ends = _indices("indptr", arrays["indptr"], n_major + 1, len(data) + 1)
+    if ends[0] != 0 or ends[-1] != len(data) or (np.diff(ends) < 0).any():
+        raise ValueError(f"its indptr is not that of {len(data)} numbers")
+    return getattr(scipy.sparse, f"{form}_array")((data, indices, ends), shape=shape)
 
 
 def _indices(name: str, indices: np.ndarray, length: int, size: int) -> np.ndarray:

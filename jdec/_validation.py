@@ -7,7 +7,8 @@ from jaxtyping import Shaped
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from jdec._checks import as_rows, check_nothing_masked, check_seed, shown
+from jdec._checks import check_nothing_masked, check_seed, shown
+from jdec._rows import as_rows
 
 RandomState = int | np.random.RandomState | None
 

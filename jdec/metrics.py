@@ -7,7 +7,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from jdec._checks import as_labels, check_same_length
+from jdec._checks import check_same_length
+from jdec._rows import as_labels
 
 
 def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:

@@ -1,11 +1,11 @@
-"""Data sets by name or from a file. Labels are only handed on; nothing here trains with them."""
+"""Data sets by name or from a file. Labels are only passed on; nothing here trains with them."""
 
 from jdec.datasets.dataset import Dataset as Dataset
 from jdec.datasets.dataset import imbalanced_subset as imbalanced_subset
-from jdec.datasets.registry import DatasetRow as DatasetRow
-from jdec.datasets.registry import dataset_table as dataset_table
-from jdec.datasets.registry import download_dataset as download_dataset
-from jdec.datasets.registry import load_dataset as load_dataset
+from jdec.datasets.download import download_dataset as download_dataset
+from jdec.datasets.load import DatasetRow as DatasetRow
+from jdec.datasets.load import dataset_table as dataset_table
+from jdec.datasets.load import load_dataset as load_dataset
 
 __all__ = [
     "Dataset",

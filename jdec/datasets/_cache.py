@@ -1,4 +1,4 @@
-"""What was computed from files, kept so that it is computed once."""
+"""Cache of results that are computed from files."""
 
 import hashlib
 import io
@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
-import numpy as np
 import platformdirs
 
-from jdec._io import atomic_write, read_npz
+from jdec._io import atomic_write
 
 _LOGGER = logging.getLogger("jdec")
 _Value = TypeVar("_Value")
 
-# A file ends with this and the digest of all that stands before it.
+# A file ends with this and the digest of everything before it.
 _MARK = b"jdec-blake2b\n"
 _DIGEST_BYTES = 32
 
@@ -34,20 +33,20 @@ def cached(
     save: Callable[[IO[bytes], _Value], None],
     read: Callable[[Path], _Value],
 ) -> _Value:
-    """Read what an earlier call computed from the same bytes and settings, else compute it.
+    """Read the result of an earlier call on the same bytes and settings, else compute it.
 
-    It lies in the folder ``features`` of the user's cache, with a digest that is compared at every
-    reading: what is damaged is computed again, with a warning to the log. Where the folder cannot
-    be written, the result is computed each time, with a warning as well.
+    The cached file is in the folder ``features`` of the user's cache, with a digest that is
+    compared at every reading. A damaged file is computed again, and a folder that cannot be written
+    costs a computation each time; both are logged as warnings.
 
     Args:
         name: Start of the file's name.
         suffix: Its end.
         digests: Digest of the content of each file that the result is computed from.
-        settings: All else it depends on, as JSON values.
-        compute: Gives the result.
+        settings: Everything else it depends on, as JSON values.
+        compute: Returns the result.
         save: Writes the result to an open file, from beginning to end.
-        read: Reads it from a file that is as it was written.
+        read: Reads it from an intact file.
 
     Returns:
         The result.
@@ -71,24 +70,14 @@ def cached(
             save(cast(IO[bytes], hashed), result)
             file.write(_MARK + hashed.digest())
     except OSError as error:
-        _LOGGER.warning("%s: could not be kept for the next time: %s", path, error)
+        _LOGGER.warning("%s: could not be cached: %s", path, error)
     else:
-        _LOGGER.info("%s: kept in %s", name, path)
+        _LOGGER.info("%s: cached in %s", name, path)
     return result
 
 
-def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays."""
-    np.savez(file, allow_pickle=False, **dict(arrays))
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`save_arrays` wrote."""
-    return read_npz(path, compressed=False)
-
-
 class _Hashed(io.RawIOBase):
-    """A file that is written from beginning to end, and hashed on the way."""
+    """A file that is written from beginning to end, and hashed meanwhile."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()

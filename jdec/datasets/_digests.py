@@ -1,4 +1,4 @@
-"""Digests of files: to know them again, and to say so where they are not those expected."""
+"""Digests of files, compared with those of public files."""
 
 import hashlib
 import logging
@@ -30,13 +30,7 @@ def content_digest(path: Path, algorithm: str = "blake2b") -> str:
 
 
 def compare_digests(path: Path, digest: str, known: str) -> None:
-    """Warn where a file is not the public one of its name.
-
-    Args:
-        path: The file.
-        digest: Digest of its content.
-        known: Digest of the public file's content, by the same algorithm.
-    """
+    """Warn if a file's digest is not the known one of the public file, by the same algorithm."""
     if digest != known:
         _LOGGER.warning(
             "%s: not the public file of that name, or damaged: expected the checksum %s, got %s",

@@ -1,9 +1,10 @@
-"""Classes: from whatever a file or an array calls them to the numbers 0 … C-1, merging none."""
+"""Class labels of any kind as the numbers 0 … C-1, without merging any."""
 
 import decimal
 import logging
 import reprlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ _MISSING = ("na", "n/a", "nan", "null", "none", "?", "-", "<na>")
 def encode_labels(
     name: str, labels: Any, x: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Number the classes 0 … C-1 in sorted order. Different labels are different classes.
+    """Number the classes 0 … C-1 in sorted order; different labels are different classes.
 
     Args:
-        name: What to call the labels in an error message.
+        name: Name of the labels in error messages.
         labels: Whole numbers, booleans or text, [N] or [N 1]; all of one kind.
         x: The rows that the labels belong to, [N …].
 
@@ -29,7 +30,7 @@ def encode_labels(
         int64 labels [N], and the names of the classes where they were text, else None.
 
     Raises:
-        ValueError: If lengths differ, a label is missing, or labels are no classes.
+        ValueError: If lengths differ, a label is missing, or labels are not classes.
 
     Examples:
         >>> encode_labels("y", ["b", "a", "b"], np.zeros((3, 1)))
@@ -42,7 +43,7 @@ def encode_labels(
     """
     labels = _as_vector(name, labels)
     check_same_length(name, labels, "x", x)
-    if labels.dtype.kind in "OUS":  # each text as long as it is, not as the longest
+    if labels.dtype.kind in "OUS":
         return _encode_objects(name, labels)
     if labels.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected whole numbers or text, got dtype {labels.dtype}")
@@ -56,19 +57,32 @@ def encode_labels(
     return y.astype(np.int64), None
 
 
+def name_labels(path: Path, labels: np.ndarray, names: np.ndarray | None) -> np.ndarray:
+    """Return the class names that whole numbers stand for, where the file has an array of names.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if names is None or labels.dtype.kind not in "iu":
+        return labels
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(names):
+        raise ValueError(f"{path}: expected labels 0 to {len(names) - 1} as it names classes")
+    return names[labels]
+
+
 def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
-    """Turn the labels of a text file into whole numbers where that loses nothing.
+    """Convert the labels of a text file to whole numbers where that loses nothing.
 
     Args:
-        name: What to call the labels in a message.
+        name: Name of the labels in messages.
         labels: The text of each cell.
 
     Returns:
-        int64 [N] if every text is how its number is written (``1`` and not ``01``, ``+1`` or
-        ``1.0``), else the texts themselves, as objects.
+        int64 [N] if every text is the canonical form of a number (``1`` and not ``01``, ``+1`` or
+        ``1.0``), else the texts, as objects.
 
     Raises:
-        ValueError: If all are numbers, and one is not whole: a measurement, and no class.
+        ValueError: If all are numbers, and one is not whole: a measurement, not a class.
 
     Examples:
         >>> parse_labels("y", ["1", "2"])
@@ -90,14 +104,17 @@ def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
     missing = [text for text in texts if text.lower() in _MISSING]
     if missing:
         _LOGGER.warning("%s: %r is taken for a class, not for a missing label", name, missing[0])
-    array = np.empty(len(labels), object)
-    array[:] = labels
-    return array
+    return as_objects(labels)
+
+
+def as_objects(values: Sequence[Any]) -> np.ndarray:
+    """Return values as an array [N] of objects, in which each text takes its own length."""
+    return np.fromiter(values, object, len(values))
 
 
 def _as_vector(name: str, labels: Any) -> np.ndarray:
     if isinstance(labels, list | tuple):
-        # Numbers beside text would all become text, and large integers be rounded.
+        # Otherwise numbers beside text would become text, and large integers be rounded.
         try:
             array = np.asarray(labels, dtype=object)
         except ValueError as error:
@@ -172,7 +189,7 @@ def _decoded(name: str, label: bytes, row: int) -> str:
 
 
 def _check_exact(name: str, labels: np.ndarray, first_row: int = 0) -> None:
-    # Beyond, a floating-point number stands for several integers.
+    # A larger floating-point number stands for several integers.
     largest = 2.0 ** (np.finfo(labels.dtype).nmant + 1)
     wrong = np.abs(labels) >= largest
     if wrong.any():
@@ -193,7 +210,7 @@ def _no_class(name: str, label: Any, row: int) -> ValueError:
 
 
 def _integer(text: str) -> int | None:
-    """Return the integer that is written so and not otherwise, else None."""
+    """Return the integer whose canonical form is ``text``, else None."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdecimal()) or len(digits) > 20:
         return None

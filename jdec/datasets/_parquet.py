@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from jdec._archives import unpacked_limit
 from jdec._files import Table, reading
-from jdec._io import parse_json, unpacked_limit
+from jdec._io import parse_json
+from jdec.datasets._labels import as_objects
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 _LOGGER = logging.getLogger("jdec")
-_BLOCK_BYTES = 2**20  # of rows that are read at a time: Arrow holds several times as many
-_OBJECT_BYTES = 64  # what a label or an identifier takes in memory, about
-# Of text while it is read: in its page, in Arrow's dictionary and as Python holds it.
+_BLOCK_BYTES = 2**20  # of rows read at a time: Arrow holds several times as many
+_OBJECT_BYTES = 64  # that a label or an identifier takes in memory, about
+# Of text while it is read: in its page, in Arrow's dictionary and in Python.
 _COPIES_OF_TEXT = 4
 
 
@@ -25,8 +27,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
 
     Args:
         path: The file.
-        choice: What the columns are. A row index of pandas that the file marks as one is no
-            feature.
+        choice: The roles of the columns. A row index that pandas has marked is not a feature.
 
     Returns:
         Rows in the narrowest dtype that holds all columns, labels and identifiers.
@@ -34,7 +35,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
     Raises:
         ValueError: If the file is damaged, the choice does not fit it, a feature is not numeric
             or has missing values, or the file would unpack to more than
-            :func:`jdec._io.unpacked_limit`.
+            :func:`jdec._archives.unpacked_limit`.
         ImportError: If pyarrow is not installed.
     """
     try:
@@ -60,7 +61,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
         texts = [place for place in others if _is_text(types[place], pyarrow.types)]
         _check_size(path, file.metadata, roles, dtype, copies=_COPIES_OF_TEXT if texts else 1)
         with reading(path, "an intact parquet file"):
-            # As codes: a text that is there often is then held once.
+            # As codes: a repeated text is then held once.
             file = parquet.ParquetFile(
                 path, metadata=file.metadata, read_dictionary=[names[place] for place in texts]
             )
@@ -68,7 +69,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
             x, columns = _read(path, file, names, roles, dtype)
     return Table(
         x,
-        None if roles.label is None else _objects(columns[roles.label]),
+        None if roles.label is None else as_objects(columns[roles.label]),
         None if roles.label is None else names[roles.label],
         tuple(names[place] for place in roles.features),
         None if roles.id is None else _ids(path, names[roles.id], columns[roles.id]),
@@ -97,7 +98,7 @@ def _read(
             batch = next(batches, None)
         if batch is None or start + len(batch) > n_rows:
             break
-        # All columns of a name are read, and a name may be that of several.
+        # Columns are read by name, and several may share one.
         left = {name: iter(same) for name, same in places.items()}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             place = next(left[name])
@@ -114,7 +115,7 @@ def _read(
 
 
 def _pandas_indices(path: Path, metadata: Mapping[bytes, bytes], names: Sequence[str]) -> list[int]:
-    """Find the columns that pandas says are the row index, which it would make of them again."""
+    """Find the columns that pandas has marked as the row index."""
     if b"pandas" not in metadata:
         return []
     described = parse_json(metadata[b"pandas"].decode())
@@ -171,7 +172,7 @@ def _check_size(
     n_bytes, size = metadata.num_rows * row, path.stat().st_size
     limit = unpacked_limit(size)
     with reading(path, "an intact parquet file"):
-        # Of the groups alone: looking at damaged metadata of a column can end the process.
+        # Of row groups only: damaged metadata of a column can crash the process.
         for group in range(metadata.num_row_groups):
             n_packed = metadata.row_group(group).total_byte_size
             if n_packed > limit // copies:
@@ -225,12 +226,6 @@ def _check_whole(path: Path, name: str, column: Any, first_row: int, what: str) 
             f"{path}: expected a {what} in column {name!r} in every row, got none in row {row}; "
             "fill or drop such rows first"
         )
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def _ids(path: Path, name: str, ids: list[Any]) -> np.ndarray:

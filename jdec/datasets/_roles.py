@@ -1,4 +1,4 @@
-"""Which column of a table is what: the classes, the identifiers, the features."""
+"""Roles of the columns of a table: classes, identifiers, features."""
 
 import collections
 import difflib
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jdec._archives import unpacked_limit
 from jdec._checks import as_tuple, shown
 from jdec._files import LABEL_NAMES
-from jdec._io import unpacked_limit
 
 #: float64 rounds larger whole numbers.
 LARGEST_EXACT = 2**53
@@ -23,11 +23,11 @@ _SHOWN.maxstring = 60
 
 
 class Choice(NamedTuple):
-    """What the user says of a file's columns.
+    """The roles that the user gives to columns of a file.
 
     Attributes:
-        label: Name of the class column, None for one of
-            :data:`jdec._files.LABEL_NAMES`, empty for none.
+        label: Name of the class column, None for one of :data:`jdec._files.LABEL_NAMES`, empty for
+            none.
         id: Name of the column of identifiers, or None.
         drop: Names of the columns to leave out.
     """
@@ -38,7 +38,7 @@ class Choice(NamedTuple):
 
 
 class Roles(NamedTuple):
-    """Positions of the columns by what they are."""
+    """Positions of the columns by role."""
 
     features: tuple[int, ...]
     label: int | None
@@ -49,7 +49,7 @@ def check_choice(label: Any, id: Any, drop: Any) -> Choice:
     """Return the options of :func:`jdec.datasets.load_dataset` as a choice.
 
     Raises:
-        ValueError: If a name is no text, or one column is asked to be two things.
+        ValueError: If a name is not text, or a column is given two roles.
 
     Examples:
         >>> check_choice("none", None, ["town"])
@@ -79,22 +79,21 @@ def choose_roles(
     named: bool = True,
     skip: Sequence[int] = (),
 ) -> Roles:
-    """Say of each column of a table what it is.
+    """Assign a role to each column of a table.
 
     Args:
         path: The file, for error messages.
-        names: All columns, in order; one that is chosen must be there once.
-        choice: What the user says.
-        named: Whether the file itself names its columns; if not, none is taken for the classes
-            unless it is chosen.
+        names: All columns, in order; a chosen one must be unique.
+        choice: The roles that the user gives.
+        named: Whether the file names its columns; if not, there are no classes unless chosen.
         skip: Positions of columns that are left out unless they are chosen.
 
     Returns:
         Positions of features, label and identifiers.
 
     Raises:
-        ValueError: If a name chosen is not there or there twice, a column has no name or is a
-            saved row index, several columns may be the classes, or no feature is left.
+        ValueError: If a chosen name is missing or not unique, a column has no name or is a saved
+            row index, several columns may be the classes, or no feature is left.
 
     Examples:
         >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice())
@@ -108,18 +107,22 @@ def choose_roles(
     id = None if choice.id is None else _position(path, names, places, "id", choice.id)
     dropped = {_position(path, names, places, "drop", name) for name in choice.drop}
     left_out = dropped | {*skip} | ({id} if id is not None else set())
+    label = None
     if choice.label:
-        label: int | None = _position(path, names, places, "label", choice.label)
+        label = _position(path, names, places, "label", choice.label)
     elif choice.label is None and named:
         label = _default_label(path, names, left_out)
-    else:
-        label = None
     features = [
         position for position in range(len(names)) if position not in left_out and position != label
     ]
     for position in features:
-        if is_saved_index(names[position]):
-            _refuse_saved_index(path, names[position], position)
+        name = names[position]
+        if not name.strip() or name.startswith(("Unnamed: ", "__index_level_")):
+            what = _SHOWN.repr(name) if name.strip() else f"{position + 1} without a name"
+            raise ValueError(
+                f"{path}: expected measurements, got column {what}, as a saved row index is called; "
+                f"{way_out(name)}"
+            )
     if not features:
         raise ValueError(
             f"{path}: expected a column of numbers to cluster by, got 0 feature(s): "
@@ -128,22 +131,12 @@ def choose_roles(
     return Roles(tuple(features), label, id)
 
 
-def is_saved_index(name: str) -> bool:
-    """Whether a column is called what a row index is called that was saved by mistake.
-
-    Examples:
-        >>> [is_saved_index(name) for name in ("Unnamed: 0", "", "__index_level_0__", "a")]
-        [True, True, True, False]
-    """
-    return not name.strip() or name.startswith(("Unnamed: ", "__index_level_"))
-
-
 def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
     """Return the identifiers of column ``name`` as an array of text.
 
     Raises:
         ValueError: If one is so long that the array, whose entries are all of one size, would be
-            larger than :func:`jdec._io.unpacked_limit`.
+            larger than :func:`jdec._archives.unpacked_limit`.
     """
     longest = max(map(len, ids), default=0)
     if 4 * longest * len(ids) > unpacked_limit(path.stat().st_size):
@@ -155,7 +148,7 @@ def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
 
 
 def way_out(name: str) -> str:
-    """Say how to leave a column out, or keep it as something else than a feature.
+    """Return how to leave a column out, or to give it another role than a feature's.
 
     Examples:
         >>> way_out("a")
@@ -172,16 +165,6 @@ def _argument(name: str) -> str:
         return f"""'"{name}"'"""  # a comma alone separates names
     plain = name.isascii() and name.replace("_", "").replace(".", "").replace("-", "").isalnum()
     return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
-
-
-def _refuse_saved_index(path: Path, name: str, position: int) -> None:
-    what = (
-        f"column {_SHOWN.repr(name)}" if name.strip() else f"column {position + 1} without a name"
-    )
-    raise ValueError(
-        f"{path}: expected measurements, got {what}, as a saved row index is called; "
-        f"{way_out(name)}"
-    )
 
 
 def _position(
@@ -219,7 +202,7 @@ def _default_label(path: Path, names: Sequence[str], left_out: set[int]) -> int 
     name = names[found[0]]
     if name.lower() == "y" and any(other.lower() == "x" for other in names):
         raise ValueError(
-            f"{path}: expected to know what column {name!r} is: beside a column 'x' it may be a "
+            f"{path}: expected the role of column {name!r}, as beside a column 'x' it may be a "
             f"coordinate or the classes; say --label {name} (label={name!r}) if it holds the "
             "classes, --label none (label='none') if it is a feature"
         )

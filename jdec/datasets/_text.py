@@ -37,18 +37,18 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
 
     Args:
         path: The file.
-        delimiter: What separates the cells.
-        choice: What the columns are; without a header they are called 1, 2, ….
+        delimiter: The separator of the cells.
+        choice: The roles of the columns; without a header they are called 1, 2, ….
 
     Returns:
         Rows as float64, labels as whole numbers where that loses nothing and else as text.
 
     Raises:
-        ValueError: If the file is no such table, or the choice does not fit it.
+        ValueError: If the file is not such a table, or the choice does not fit it.
     """
     _check_format(path)
     records = _records(path, delimiter)
-    names, named, rows = _header(path, records, delimiter)
+    names, named, records = _header(path, records, delimiter)
     roles = choose_roles(path, names, choice, named=named)
     chosen = set(roles.features)
     keep = [position in chosen for position in range(len(names))]
@@ -58,7 +58,7 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     ids: list[str] = []
     stripped: dict[str, str] = {}  # one copy of each label
     n_rows = 0
-    for line, cells in rows:
+    for line, cells in records:
         if len(cells) != len(names):
             raise _ragged(path, delimiter, names, cells, line, first=named and not n_rows)
         if roles.label is not None:
@@ -72,7 +72,6 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
             values.extend(map(float, cells))
         except ValueError:
             raise _no_number(path, delimiter, features, cells, line) from None
-        # float() also takes 1_000 for a number, and digits of other scripts.
         text = "".join(cells)
         if "_" in text or not text.isascii():
             raise _no_number(path, delimiter, features, cells, line)
@@ -84,22 +83,18 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         _LOGGER.warning(
             "%s: labels that differ in the blanks around them alone are taken for the same", path
         )
+    label_name = None if roles.label is None else names[roles.label]
     return Table(
         x,
-        None if roles.label is None else parse_labels(f"{path}: {names[roles.label]}", labels),
-        None if roles.label is None else names[roles.label],
+        None if label_name is None else parse_labels(f"{path}: {label_name}", labels),
+        label_name,
         tuple(features) if named else None,
         None if roles.id is None else _ids(path, names[roles.id], ids),
     )
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is a number as CSV files write it.
-
-    Examples:
-        >>> [is_number(text) for text in ("-1.5e3", " 2 ", "nan", "1_000", "٣", "1,5", "")]
-        [True, True, True, False, False, False, False]
-    """
+def _is_number(text: str) -> bool:
+    # As CSV files write numbers: float() also takes 1_000, and digits of other scripts.
     if not text.isascii() or "_" in text:
         return False
     try:
@@ -144,7 +139,7 @@ def _check_exact(
     roles: Roles,
     x: np.ndarray,
 ) -> None:
-    """Refuse whole numbers that float64 rounds, which identifiers may be and measurements not."""
+    """Raise for whole numbers that float64 rounds, which may be identifiers, not measurements."""
     large = (np.abs(x) >= LARGEST_EXACT).any(axis=0)
     columns = [place for place, found in zip(roles.features, large, strict=True) if found]
     for line, cells in records:
@@ -161,7 +156,7 @@ def _check_exact(
 def _header(
     path: Path, records: Iterator[tuple[int, list[str]]], delimiter: str
 ) -> tuple[list[str], bool, Iterator[tuple[int, list[str]]]]:
-    """Return the names of the columns, whether the file has them, and the rows of data."""
+    """Return the names of the columns, whether the file has them, and the records of data."""
     first = next(records, None)
     if first is None:
         raise ValueError(f"{path}: expected rows, got blank lines only")
@@ -169,7 +164,7 @@ def _header(
     if re.fullmatch(r"sep=.?", delimiter.join(names).rstrip(), re.IGNORECASE):
         raise ValueError(
             f"{path}: expected a header or numbers, got {delimiter.join(names)!r} in line 1; "
-            "delete this line, in which Excel is told the separator, and separate the cells by "
+            "delete this line, which gives Excel the separator, and separate the cells by "
             f"{_SEPARATORS[delimiter]}"
         )
     if names[0].startswith("#"):
@@ -184,7 +179,7 @@ def _header(
             )
         return names, True, itertools.chain([second], records)
     if _is_header(names):
-        numbers = [name for name in names if is_number(name)]
+        numbers = [name for name in names if _is_number(name)]
         if numbers and not _names_a_label(names):
             _LOGGER.warning(
                 "%s: the first line is taken for the names of the columns, though it holds "
@@ -194,7 +189,7 @@ def _header(
             )
         return names, True, records
     if len(names) > 1 and set(names) == {str(column) for column in range(len(names))}:
-        # As pandas names columns that have no names, in whatever order they then are.
+        # As pandas names columns without names, in any order.
         _LOGGER.warning(
             "%s: the first line (%s) is taken for a row of data, though it holds each number from "
             "0 to %d once; if it is a header, delete it or give the columns names",
@@ -212,14 +207,14 @@ def _header(
 def _is_header(cells: Sequence[str]) -> bool:
     if cells[0] == "" and list(cells[1:]) == [str(column) for column in range(len(cells) - 1)]:
         return len(cells) > 2  # pandas' names of unnamed columns, after those of the row index
-    others = [cell for cell in cells if not is_number(cell)]
+    others = [cell for cell in cells if not _is_number(cell)]
     if len(others) == len(cells) or not others:
         return bool(others)
     if _names_a_label(others):
         return True
-    # Numbers beside text: names such as those of wavelengths rise. All else is a row of data,
-    # which would be lost in silence; so is a row with missing values.
-    numbers = [float(cell) for cell in cells if is_number(cell)]
+    # Numbers beside text: names such as those of wavelengths rise. Anything else, also a row with
+    # missing values, is data, which would be lost silently.
+    numbers = [float(cell) for cell in cells if _is_number(cell)]
     rising = all(first < second for first, second in itertools.pairwise(numbers))
     return (
         rising
@@ -255,7 +250,7 @@ def _no_number(
     path: Path, delimiter: str, names: Sequence[str], cells: Sequence[str], line: int
 ) -> ValueError:
     column, value = next(
-        (name, cell) for name, cell in zip(names, cells, strict=True) if not is_number(cell)
+        (name, cell) for name, cell in zip(names, cells, strict=True) if not _is_number(cell)
     )
     hint = _hint(path, delimiter, cells)
     if not hint and value.strip().lower() in _MISSING:
@@ -268,29 +263,27 @@ def _no_number(
 
 
 def _hint(path: Path, delimiter: str, cells: Sequence[str]) -> str:
-    """Say what is the matter with a line that is no row of numbers, where it shows."""
+    """Return what seems wrong with a line that is not a row of numbers, or an empty text."""
     if cells[0].startswith("#") and not cells[0].startswith(("#N/A", "#DIV", "#VALUE", "#REF")):
         return "; comment lines ('#') must go"
     line = delimiter.join(cells)
     for mark, name in _SEPARATORS.items():
         parts = line.split(mark) if mark != " " else line.split()
-        n_numbers = sum(is_number(part) or _is_decimal_comma(part) for part in parts)
+        n_numbers = sum(
+            _is_number(part) or _DECIMAL_COMMA.fullmatch(part) is not None for part in parts
+        )
         certain = n_numbers >= len(parts) / 2 if mark in ";\t|" else n_numbers > len(parts) / 2
         if mark == delimiter or len(parts) < 2 or (mark == "," and len(cells) > 1) or not certain:
             continue
-        commas = mark != "," and any(map(_is_decimal_comma, parts))
+        commas = mark != "," and any(map(_DECIMAL_COMMA.fullmatch, parts))
         return (
             f"; the separators seem to be {name}{', with decimal commas' if commas else ''}: "
             f"separate the cells by {_SEPARATORS[delimiter]}"
             f"{', with decimal points' if commas else ''}"
         )
-    if any(map(_is_decimal_comma, cells)):
+    if any(map(_DECIMAL_COMMA.fullmatch, cells)):
         return "; write a decimal comma as a point, and no commas between thousands"
     return ""
-
-
-def _is_decimal_comma(text: str) -> bool:
-    return bool(_DECIMAL_COMMA.fullmatch(text))
 
 
 def _ids(path: Path, name: str, ids: list[str]) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""What a data set is here: rows, and what is known about them; subsets by class."""
+"""Data sets: rows and what is known about them; imbalanced subsets."""
 
 import dataclasses
 
 import numpy as np
 
-from jdec._checks import as_labels, check_positive, check_same_length, check_seed, shown
+from jdec._checks import check_positive, check_same_length, check_seed, shown
+from jdec._rows import as_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,9 +22,9 @@ class Dataset:
         image_shape: Shape of a row as an image, (H, W) or (H, W, C), or None.
         n_train: Number of leading rows that are the training split, or None.
         class_names: Names of the classes 0 … C-1, or None.
-        note: What to say beside any number made from these rows.
+        note: Caveat for any result on these rows.
         variant: Which of several sources or recipes of that name the rows come from, such as
-            ``paper`` or ``sample``; empty where there is but one.
+            ``paper`` or ``sample``; empty if there is only one.
         unlabeled: Further rows without classes, for pretraining alone, float32 [M D], or None.
         feature_names: Names of the columns of ``x``, or None where they have none.
         label_name: Column or array of a file that the classes came from, or None.
@@ -61,10 +62,10 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
 
     Returns:
         The rows kept, in their order. ``n_train`` counts those kept of the training split, the
-        note says how they were drawn, and all else is as in ``dataset``.
+        note says how they were drawn, and everything else is as in ``dataset``.
 
     Raises:
-        ValueError: If ``min_retention_rate`` is not in (0, 1], ``seed`` is no seed, or the data
+        ValueError: If ``min_retention_rate`` is not in (0, 1], ``seed`` is not a seed, or the data
             set has fewer than two classes.
 
     Examples:

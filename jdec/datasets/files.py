@@ -1,4 +1,4 @@
-"""Rows from a file of the user's own, by its suffix."""
+"""Rows from a file of the user, by its suffix."""
 
 import logging
 import math
@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from jdec._checks import as_rows, shown
+from jdec._checks import shown
 from jdec._columns import identifier_columns
 from jdec._files import Table, read_numpy, reading
+from jdec._rows import as_rows
 from jdec.datasets._labels import encode_labels
 from jdec.datasets._parquet import read_parquet
 from jdec.datasets._roles import Choice, way_out
 from jdec.datasets._text import read_text
 from jdec.datasets.dataset import Dataset
 
-#: Suffixes of the files that :func:`load_file` understands.
+#: Suffixes that :func:`load_file` can read.
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 
 _LOGGER = logging.getLogger("jdec")
@@ -29,11 +30,11 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
 
     Args:
         path: A ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
-        choice: What its columns are.
+        choice: The roles of its columns.
         image_shape: Shape of a row as an image, or None.
 
     Returns:
-        The data set, called like the file.
+        The data set, named like the file.
 
     Raises:
         ValueError: If the file is a folder, empty, damaged, of another kind, or not numeric, or an
@@ -130,7 +131,7 @@ def _array_image_shape(
     if is_image and x.dtype == np.uint8:
         _LOGGER.warning(
             "%s: rows are taken for images of shape %s, being bytes; store them as [N, %d] if they "
-            "are none, --image-shape (image_shape=) says it of other arrays",
+            "are not, and give --image-shape (image_shape=) for other arrays",
             path,
             "×".join(map(str, shape)),
             math.prod(shape),
@@ -138,7 +139,7 @@ def _array_image_shape(
         return shape
     _LOGGER.warning(
         "%s: each row of shape %s is flattened to %d features, and is not taken for an image; "
-        "--image-shape (image_shape=) says that it is one, of shape height, width and channels",
+        "if it is one, give its height, width and channels by --image-shape (image_shape=)",
         path,
         "×".join(map(str, shape)),
         math.prod(shape),
@@ -153,7 +154,7 @@ def _as_matrix(path: Path, x: np.ndarray, names: Sequence[str] | None) -> np.nda
         native = x.dtype.newbyteorder("=")
         x = x.byteswap(inplace=True).view(native) if x.flags.writeable else x.astype(native)
     if x.dtype == np.float16 and x.ndim == 2:
-        # Before it takes twice the memory.
+        # Checked before the conversion doubles the memory.
         wrong = ~np.isfinite(x).all(axis=1)
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -173,7 +174,7 @@ def _warn_of_columns(
     columns = [str(place + 1) for place in range(x.shape[1])] if names is None else names
     for name in identifier_columns(x, columns):
         _LOGGER.warning(
-            "%s: column %r seems to number the rows and not to measure them; %s",
+            "%s: column %r seems to number the rows, not to measure something; %s",
             path,
             name,
             way_out(name),

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import sklearn.datasets
 
-from jdec._checks import as_float32, check_same_length
+from jdec._checks import check_same_length
 from jdec._files import idx_header, read_idx
+from jdec._rows import as_float32
 from jdec.datasets._digests import compare_digests
 from jdec.datasets.dataset import Dataset
 
@@ -44,7 +45,7 @@ _FASHION_CLASSES = (
 
 
 def load_digits(name: str, files: Sequence[Path]) -> Dataset:
-    """Take the digits that come with scikit-learn."""
+    """Return the digits that come with scikit-learn."""
     bunch = sklearn.datasets.load_digits()
     return Dataset(as_float32(name, bunch.data), bunch.target.astype(np.int64), name, (8, 8))
 
@@ -52,7 +53,7 @@ def load_digits(name: str, files: Sequence[Path]) -> Dataset:
 def load_mnist(name: str, files: Sequence[Path]) -> Dataset:
     """Read four idx files: images and labels of the training split, then of the test split.
 
-    One whose content is not that of the public file is warned of.
+    A content other than the public file's is logged as a warning.
 
     Raises:
         ValueError: If a file is damaged, its images are not 28×28, or its labels not 0 … 9.

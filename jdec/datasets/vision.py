@@ -7,11 +7,12 @@ from types import ModuleType
 
 import numpy as np
 
-from jdec._checks import as_float32, check_same_length
-from jdec._files import read_member
+from jdec._checks import check_same_length
+from jdec._files import read_member, reading
+from jdec._rows import as_float32
 from jdec.datasets._cache import cached
 from jdec.datasets._digests import compare_digests, content_digest
-from jdec.datasets._labels import encode_labels
+from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
 
 #: Side of the images, in pixels; smaller ones are enlarged to it.
@@ -25,7 +26,7 @@ N_FEATURES = _INNER_CELLS**2 * (_ORIENTATIONS + 4) + 2 * _THUMBNAIL**2
 
 _VERSION = 1  # of the numbers that image_features gives: part of the name of what is cached
 _SEED = 1234  # of the authors' code
-_BLOCK = 500  # images at a time: 14 MB of bytes, 80 MB of features and intermediate results
+BLOCK = 500  # images at a time: 14 MB of bytes, 80 MB of features and intermediate results
 #: Files of STL-10, as the archive holds them, and their MD5, as torchvision lists them.
 STL10_FILES = {
     "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
@@ -71,7 +72,7 @@ def image_features(images: np.ndarray) -> np.ndarray:
     Source: Xie et al. 2016, section 4.1, and the authors' code; Felzenszwalb et al., PAMI 2010.
     """
     feature = _skimage_feature()
-    large = _enlarge(images)
+    large = enlarge(images)
     features = np.empty((len(images), N_FEATURES), np.float32)
     for row, image in enumerate(large):
         features[row, : -2 * _THUMBNAIL**2] = 10 * (_histograms(feature, image).ravel() - 0.2)
@@ -86,7 +87,7 @@ def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
     Args:
         name: Name of the data set.
         files: train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin. One whose
-            checksum is not that of :data:`STL10_FILES` is warned of.
+            checksum is not that of :data:`STL10_FILES` is logged as a warning.
 
     Returns:
         The labelled rows, train and test together, in the authors' order, and the unlabelled ones.
@@ -120,7 +121,7 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
             [M 32 32 3] uint8 or none.
 
     Returns:
-        The labelled and the unlabelled rows, both in a random order that is always the same.
+        The labelled and the unlabelled rows, both in a fixed random order.
 
     Raises:
         ValueError: If an array is missing, or of another shape, type or range.
@@ -136,15 +137,12 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
     if unlabelled is not None and len(unlabelled):
         _check_photographs(f"{path}: unlabelled", unlabelled)
         parts.append(unlabelled)
-    if names is not None and labels.dtype.kind in "iu":
-        if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(names):
-            raise ValueError(f"{path}: expected labels 0 to {len(names) - 1} as it names classes")
-        labels = names[labels]
+    labels = name_labels(path, labels, names)
     y, class_names = encode_labels(f"{path}: labels", labels, images)
     sizes = np.bincount(y)
-    spread = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
+    counts = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
     note = (
-        f"{len(images)} of CIFAR-10's images (classes of {spread}) from a copy that is lossy "
+        f"{len(images)} of CIFAR-10's images (classes of {counts}) from a copy that is lossy "
         f"(JPEG), enlarged to {SIDE}×{SIDE} pixels: a stand-in for STL-10, and not STL-10; "
         f"{N_FEATURES} features: HOG by scikit-image, and the colours of a thumbnail"
     )
@@ -159,7 +157,7 @@ def _shuffled(
     class_names: tuple[str, ...] | None,
     note: str,
 ) -> Dataset:
-    # The authors' code reads batches in sequence, and draws this order with this seed before.
+    # The authors' code draws this order with this seed, then reads batches in sequence.
     random = np.random.RandomState(_SEED)
     order = random.permutation(len(y))
     unlabeled = None
@@ -189,15 +187,15 @@ def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarr
         {"version": _VERSION, "n_images": [len(part) for part in parts]},
         compute,
         lambda file, features: np.save(file, features, allow_pickle=False),
-        # Mapped: the rows are copied once, into the order asked for.
+        # Memory-mapped: the rows are copied once, into their final order.
         lambda path: np.load(path, mmap_mode="r", allow_pickle=False),
     )
 
 
 def _blocks(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     for part in parts:
-        for start in range(0, len(part), _BLOCK):
-            yield np.ascontiguousarray(part[start : start + _BLOCK])
+        for start in range(0, len(part), BLOCK):
+            yield np.ascontiguousarray(part[start : start + BLOCK])
 
 
 def _skimage_feature() -> ModuleType:
@@ -235,7 +233,8 @@ def _histograms(feature: ModuleType, image: np.ndarray) -> np.ndarray:
     return np.concatenate([0.5 * normalised.sum(axis=2), 0.2357 * normalised.sum(axis=3)], axis=2)
 
 
-def _enlarge(images: np.ndarray) -> np.ndarray:
+def enlarge(images: np.ndarray) -> np.ndarray:
+    """Resize images to :data:`SIDE` pixels, bilinearly."""
     size = images.shape[1]
     if size == SIDE:
         return images
@@ -263,24 +262,21 @@ def _thumbnail_colours(images: np.ndarray) -> np.ndarray:
 
 
 def _read_stl10_images(path: Path) -> np.ndarray:
-    try:
+    with reading(path, "a readable file"):
         size = path.stat().st_size
-        if size == 0 or size % _STL10_BYTES:
-            raise ValueError(
-                f"{path}: expected images of {_STL10_BYTES} bytes each (96×96 pixels, 3 colours), "
-                f"got {size} bytes"
-            )
+    if size == 0 or size % _STL10_BYTES:
+        raise ValueError(
+            f"{path}: expected images of {_STL10_BYTES} bytes each (96×96 pixels, 3 colours), "
+            f"got {size} bytes"
+        )
+    with reading(path, "a readable file"):
         pixels = np.memmap(path, np.uint8, mode="r", shape=(size // _STL10_BYTES, 3, SIDE, SIDE))
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable file: {error.strerror}") from error
     return pixels.transpose(0, 3, 2, 1)  # each colour is stored column by column
 
 
 def _read_stl10_labels(path: Path) -> np.ndarray:
-    try:
+    with reading(path, "a readable file"):
         labels = np.frombuffer(path.read_bytes(), np.uint8).astype(np.int64)
-    except OSError as error:
-        raise ValueError(f"{path}: expected a readable file: {error.strerror}") from error
     wrong = (labels < 1) | (labels > len(_STL10_CLASSES))
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -15,12 +15,12 @@ from sklearn.datasets import load_digits
 
 from jdec.datasets import (
     Dataset,
+    catalogue,
     dataset_table,
     download_dataset,
     imbalanced_subset,
     load_dataset,
     pixels,
-    registry,
 )
 
 NAMES = ["digits", "mnist", "fashion_mnist", "stl10", "cifar10", "reuters", "reuters10k"]
@@ -462,7 +462,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """Serve made-up images; the registry is told their address and checksums."""
+    """Serve made-up images; the catalogue gets their address and checksums."""
     folder = tmp_path / "source"
     write_images(folder)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -475,11 +475,11 @@ def source(tmp_path, monkeypatch):
         }
         for name in ("mnist", "fashion_mnist"):
             spec = dataclasses.replace(
-                registry.REGISTRY[name],
+                catalogue.SPECS[name],
                 url=f"http://127.0.0.1:{server.server_port}/",
                 files=files,
             )
-            monkeypatch.setitem(registry.REGISTRY, name, spec)
+            monkeypatch.setitem(catalogue.SPECS, name, spec)
         yield folder
         server.shutdown()
         thread.join()
@@ -537,8 +537,8 @@ def test_a_source_without_the_file_is_an_os_error(tmp_path, source):
 
 
 def test_no_server_is_an_os_error(tmp_path, source, monkeypatch):
-    spec = dataclasses.replace(registry.REGISTRY["mnist"], url="http://127.0.0.1:1/")
-    monkeypatch.setitem(registry.REGISTRY, "mnist", spec)
+    spec = dataclasses.replace(catalogue.SPECS["mnist"], url="http://127.0.0.1:1/")
+    monkeypatch.setitem(catalogue.SPECS, "mnist", spec)
     with pytest.raises(OSError, match=r"mnist: could not download http://127\.0\.0\.1:1/"):
         download_dataset("mnist", data_dir=tmp_path)
 
@@ -570,7 +570,7 @@ def test_what_cannot_be_downloaded_is_refused(name, needed):
 
 
 def test_known_sources_have_checksums():
-    for spec in registry.REGISTRY.values():
+    for spec in catalogue.SPECS.values():
         if spec.archive[0]:
             assert len(bytes.fromhex(spec.archive[1].removeprefix("md5:"))) == 16
             assert all(len(bytes.fromhex(md5)) == 16 for md5 in spec.files.values())

@@ -15,8 +15,9 @@ import scipy.sparse
 import sklearn.datasets
 
 from jdec.datasets import dataset_table, download_dataset, load_dataset, reuters
+from jdec.datasets._tokens import ROOTS, TOKEN_FILES, TOPICS_FILE, read_roots
 
-REAL_TOPICS = Path(os.environ.get("JDEC_DATA_DIR", "/nowhere")) / "reuters" / reuters.TOPICS_FILE
+REAL_TOPICS = Path(os.environ.get("JDEC_DATA_DIR", "/nowhere")) / "reuters" / TOPICS_FILE
 N_DOCUMENTS, N_STEMS, N_SUBSET = 240, 25, 40
 
 
@@ -28,7 +29,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "scikit-learn"))
     monkeypatch.setattr(reuters, "N_STEMS", N_STEMS)
     monkeypatch.setattr(reuters, "N_SUBSET", N_SUBSET)
-    monkeypatch.setattr(reuters, "_BLOCK", 32)
+    monkeypatch.setattr(reuters, "BLOCK", 32)
 
 
 def make_documents(seed=0):
@@ -40,7 +41,7 @@ def make_documents(seed=0):
     documents = []
     for number in numbers:
         words = rng.choice(stems, rng.integers(5, 60), p=chances / chances.sum()).tolist()
-        roots = rng.choice(reuters.ROOTS, 1 + (rng.random() < 0.2), replace=False).tolist()
+        roots = rng.choice(ROOTS, 1 + (rng.random() < 0.2), replace=False).tolist()
         documents.append((number, [*words, "x"], [*roots, "C15", "G1"]))
     return documents
 
@@ -72,8 +73,8 @@ def write_text(path, text, zipped=True):
 
 def write_corpus(folder, documents, zipped=True):
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / reuters.TOPICS_FILE, topics(documents), zipped)
-    for file, some in zip(reuters.TOKEN_FILES, split(documents), strict=True):
+    write_text(folder / TOPICS_FILE, topics(documents), zipped)
+    for file, some in zip(TOKEN_FILES, split(documents), strict=True):
         write_text(folder / file, tokens(some), zipped)
 
 
@@ -82,7 +83,7 @@ def expected(documents):
     kept = [
         (words, roots[0])
         for _, words, found in documents
-        if len(roots := [topic for topic in found if topic in reuters.ROOTS]) == 1
+        if len(roots := [topic for topic in found if topic in ROOTS]) == 1
     ]
     counts = [Counter(word for word in words if len(word) > 1) for words, _ in kept]
     total = sum(counts, Counter())
@@ -92,7 +93,7 @@ def expected(documents):
     x = np.where(tf > 0, 1 + np.log(np.maximum(tf, 1)), 0) * idf
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     order = np.random.RandomState(1234).permutation(len(kept))
-    return x[order], np.array([reuters.ROOTS.index(kept[row][1]) for row in order])
+    return x[order], np.array([ROOTS.index(kept[row][1]) for row in order])
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -107,7 +108,7 @@ def test_tokens_become_tf_idf(tmp_path, zipped, folder):
     np.testing.assert_allclose(data.x, x, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(data.y, y)
     assert data.y.dtype == np.int64
-    assert (data.name, data.variant, data.class_names) == ("reuters", "paper", reuters.ROOTS)
+    assert (data.name, data.variant, data.class_names) == ("reuters", "paper", ROOTS)
     assert data.n_train is data.image_shape is data.unlabeled is None
     assert "authors' recipe" in data.note
     np.testing.assert_allclose(np.linalg.norm(data.x, axis=1), 1, rtol=1e-6)
@@ -137,7 +138,7 @@ def test_a_second_load_reads_what_was_computed(tmp_path, monkeypatch, caplog):
     # Neither the place of the files nor the name of the subset matters.
     (tmp_path / "data").rename(tmp_path / "moved")
     with monkeypatch.context() as patch:
-        patch.setattr(reuters, "_count_tokens", lambda *_: pytest.fail("computed again"))
+        patch.setattr(reuters, "count_tokens", lambda *_, **__: pytest.fail("computed again"))
         again = load_dataset("reuters10k", data_dir=tmp_path / "moved")
     np.testing.assert_array_equal(again.x, first.x[:N_SUBSET])
     # Other contents do.
@@ -154,7 +155,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, caplog):
     (tmp_path / "cache").write_text("")
     write_corpus(tmp_path / "data", make_documents())
     assert load_dataset("reuters", data_dir=tmp_path / "data").variant == "paper"
-    assert "could not be kept" in caplog.text
+    assert "could not be cached" in caplog.text
 
 
 def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
@@ -173,7 +174,7 @@ def test_available_memory_is_known_on_linux():
     assert 0 < reuters.free_host_bytes() < 2**60
 
 
-TRAIN, FIRST = reuters.TOKEN_FILES[-1], reuters.TOKEN_FILES[0]
+TRAIN, FIRST = TOKEN_FILES[-1], TOKEN_FILES[0]
 ONE = ".I 30000\n.W\naa bb\n"
 
 
@@ -190,23 +191,23 @@ ONE = ".I 30000\n.W\naa bb\n"
         (FIRST, lambda text: text + ".I 9\n.W\n", "expected tokens of document 9 before line"),
         (FIRST, lambda text: ".I 9\n.W\n" + text, "expected tokens of document 9 before line 3"),
         (FIRST, lambda text: "", "expected documents, got none"),
-        (reuters.TOPICS_FILE, lambda text: "CCAT 30000\n" + text, "got 'CCAT 30000' in line 1"),
-        (reuters.TOPICS_FILE, lambda text: text + "CCAT abc 1\n", "got 'CCAT abc 1' in line"),
-        (reuters.TOPICS_FILE, lambda text: text + "CCAT 7 0\n", "got 'CCAT 7 0' in line"),
-        (reuters.TOPICS_FILE, lambda text: text + "CCAT ² 1\n", "got 'CCAT ² 1' in line"),
-        (reuters.TOPICS_FILE, lambda text: text + f"CCAT {'9' * 5000} 1\n", "got 'CCAT 999"),
-        (reuters.TOPICS_FILE, lambda text: text + "9" * 2**20, "is too long"),
+        (TOPICS_FILE, lambda text: "CCAT 30000\n" + text, "got 'CCAT 30000' in line 1"),
+        (TOPICS_FILE, lambda text: text + "CCAT abc 1\n", "got 'CCAT abc 1' in line"),
+        (TOPICS_FILE, lambda text: text + "CCAT 7 0\n", "got 'CCAT 7 0' in line"),
+        (TOPICS_FILE, lambda text: text + "CCAT ² 1\n", "got 'CCAT ² 1' in line"),
+        (TOPICS_FILE, lambda text: text + f"CCAT {'9' * 5000} 1\n", "got 'CCAT 999"),
+        (TOPICS_FILE, lambda text: text + "9" * 2**20, "is too long"),
         (FIRST, lambda text: text.replace(".I 30001", ".I ²"), "document's number, got '.I ²'"),
         (FIRST, lambda text: text + f".I 9\n.W\n{'a ' * 2**20}\n", "is too long"),
-        (reuters.TOPICS_FILE, lambda text: "", "expected topics of documents, got an empty file"),
-        (reuters.TOPICS_FILE, lambda text: text + "CCAT 7 1\n", "1 are not there, such as 7"),
+        (TOPICS_FILE, lambda text: "", "expected topics of documents, got an empty file"),
+        (TOPICS_FILE, lambda text: text + "CCAT 7 1\n", "1 are not there, such as 7"),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
 def test_bad_files_are_refused(tmp_path, file, change, needed, zipped):
     documents = make_documents()
     write_corpus(tmp_path, documents, zipped)
-    text = topics(documents) if file == reuters.TOPICS_FILE else tokens(split(documents)[0])
+    text = topics(documents) if file == TOPICS_FILE else tokens(split(documents)[0])
     write_text(tmp_path / file, change(text), zipped)
     with pytest.raises(ValueError, match=file.removesuffix(".gz")) as caught:
         load_dataset("reuters", data_dir=tmp_path)
@@ -214,7 +215,7 @@ def test_bad_files_are_refused(tmp_path, file, change, needed, zipped):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", [reuters.TOPICS_FILE, FIRST, TRAIN])
+@pytest.mark.parametrize("file", [TOPICS_FILE, FIRST, TRAIN])
 @pytest.mark.parametrize("how", ["cut", "flipped", "not UTF-8"])
 def test_damaged_files_are_refused(tmp_path, file, how):
     write_corpus(tmp_path, make_documents())
@@ -283,7 +284,7 @@ def test_fetch_rcv1_gives_the_same_documents(tmp_path, caplog):
     kept = [
         rows[number]
         for number, _, found in documents
-        if sum(topic in reuters.ROOTS for topic in found) == 1
+        if sum(topic in ROOTS for topic in found) == 1
     ]
     x = x[kept]
     stems = np.sort(np.argsort(-(x > 0).sum(axis=0), kind="stable")[:N_STEMS])
@@ -297,8 +298,8 @@ def test_fetch_rcv1_gives_the_same_documents(tmp_path, caplog):
     np.testing.assert_allclose(data.x, x[order], rtol=0, atol=1e-6)
     # The classes, and so the documents and their order, are those of the token files.
     np.testing.assert_array_equal(data.y, expected(documents)[1])
-    assert (data.variant, data.class_names) == ("fetch_rcv1", reuters.ROOTS)
-    assert "in most documents, as counts are not to be had" in data.note
+    assert (data.variant, data.class_names) == ("fetch_rcv1", ROOTS)
+    assert "in most documents, as counts are not available" in data.note
     part = load_dataset("reuters10k", data_dir=tmp_path)
     np.testing.assert_array_equal(part.x, data.x[:N_SUBSET])
     assert part.variant == "fetch_rcv1"
@@ -388,7 +389,7 @@ def test_nothing_is_downloaded_and_no_folder_made_unasked(tmp_path, monkeypatch)
     for name in ("reuters", "reuters10k"):
         with pytest.raises(FileNotFoundError, match="jdec datasets --download reuters") as caught:
             load_dataset(name, data_dir=tmp_path)
-        for needed in (reuters.TOPICS_FILE, str(tmp_path), "lewis04a", "lyrl2004_tokens_train"):
+        for needed in (TOPICS_FILE, str(tmp_path), "lewis04a", "lyrl2004_tokens_train"):
             assert needed in str(caught.value)
         assert "\n" not in str(caught.value)
     dataset_table(tmp_path)
@@ -397,8 +398,8 @@ def test_nothing_is_downloaded_and_no_folder_made_unasked(tmp_path, monkeypatch)
 
 def test_what_is_missing_of_a_started_collection_is_named(tmp_path):
     write_corpus(tmp_path, make_documents())
-    (tmp_path / reuters.TOKEN_FILES[2]).unlink()
-    with pytest.raises(FileNotFoundError, match=f"reuters: {reuters.TOKEN_FILES[2]} not found"):
+    (tmp_path / TOKEN_FILES[2]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"reuters: {TOKEN_FILES[2]} not found"):
         load_dataset("reuters", data_dir=tmp_path)
 
 
@@ -434,7 +435,7 @@ def test_the_better_source_goes_first(tmp_path):
 
 @pytest.mark.skipif(not REAL_TOPICS.exists(), reason="JDEC_DATA_DIR does not hold RCV1's topics")
 def test_685_071_documents_have_one_root():
-    roots = reuters.read_roots(REAL_TOPICS)
+    roots = read_roots(REAL_TOPICS)
     counts = Counter(roots.values())
     assert len(roots) == 804_414
     assert counts.total() - counts[""] == 685_071

@@ -1,5 +1,6 @@
 """Features of photographs, against loops over pixels; the binaries of STL-10 in small."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -15,7 +16,7 @@ import numpy as np
 import platformdirs
 import pytest
 
-from jdec.datasets import download_dataset, load_dataset, registry, vision
+from jdec.datasets import catalogue, download_dataset, load_dataset, vision
 from jdec.datasets._cache import cached
 
 pytest.importorskip("skimage", reason="needs the extra jdec[vision]")
@@ -117,11 +118,11 @@ def test_small_images_are_enlarged_bilinearly():
     from skimage.transform import resize
 
     images = make_images(2, 32)
-    for image, large in zip(images, vision._enlarge(images), strict=True):
+    for image, large in zip(images, vision.enlarge(images), strict=True):
         wanted = resize(image.astype(float), (96, 96), order=1, mode="edge", anti_aliasing=False)
         np.testing.assert_allclose(large, wanted, atol=1e-3)
     whole = make_images(1)
-    assert vision._enlarge(whole) is whole
+    assert vision.enlarge(whole) is whole
 
 
 # STL-10.
@@ -142,7 +143,7 @@ def write_stl10(folder, n_train=3, n_test=2, n_unlabeled=4):
 
 @pytest.mark.parametrize("folder", ["stl10_binary", "stl10/stl10_binary", "stl10"])
 def test_stl10(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(vision, "_BLOCK", 2)
+    monkeypatch.setattr(vision, "BLOCK", 2)
     images, labels = write_stl10(tmp_path / folder)
     data = load_dataset("stl10", data_dir=tmp_path)
     random = np.random.RandomState(1234)
@@ -223,7 +224,7 @@ def test_a_cache_that_cannot_be_read_is_computed_again(tmp_path, cache_dir, capl
     kept.mkdir()
     np.testing.assert_array_equal(load_dataset("cifar10", data_dir=tmp_path).x, first)
     assert f"{kept}: damaged" in caplog.text
-    assert "could not be kept" in caplog.text
+    assert "could not be cached" in caplog.text
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyError, OSError, TypeError])
@@ -264,7 +265,7 @@ def md5_of(path):
 
 def test_an_interrupted_extraction_leaves_nothing(tmp_path, monkeypatch, cache_dir):
     write_stl10(tmp_path / "stl10_binary")
-    monkeypatch.setattr(vision, "_BLOCK", 2)
+    monkeypatch.setattr(vision, "BLOCK", 2)
     calls = []
 
     def interrupted(images, original=vision.image_features):
@@ -356,15 +357,15 @@ def serve(tmp_path, monkeypatch):
 
         def source(content, checksum=None, made=None):
             (folder / "stl10_binary.tar.gz").write_bytes(content)
-            spec = registry.REGISTRY["stl10"]
+            spec = catalogue.SPECS["stl10"]
             checksum = checksum or f"md5:{hashlib.md5(content).hexdigest()}"
-            spec = registry.dataclasses.replace(
+            spec = dataclasses.replace(
                 spec,
                 url=f"http://127.0.0.1:{server.server_port}/",
                 archive=(spec.archive[0], checksum),
                 files={file: md5_of(made / file) for file in FILES} if made else spec.files,
             )
-            monkeypatch.setitem(registry.REGISTRY, "stl10", spec)
+            monkeypatch.setitem(catalogue.SPECS, "stl10", spec)
 
         try:
             yield source

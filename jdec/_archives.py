@@ -1,0 +1,159 @@
+"""Arrays in .npy and .npz files, read only after a look at their declared sizes.
+
+An archive of some megabytes may unpack to gigabytes, an array may hold objects, which would be
+unpickled: all of it is a ValueError here.
+"""
+
+import contextlib
+import errno
+import math
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from jdec._checks import in_a_line
+from jdec._io import open_file
+
+#: An archive may unpack to this many bytes whatever its size, and otherwise to so many times its
+#: size.
+MIN_UNPACKED_LIMIT = 2**27
+MAX_UNPACKED_RATIO = 24
+
+
+def unpacked_limit(size: int) -> int:
+    """Return how many bytes a compressed file of ``size`` bytes may unpack to.
+
+    Examples:
+        >>> unpacked_limit(1000) == 2**27, unpacked_limit(10**8)
+        (True, 2400000000)
+    """
+    return max(MIN_UNPACKED_LIMIT, MAX_UNPACKED_RATIO * size)
+
+
+def npy_shape(file: IO[bytes], size: int, where: str = "") -> tuple[int, ...]:
+    """Read the header of an array in NumPy's format, and leave the file at its data.
+
+    Args:
+        file: The file, at its beginning.
+        size: Bytes that header and data have together.
+        where: What to add to error messages.
+
+    Returns:
+        The shape of the array.
+
+    Raises:
+        ValueError: If the array holds anything but numbers or text, or its header does not fit
+            ``size``.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"expected an array{where}, got format version {version}")
+    # Version 3 differs from 2 in the encoding of field names alone, which are not allowed.
+    is_first = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"expected numbers or text{where}, got objects; none are unpickled")
+    if dtype.names is not None or dtype.kind not in "biufcSUmM":
+        raise ValueError(f"expected numbers or text{where}, got dtype {dtype}")
+    n_bytes = file.tell() + math.prod(int(length) for length in shape) * dtype.itemsize
+    if any(length < 0 for length in shape) or n_bytes != size:
+        raise ValueError(f"expected {n_bytes} bytes{where} as its header says, got {size}")
+    return tuple(shape)
+
+
+def npz_shapes(path: Path, *, compressed: bool = True) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of the arrays of an .npz archive from their headers.
+
+    Args:
+        path: The archive.
+        compressed: Whether its arrays may be compressed. If not, they cannot be larger than the
+            file; if so, together at most :func:`unpacked_limit`.
+
+    Returns:
+        Name to shape.
+
+    Raises:
+        ValueError: If the file is no archive of arrays, an array holds objects, a header does not
+            fit its data, or the sizes are beyond the limit.
+        OSError: If it cannot be read.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    size = path.stat().st_size
+    limit = unpacked_limit(size) if compressed else size
+    with _archive(path) as archive:
+        entries = archive.infolist()
+        total = sum(entry.file_size for entry in entries)
+        if total > limit:
+            raise ValueError(
+                f"expected an archive that unpacks to at most {limit} bytes, "
+                f"got {total} from a file of {size}; store a larger array as .npy"
+            )
+        end = 0
+        for entry in sorted(entries, key=lambda entry: entry.header_offset):
+            if entry.header_offset < end:
+                raise ValueError(f"expected arrays apart, got {entry.filename!r} within another")
+            end = entry.header_offset + len(entry.filename) + entry.compress_size
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name == entry.filename or name in shapes:
+                raise ValueError(f"expected arrays of different names, got {entry.filename!r}")
+            if not compressed and entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"expected arrays that are not compressed, got {name!r}")
+            with archive.open(entry) as file:
+                shapes[name] = npy_shape(file, entry.file_size, f" in {name!r}")
+    return shapes
+
+
+def read_npz(
+    path: Path, names: Collection[str] | None = None, *, compressed: bool = True
+) -> dict[str, np.ndarray]:
+    """Read arrays of an .npz archive, after a check of all headers by :func:`npz_shapes`.
+
+    Args:
+        path: The archive.
+        names: Which arrays; all by default. Missing ones are left out.
+        compressed: As in :func:`npz_shapes`.
+
+    Returns:
+        Name to array.
+
+    Raises:
+        ValueError: As :func:`npz_shapes`, or if the data is damaged.
+        OSError: If it cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/a.npz", x=np.arange(3))
+        ...     read_npz(Path(folder, "a.npz"))
+        {'x': array([0, 1, 2])}
+    """
+    arrays = {}
+    stored = npz_shapes(path, compressed=compressed)
+    with _archive(path) as archive:
+        for name in stored if names is None else [name for name in stored if name in names]:
+            with archive.open(f"{name}.npy") as file:
+                arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    # A damaged archive makes zipfile, zlib and NumPy raise a dozen unrelated types.
+    with open_file(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        except ValueError:
+            raise
+        except Exception as error:
+            # A position before the beginning of the file is an OSError as well.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            raise ValueError(
+                f"expected an intact archive, got an error: {in_a_line(error)}"
+            ) from error
