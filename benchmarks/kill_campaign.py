@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from benchmarks.records import append_record
-from jdec._io import read_npz
+from jdec._archives import read_npz
 from jdec.cli.commands import main as jdec
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit

@@ -16,7 +16,8 @@ from sklearn.base import (
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from jdec._checks import as_path, check_flag, check_seed, column_names, shown
+from jdec._checks import as_path, check_flag, check_seed, shown
+from jdec._columns import column_names
 from jdec._validation import make_generator, validate_rows
 from jdec.trainer.config import Config, preset_config
 from jdec.trainer.fit import fit

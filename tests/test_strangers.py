@@ -17,7 +17,7 @@ import pytest
 import scipy.sparse
 
 import jdec
-from jdec._checks import as_labels, as_rows
+from jdec._rows import as_labels, as_rows
 from jdec.baselines.spectral import nearest_neighbors
 from jdec.core.kmeans import merged_kmeans
 from jdec.trainer.config import Config, preset_config, read_config
