@@ -72,6 +72,11 @@ def check_fraction(name: str, value: Any) -> None:
     _check_number(name, value, "a number in [0, 1)", lambda number: 0 <= number < 1)
 
 
+def check_rate(name: str, value: Any) -> None:
+    """Raise unless 0 < ``value`` <= 1."""
+    _check_number(name, value, "a number in (0, 1]", lambda number: 0 < number <= 1)
+
+
 def _check_number(name: str, value: Any, expected: str, is_valid: Callable[[float], bool]) -> None:
     if not _is_finite(value) or not is_valid(float(value)):
         raise ValueError(f"{name}: expected {expected}, got {shown(value)}")

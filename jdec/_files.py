@@ -80,30 +80,23 @@ def read_idx(path: Path, n_dims: int) -> np.ndarray:
     Raises:
         ValueError: If the bytes do not fit the format, the type, the rank or the header's counts.
     """
-    with reading(path, "a readable file"):
-        size = path.stat().st_size
-        file = path.open("rb")
-    with file:
-        with reading(path, "an intact idx file"):
-            gzipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream: Any = gzip.GzipFile(fileobj=file) if gzipped else file
-            raw = stream.read(4 + 4 * n_dims)
-        shape = _idx_shape(path, raw, n_dims)
-        n_bytes = math.prod(shape)
+    with reading(path, "an intact idx file"), path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream: Any = gzip.GzipFile(fileobj=file) if gzipped else file
+        header = stream.read(4 + 4 * n_dims)
+        shape = _idx_shape(header, n_dims)
+        n_bytes, size = math.prod(shape), path.stat().st_size
         limit = unpacked_limit(size) if gzipped else size
-        content = b""
-        if n_bytes <= limit:
-            with reading(path, "an intact idx file"):
-                content = stream.read(n_bytes)
-                content += stream.read(1)
-    if len(content) != n_bytes:
-        got = len(raw) + len(content) if n_bytes <= limit else f"at most {limit}"
-        more = " or more" if len(content) > n_bytes else ""
-        raise ValueError(
-            f"{path}: expected {len(raw) + n_bytes} bytes as its header {shape} says, "
-            f"got {got}{more}"
-        )
+        # Nothing is read where the header declares too much.
+        content = stream.read(n_bytes + 1) if n_bytes <= limit else b""
+        if len(content) != n_bytes:
+            got = len(header) + len(content) if n_bytes <= limit else f"at most {limit}"
+            more = " or more" if len(content) > n_bytes else ""
+            raise ValueError(
+                f"expected {len(header) + n_bytes} bytes as its header {shape} says, "
+                f"got {got}{more}"
+            )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -117,18 +110,18 @@ def idx_header(array: np.ndarray) -> bytes:
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
 
 
-def _idx_shape(path: Path, raw: bytes, n_dims: int) -> tuple[int, ...]:
+def _idx_shape(header: bytes, n_dims: int) -> tuple[int, ...]:
     magic = bytes((0, 0, 8, n_dims))
-    if raw[:2] == magic[:2] and raw[3:4] == magic[3:] and raw[2] != magic[2]:
-        raise ValueError(f"{path}: expected idx type 0x08 (unsigned byte), got 0x{raw[2]:02x}")
-    if raw[:4] != magic:
+    if header[:2] == magic[:2] and header[3:4] == magic[3:] and header[2] != magic[2]:
+        raise ValueError(f"expected idx type 0x08 (unsigned byte), got 0x{header[2]:02x}")
+    if header[:4] != magic:
         raise ValueError(
-            f"{path}: expected the first bytes {magic.hex(' ')} (idx, {n_dims} dimension(s)), "
-            f"got {raw[:4].hex(' ') or 'none'}"
+            f"expected the first bytes {magic.hex(' ')} (idx, {n_dims} dimension(s)), "
+            f"got {header[:4].hex(' ') or 'none'}"
         )
-    if len(raw) < 4 + 4 * n_dims:
-        raise ValueError(f"{path}: expected a header of {4 + 4 * n_dims} bytes, got {len(raw)}")
-    return struct.unpack(f">{n_dims}I", raw[4:])
+    if len(header) < 4 + 4 * n_dims:
+        raise ValueError(f"expected a header of {4 + 4 * n_dims} bytes, got {len(header)}")
+    return struct.unpack(f">{n_dims}I", header[4:])
 
 
 def read_numpy(

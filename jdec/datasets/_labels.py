@@ -2,6 +2,8 @@
 
 import decimal
 import logging
+import math
+import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from jdec._checks import check_same_length
 
 _LOGGER = logging.getLogger("jdec")
 _MAX_LENGTH = 1000  # characters of a class's name
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")  # in canonical form
 _MISSING = ("na", "n/a", "nan", "null", "none", "?", "-", "<na>")
 
 
@@ -91,11 +94,8 @@ def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
         array(['1', '01'], dtype=object)
     """
     texts = list(dict.fromkeys(labels))
-    numbers = [_integer(text) for text in texts]
-    whole = [number for number in numbers if number is not None]
-    if len(whole) == len(texts) and all(-(2**63) <= number < 2**63 for number in whole):
-        codes = dict(zip(texts, whole, strict=True))
-        return np.fromiter((codes[text] for text in labels), np.int64, len(labels))
+    if all(_INTEGER.fullmatch(text) and -(2**63) <= int(text) < 2**63 for text in texts):
+        return np.fromiter(map(int, labels), np.int64, len(labels))
     values = [_number(text) for text in texts]
     if None not in values:
         for text, value in zip(texts, values, strict=True):
@@ -163,19 +163,12 @@ def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
     if isinstance(label, int | np.integer) and not isinstance(label, np.timedelta64):
         return "a whole number", int(label)
     if isinstance(label, float | np.floating | decimal.Decimal):
-        if not _is_whole(label):
+        if not math.isfinite(label) or label != int(label):
             raise _no_class(name, label, row)
         if not isinstance(label, decimal.Decimal):
             _check_exact(name, np.asarray([label]), row)
         return "a whole number", int(label)
     raise _no_class(name, label, row)
-
-
-def _is_whole(value: Any) -> bool:
-    try:
-        return value == int(value)
-    except (ValueError, OverflowError):  # not finite
-        return False
 
 
 def _decoded(name: str, label: bytes, row: int) -> str:
@@ -207,15 +200,6 @@ def _no_class(name: str, label: Any, row: int) -> ValueError:
         f"{reprlib.repr(label)} in row {row}; where these are no classes, say --label none "
         "(label='none')"
     )
-
-
-def _integer(text: str) -> int | None:
-    """Return the integer whose canonical form is ``text``, else None."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 20:
-        return None
-    number = int(text)
-    return number if str(number) == text else None
 
 
 def _number(text: str) -> decimal.Decimal | None:

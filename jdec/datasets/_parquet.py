@@ -102,15 +102,16 @@ def _read(
         left = {name: iter(same) for name, same in places.items()}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             place = next(left[name])
+            if place in targets or place in columns:
+                _check_complete(path, name, column, start)
             if place in targets:
-                x[start : start + len(column), targets[place]] = _numbers(
-                    path, names[place], column, start
-                )
+                numbers = _numbers(path, name, column, start)
+                x[start : start + len(column), targets[place]] = numbers
             if place in columns:
-                columns[place] += _cells(path, names[place], column, start)
+                columns[place] += _cells(path, name, column)
         start += len(batch)
     if batch is not None or start != n_rows:
-        raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got other many")
+        raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got another number")
     return x, columns
 
 
@@ -190,15 +191,11 @@ def _numbers(path: Path, name: str, column: Any, first_row: int) -> np.ndarray:
     with reading(path, f"numbers in column {name!r}"):
         if hasattr(column, "dictionary_decode"):
             column = column.dictionary_decode()
-    _check_whole(path, name, column, first_row, "number")
-    with reading(path, f"numbers in column {name!r}"):
         values = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "O":  # decimals
         return values.astype(np.float64)
     if values.dtype in (np.int64, np.uint64):
-        large = (values > LARGEST_EXACT) | (
-            values < -LARGEST_EXACT if values.dtype == np.int64 else False
-        )
+        large = (values > LARGEST_EXACT) | (values < -LARGEST_EXACT)
         if large.any():
             row = int(np.argmax(large))
             raise ValueError(
@@ -209,8 +206,7 @@ def _numbers(path: Path, name: str, column: Any, first_row: int) -> np.ndarray:
     return values
 
 
-def _cells(path: Path, name: str, column: Any, first_row: int) -> list[Any]:
-    _check_whole(path, name, column, first_row, "label or an identifier")
+def _cells(path: Path, name: str, column: Any) -> list[Any]:
     with reading(path, f"text or numbers in column {name!r}"):
         if hasattr(column, "dictionary"):
             texts = column.dictionary.to_pylist()
@@ -218,12 +214,11 @@ def _cells(path: Path, name: str, column: Any, first_row: int) -> list[Any]:
         return column.to_pylist()
 
 
-def _check_whole(path: Path, name: str, column: Any, first_row: int, what: str) -> None:
-    missing = column.null_count
-    if missing:
+def _check_complete(path: Path, name: str, column: Any, first_row: int) -> None:
+    if column.null_count:
         row = first_row + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
         raise ValueError(
-            f"{path}: expected a {what} in column {name!r} in every row, got none in row {row}; "
+            f"{path}: expected a value in column {name!r} in every row, got none in row {row}; "
             "fill or drop such rows first"
         )
 

@@ -120,8 +120,8 @@ def choose_roles(
         if not name.strip() or name.startswith(("Unnamed: ", "__index_level_")):
             what = _SHOWN.repr(name) if name.strip() else f"{position + 1} without a name"
             raise ValueError(
-                f"{path}: expected measurements, got column {what}, as a saved row index is called; "
-                f"{way_out(name)}"
+                f"{path}: expected measurements, got column {what}, as a saved row index is "
+                f"called; {way_out(name)}"
             )
     if not features:
         raise ValueError(

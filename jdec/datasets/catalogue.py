@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jdec.datasets import _tokens, pixels, reuters, vision
+from jdec.datasets import pixels, rcv1, reuters, vision
 from jdec.datasets.dataset import Dataset
 
 
@@ -59,10 +59,15 @@ class Spec(Source):
         return bool(self.url) or self.fetch is not None
 
 
+def _idx_files(*digests: str) -> dict[str, str]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return {f"{name}-ubyte.gz": digest for name, digest in zip(names, digests, strict=True)}
+
+
 _TOKEN_SOURCE = Source(
     load=reuters.load_tokens,
     folders=("reuters", "."),
-    files=dict.fromkeys((_tokens.TOPICS_FILE, *_tokens.TOKEN_FILES), ""),
+    files=dict.fromkeys((rcv1.TOPICS_FILE, *rcv1.TOKEN_FILES), ""),
     variant="paper",
 )
 _FETCH_RCV1 = Source(
@@ -72,7 +77,7 @@ _FETCH_RCV1 = Source(
     variant="fetch_rcv1",
 )
 _TOKENS_ADVICE = (
-    f"for the paper's own recipe place {_tokens.TOPICS_FILE} (of a08-topic-qrels), "
+    f"for the paper's own recipe place {rcv1.TOPICS_FILE} (of a08-topic-qrels), "
     "lyrl2004_tokens_train.dat.gz and lyrl2004_tokens_test_pt0.dat.gz to pt3 (of a12-token-files) "
     "of http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/ in the folder reuters"
 )
@@ -91,20 +96,12 @@ SPECS: dict[str, Spec] = {
         shape=(70_000, 784, 10),
         load=pixels.load_mnist,
         folders=("mnist",),
-        files={
-            "train-images-idx3-ubyte.gz": (
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-            ),
-            "train-labels-idx1-ubyte.gz": (
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
-            ),
-            "t10k-images-idx3-ubyte.gz": (
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
-            ),
-            "t10k-labels-idx1-ubyte.gz": (
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
-            ),
-        },
+        files=_idx_files(
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
         url="https://ossci-datasets.s3.amazonaws.com/mnist/",
     ),
     "fashion_mnist": Spec(
@@ -112,20 +109,12 @@ SPECS: dict[str, Spec] = {
         shape=(70_000, 784, 10),
         load=pixels.load_fashion_mnist,
         folders=("fashion_mnist", "fashion-mnist"),
-        files={
-            "train-images-idx3-ubyte.gz": (
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
-            ),
-            "train-labels-idx1-ubyte.gz": (
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
-            ),
-            "t10k-images-idx3-ubyte.gz": (
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
-            ),
-            "t10k-labels-idx1-ubyte.gz": (
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
-            ),
-        },
+        files=_idx_files(
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
     "stl10": Spec(

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jdec._checks import check_positive, check_same_length, check_seed, shown
+from jdec._checks import check_rate, check_same_length, check_seed, shown
 from jdec._rows import as_labels
 
 
@@ -77,15 +77,7 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
     """
     if not isinstance(dataset, Dataset):
         raise ValueError(f"dataset: expected a jdec.datasets.Dataset, got {shown(dataset)}")
-    try:
-        check_positive("min_retention_rate", min_retention_rate)
-        is_rate = float(min_retention_rate) <= 1
-    except ValueError:
-        is_rate = False
-    if not is_rate:
-        raise ValueError(
-            f"min_retention_rate: expected a number in (0, 1], got {shown(min_retention_rate)}"
-        )
+    check_rate("min_retention_rate", min_retention_rate)
     rate = float(min_retention_rate)
     check_seed("seed", seed)
     if dataset.y is None:
@@ -97,8 +89,7 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
     n_classes = int(y.max(initial=-1)) + 1
     if n_classes < 2:
         raise ValueError(f"{dataset.name}: expected at least 2 classes, got {n_classes}")
-    kept_rate = np.linspace(rate, 1, n_classes)[y]
-    kept = np.random.default_rng(seed).random(len(y)) < kept_rate
+    kept = np.random.default_rng(seed).random(len(y)) < np.linspace(rate, 1, n_classes)[y]
     drawn = f"imbalanced: class 0 kept with probability {rate:g}, the last with 1 (seed {seed})"
     return dataclasses.replace(
         dataset,

@@ -120,7 +120,6 @@ def _array_image_shape(
     path: Path, x: np.ndarray, image_shape: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
     shape = x.shape[1:]
-    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in _CHANNELS)
     if image_shape is not None:
         if image_shape not in (shape, (*shape, 1), shape[:-1] if shape[-1] == 1 else shape):
             raise ValueError(
@@ -128,21 +127,18 @@ def _array_image_shape(
                 "another order of its axes store it so"
             )
         return image_shape
-    if is_image and x.dtype == np.uint8:
+    text, size = "×".join(map(str, shape)), math.prod(shape)
+    if x.dtype == np.uint8 and (len(shape) == 2 or (len(shape) == 3 and shape[2] in _CHANNELS)):
         _LOGGER.warning(
             "%s: rows are taken for images of shape %s, being bytes; store them as [N, %d] if they "
             "are not, and give --image-shape (image_shape=) for other arrays",
-            path,
-            "×".join(map(str, shape)),
-            math.prod(shape),
+            *(path, text, size),
         )
         return shape
     _LOGGER.warning(
         "%s: each row of shape %s is flattened to %d features, and is not taken for an image; "
         "if it is one, give its height, width and channels by --image-shape (image_shape=)",
-        path,
-        "×".join(map(str, shape)),
-        math.prod(shape),
+        *(path, text, size),
     )
     return None
 
@@ -153,14 +149,8 @@ def _as_matrix(path: Path, x: np.ndarray, names: Sequence[str] | None) -> np.nda
     if x.dtype.kind in "iuf" and not x.dtype.isnative:
         native = x.dtype.newbyteorder("=")
         x = x.byteswap(inplace=True).view(native) if x.flags.writeable else x.astype(native)
-    if x.dtype == np.float16 and x.ndim == 2:
-        # Checked before the conversion doubles the memory.
-        wrong = ~np.isfinite(x).all(axis=1)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            as_rows(str(path), x[row : row + 1].astype(np.float32), first_row=row, columns=names)
-        x = x.astype(np.float32)
-    return as_rows(str(path), x, columns=names)
+    x = as_rows(str(path), x, columns=names)
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _warn_of_columns(

@@ -21,8 +21,8 @@ from jdec._sparse import read_sparse, sparse_matrix
 from jdec.datasets._cache import cached
 from jdec.datasets._digests import content_digest
 from jdec.datasets._labels import encode_labels, name_labels
-from jdec.datasets._tokens import ROOTS, Documents, count_tokens
 from jdec.datasets.dataset import Dataset
+from jdec.datasets.rcv1 import ROOTS, Documents, count_tokens
 
 #: scikit-learn's copy, whose files are pickles, as :func:`download_fetch_rcv1` converts it.
 FETCH_RCV1_FILE = "fetch_rcv1.npz"

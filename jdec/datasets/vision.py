@@ -24,7 +24,7 @@ _INNER_CELLS = SIDE // _CELL - 2
 #: Features of an image: 10 × 10 cells of 9 + 4 numbers, and 8 × 8 pixels of 2.
 N_FEATURES = _INNER_CELLS**2 * (_ORIENTATIONS + 4) + 2 * _THUMBNAIL**2
 
-_VERSION = 1  # of the numbers that image_features gives: part of the name of what is cached
+VERSION = 1  # of the numbers that image_features gives: part of the name of what is cached
 _SEED = 1234  # of the authors' code
 BLOCK = 500  # images at a time: 14 MB of bytes, 80 MB of features and intermediate results
 #: Files of STL-10, as the archive holds them, and their MD5, as torchvision lists them.
@@ -184,7 +184,7 @@ def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarr
         name,
         ".npy",
         digests,
-        {"version": _VERSION, "n_images": [len(part) for part in parts]},
+        {"version": VERSION, "n_images": [len(part) for part in parts]},
         compute,
         lambda file, features: np.save(file, features, allow_pickle=False),
         # Memory-mapped: the rows are copied once, into their final order.

@@ -14,24 +14,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 import scipy.sparse
 
-from jdec._columns import MIN_ROWS, identifier_columns
 from jdec._files import read_numpy
 from jdec.datasets import load_dataset
-from jdec.datasets._labels import encode_labels
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
-
-
-@pytest.fixture(autouse=True)
-def no_data(tmp_path_factory, monkeypatch):
-    """Hide the data of whoever runs the tests."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda project: folder / project)
-    monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
 
 
 def write(path, content):
@@ -257,59 +246,6 @@ def test_labels_are_numbered(tmp_path, labels, y, names):
 def test_labels_that_are_no_classes_are_refused(tmp_path, labels, needed):
     np.savez(tmp_path / "rows.npz", x=X, y=labels)
     refused(tmp_path / "rows.npz", needed)
-
-
-@pytest.mark.parametrize(
-    ("labels", "y", "names"),
-    [
-        (["1", "01", "1.0"], [1, 0, 2], ("01", "1", "1.0")),
-        ([2**63, 2**63 + 1, 2**63], [0, 1, 0], None),
-        ([2**63, -1, 2**80], [1, 0, 2], None),
-        ([2**53, 2**53 + 1, 2**53], [0, 1, 0], None),
-        ([3, 1.0, np.int8(1)], [1, 0, 0], None),
-        ([True, False, np.True_], [1, 0, 1], None),
-        (("b", "a", np.str_("b")), [1, 0, 1], ("a", "b")),
-        ([b"b", b"a", b"b"], [1, 0, 1], ("a", "b")),
-        ([["b"], ["a"], ["b"]], [1, 0, 1], ("a", "b")),
-        (np.array(["b", "a", "b"], object), [1, 0, 1], ("a", "b")),
-        (np.array(["b", "a", "b"], np.dtypes.StringDType()), [1, 0, 1], ("a", "b")),
-        ([decimal.Decimal(2**70), decimal.Decimal(2**70 + 1), 1], [1, 2, 0], None),
-    ],
-)
-def test_labels_of_python_are_not_merged(labels, y, names):
-    codes, class_names = encode_labels("y", labels, np.zeros((3, 1)))
-    assert codes.tolist() == y
-    assert codes.dtype == np.int64
-    assert class_names == names
-
-
-@pytest.mark.parametrize(
-    ("labels", "needed"),
-    [
-        ([1, "1", 2], "expected labels of one kind, got text ('1') in row 1 beside a whole number"),
-        (["1", 2, "3"], "expected labels of one kind, got a whole number (2) in row 1"),
-        ([True, 1, 0], "expected labels of one kind"),
-        ([b"a", "a", "b"], "expected labels of one kind"),
-        (["a", None, "b"], "got None in row 1"),
-        (["a", float("nan"), "b"], "got nan in row 1"),
-        ([1, 1.5, 2], "got 1.5 in row 1"),
-        (
-            [1, 2.0**53, 2],
-            "beyond which float64 rounds whole numbers, got 9007199254740992 in row 1",
-        ),
-        ([1, 2], "expected as many entries as x has (3), got 2"),
-        ([[1], [2, 3], [4]], "got [1] in row 0"),
-        ([1j, 1, 2], "got 1j in row 0"),
-        ([np.datetime64(1, "s")] * 3, "expected a class"),
-        ([np.timedelta64(1, "s")] * 3, "expected a class"),
-        ([object()] * 3, "expected a class"),
-    ],
-)
-def test_labels_of_several_kinds_are_refused(labels, needed):
-    with pytest.raises(ValueError, match="y: expected") as caught:
-        encode_labels("y", labels, np.zeros((3, 1)))
-    assert needed in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def npy_bytes(array):
@@ -919,69 +855,6 @@ def test_identifiers_that_are_missing_are_refused(tmp_path):
 
 
 # Columns that identify rows.
-
-
-def random_columns(n_rows, n_columns=3, seed=0):
-    return np.random.default_rng(seed).normal(size=(n_rows, n_columns)).round(2)
-
-
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        (lambda n: np.arange(n), "a"),
-        (lambda n: np.arange(n)[::-1], "a"),
-        (lambda n: np.random.default_rng(1).permutation(n) + 1000, "a"),
-        (lambda n: np.arange(n) - n, "a"),
-        (lambda n: 10 * np.arange(n) + 5, "a"),
-        (lambda n: 1.6e9 + 3600 * np.arange(n), "a"),
-        (lambda n: np.cumsum(1 + np.arange(n) % 3), "a"),
-        *(
-            (lambda n: np.random.default_rng(1).permutation(7 * n)[:n], name)
-            for name in (
-                *("id", "ID", "Id", "index", "Index", "row", "rowid", "row_id", "uuid", "guid"),
-                *("sample_id", "customer id", "PassengerId", "sampleID", "row_number", "idx"),
-                *("level_0", "cell.id", "ids", "rownames", "obs-id"),
-            )
-        ),
-    ],
-)
-@pytest.mark.parametrize("n_rows", [MIN_ROWS, 300])
-def test_identifiers_are_found(values, name, n_rows):
-    x = np.insert(random_columns(n_rows), 1, values(n_rows), axis=1)
-    assert identifier_columns(x, ["p", name, "q", "r"]) == [name]
-    if name == "a":
-        assert identifier_columns(x) == ["1"]
-        assert identifier_columns(x.astype(np.float32))[:1] == ["1"] or x.max() > 1e9
-    assert identifier_columns(x[: MIN_ROWS - 1], ["p", name, "q", "r"]) == []
-    assert identifier_columns(x[:, 1:2], [name]) == []
-
-
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        (lambda n: np.arange(n) % 7, "a"),
-        (lambda n: np.arange(n) / 2, "a"),
-        (lambda n: np.arange(n) % 50, "id"),
-        (lambda n: np.random.default_rng(1).permutation(7 * n)[:n], "a"),
-        (lambda n: np.random.default_rng(1).permutation(7 * n)[:n], "fluid"),
-        (lambda n: np.random.default_rng(1).permutation(7 * n)[:n], "paid"),
-        (lambda n: np.random.default_rng(1).permutation(7 * n)[:n], "indexed_price"),
-        (lambda n: np.random.default_rng(1).normal(size=n), "id"),
-        (lambda n: np.zeros(n), "index"),
-        (lambda n: np.r_[np.arange(n - 1), 0], "a"),
-        (lambda n: np.r_[np.arange(n - 1), n + 0.5], "a"),
-        (lambda n: np.r_[np.arange(n - 1), np.inf], "a"),
-    ],
-)
-def test_measurements_are_no_identifiers(values, name):
-    x = np.insert(random_columns(300), 1, values(300), axis=1)
-    assert identifier_columns(x, ["p", name, "q", "r"]) == []
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64, np.float16])
-def test_identifiers_are_found_in_any_type(dtype):
-    x = np.c_[np.arange(100), np.arange(100) ** 2 % 5].astype(dtype)
-    assert identifier_columns(x, ["a", "b"]) == ["a"]
 
 
 def test_identifiers_of_a_table_are_warned_of(table, caplog):

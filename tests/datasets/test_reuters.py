@@ -9,24 +9,21 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import platformdirs
 import pytest
 import scipy.sparse
 import sklearn.datasets
+from pictures import check_form
 
 from jdec.datasets import dataset_table, download_dataset, load_dataset, reuters
-from jdec.datasets._tokens import ROOTS, TOKEN_FILES, TOPICS_FILE, read_roots
+from jdec.datasets.rcv1 import ROOTS, TOKEN_FILES, TOPICS_FILE, read_roots
 
 REAL_TOPICS = Path(os.environ.get("JDEC_DATA_DIR", "/nowhere")) / "reuters" / TOPICS_FILE
 N_DOCUMENTS, N_STEMS, N_SUBSET = 240, 25, 40
 
 
 @pytest.fixture(autouse=True)
-def small(tmp_path, monkeypatch):
-    """Few stems and rows; nothing of whoever runs the tests."""
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    monkeypatch.delenv("JDEC_DATA_DIR", raising=False)
-    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "scikit-learn"))
+def small(monkeypatch):
+    """Few stems and rows."""
     monkeypatch.setattr(reuters, "N_STEMS", N_STEMS)
     monkeypatch.setattr(reuters, "N_SUBSET", N_SUBSET)
     monkeypatch.setattr(reuters, "BLOCK", 32)
@@ -428,6 +425,56 @@ def test_the_better_source_goes_first(tmp_path):
     assert found() == ("fetch_rcv1", path)
     write_corpus(tmp_path, make_documents())
     assert found() == ("paper", tmp_path)
+
+
+# A sample of finished rows.
+
+
+@pytest.mark.parametrize("folder", ["reuters", "."])
+@pytest.mark.parametrize("kind", ["text", "named integers"])
+def test_reuters10k(tmp_path, folder, kind):
+    x = np.eye(5, 7, dtype=np.float32)
+    text = np.array(["MCAT", "CCAT", "ECAT", "GCAT", "CCAT"])
+    names = np.array(["CCAT", "GCAT", "MCAT", "ECAT"])
+    arrays = {"y": text} if kind == "text" else {"y": np.array([2, 0, 3, 1, 0]), "names": names}
+    (tmp_path / folder).mkdir(exist_ok=True)
+    np.savez(tmp_path / folder / "reuters10k.npz", x=x, **arrays)
+    data = load_dataset("reuters10k", data_dir=tmp_path)
+    check_form(data, 5, 7)
+    np.testing.assert_array_equal(data.x, x)
+    assert [data.class_names[label] for label in data.y] == text.tolist()
+    assert "not the 10 000 rows that the paper drew" in data.note
+    assert data.variant == "sample"
+
+
+def test_reuters10k_without_names_keeps_its_numbers(tmp_path):
+    np.savez(tmp_path / "reuters10k.npz", x=np.eye(3), y=[2, 0, 1])
+    data = load_dataset("reuters10k", data_dir=tmp_path)
+    assert data.y.tolist() == [2, 0, 1]
+    assert data.class_names is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "needed"),
+    [
+        ({"x": 3 * np.eye(3), "y": [0, 1, 2]}, "expected rows of L2 norm 1, got 3 in row 0"),
+        ({"x": np.eye(3)}, "expected labels in an array named y, got none"),
+        ({"x": np.eye(3), "y": [0, 1]}, "expected as many entries as x has (3), got 2"),
+        ({"x": np.eye(3), "y": [0, 1, 9], "names": ["a", "b"]}, "expected labels 0 to 1"),
+    ],
+)
+def test_reuters10k_refuses(tmp_path, arrays, needed):
+    path = tmp_path / "reuters10k.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"reuters10k\.npz") as caught:
+        load_dataset("reuters10k", data_dir=tmp_path)
+    assert needed in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "reuters10k.npz").mkdir()
+    with pytest.raises(ValueError, match=r"reuters10k\.npz: expected a readable file"):
+        load_dataset("reuters10k", data_dir=tmp_path)
 
 
 # The real topics, where they are at hand.
