@@ -1,4 +1,4 @@
-"""Tests of the pictures: what they hold, read back from the figures' own artists."""
+"""What the figures show, read back from their artists."""
 
 import os
 import subprocess
@@ -89,14 +89,14 @@ class TestPlotEmbedding:
         table = colour_of_each_label(class_colours, y[row_of_each_point(offsets, z)])
         assert len(set(table.values())) == n_classes
 
-    def test_numbers_stand_at_the_centroids_also_of_empty_clusters(self):
+    def test_numbers_are_at_the_centroids_also_of_empty_clusters(self):
         z, labels, centroids = blobs(k=4)
         labels = np.where(labels == 2, 0, labels)
         written = numbers(plot_embedding(z, labels, centroids=centroids).axes[0])
         assert list(written) == ["0", "1", "2", "3"]
         np.testing.assert_allclose(list(written.values()), centroids)
 
-    def test_numbers_stand_at_the_medians_without_centroids(self):
+    def test_numbers_are_at_the_medians_without_centroids(self):
         z, labels, _ = blobs(k=4)
         labels = np.where(labels == 2, 0, labels)
         written = numbers(plot_embedding(z, labels).axes[0])
@@ -119,7 +119,7 @@ class TestPlotEmbedding:
         ):
             assert f"{share:.1%}" in label
 
-    def test_one_dimension_is_a_strip(self):
+    def test_one_dimension_has_random_heights(self):
         z, labels, centroids = blobs(z=1)
         ax = plot_embedding(z, labels, centroids=centroids).axes[0]
         offsets, _ = drawn(ax)
@@ -144,7 +144,7 @@ class TestPlotEmbedding:
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
     @pytest.mark.parametrize("dimensions", [1, 2, 6])
-    def test_outliers_do_not_squash_the_view(self, dimensions):
+    def test_outliers_do_not_change_the_limits(self, dimensions):
         z, labels, _ = blobs(n=400, z=dimensions)
         z[7] = 1e6
         z[8] = -1e6
@@ -154,16 +154,16 @@ class TestPlotEmbedding:
         inside = ((low <= offsets) & (offsets <= high)).all(axis=1)
         assert inside.sum() == 398
         assert (high - low).max() < 100
-        assert "2 outside the view" in figure.get_suptitle()
+        assert "2 outside the axes" in figure.get_suptitle()
 
-    def test_the_view_holds_every_point_where_none_is_far_out(self):
+    def test_every_point_is_inside_without_outliers(self):
         z, labels, _ = blobs(n=300)
         figure = plot_embedding(z, labels, title="mine")
         low, high = np.transpose([figure.axes[0].get_xlim(), figure.axes[0].get_ylim()])
         assert ((low < z) & (z < high)).all()
         assert figure.get_suptitle() == "mine"
 
-    def test_a_centroid_far_out_neither_moves_the_view_nor_the_layout(self):
+    def test_an_outlying_centroid_changes_neither_limits_nor_layout(self):
         z, labels, centroids = blobs()
         far = np.vstack([centroids, [[1e5, 1e5]]])
         near = plot_embedding(z, labels, centroids=centroids)
@@ -195,7 +195,7 @@ class TestPlotEmbedding:
         assert np.ptp(drawn(ax)[0][:, 1]) == 0
         assert "0.0%" in ax.get_ylabel()
 
-    def test_hundreds_of_clusters_and_classes_write_no_names(self):
+    def test_hundreds_of_clusters_and_classes_have_no_names(self):
         z, labels, centroids = blobs(n=1000, k=200)
         figure = plot_embedding(z, labels, y=labels, centroids=centroids)
         left, _ = figure.axes
@@ -220,7 +220,7 @@ class TestPlotEmbedding:
         assert shown == [table[1], table[3]]
         figure.draw_without_rendering()
 
-    def test_input_is_left_alone(self):
+    def test_input_is_not_modified(self):
         z, labels, centroids = blobs(z=4)
         before = z.copy(), labels.copy(), centroids.copy()
         plot_embedding(z, labels, y=labels, centroids=centroids, max_points=10)
@@ -320,7 +320,7 @@ class TestPlotHistory:
         ]
         assert [line.get_label() for line in ax.lines] == ["cluster 0", "cluster 1", "cluster 2"]
 
-    def test_sizes_of_many_clusters_are_summed_up(self):
+    def test_sizes_of_many_clusters_are_summarised(self):
         ax = panels(plot_history(clustering(k=201)))["Cluster sizes"]
         assert {line.get_label(): line.get_ydata()[0] for line in ax.lines} == {
             "largest": 2000,
@@ -387,12 +387,12 @@ class TestPlotHistory:
 
 
 def marked_images(n, height=2, width=3):
-    """Image i is i / (n - 1) all over, so that a picture tells its row."""
+    """Image i is i / (n - 1) all over, so that an image identifies its row."""
     return np.broadcast_to(np.arange(float(n))[:, None, None], (n, height, width))
 
 
 def grid(figure, n):
-    """Rows of the picture from the top, each the indices of its images from the left."""
+    """Indices of the images, from top to bottom and left to right."""
     figure.draw_without_rendering()
     cells = {}
     for drawn_image in figure.axes[0].images:
@@ -469,7 +469,7 @@ class TestPlotTopSamples:
             assert (right - left) / (bottom - top) == pytest.approx(2.5)
         assert figure.axes[0].get_aspect() == 1
 
-    def test_frames_mark_images_of_another_class_than_the_commonest(self):
+    def test_frames_mark_images_outside_the_majority_class(self):
         q = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]])
         figure = plot_top_samples(
             marked_images(4), q, y=[1, 0, 1, 0], class_names=["cat", "dog"], n_per_cluster=5
@@ -511,7 +511,7 @@ class TestPlotTopSamples:
 
 
 class TestSaveFigure:
-    def test_the_picture_is_902_pixels_wide_on_white(self, tmp_path):
+    def test_figures_are_902_pixels_wide_on_white(self, tmp_path):
         save_figure(plot_history(clustering(scores=True)), str(tmp_path / "picture.png"))
         pixels = image.imread(tmp_path / "picture.png")
         assert pixels.shape[1] == 902
@@ -545,7 +545,7 @@ class TestSaveFigure:
             save_figure(plot_history(clustering()), tmp_path / "nowhere" / "picture.png")
 
 
-def test_pyplot_stays_out():
+def test_pyplot_is_not_imported():
     code = (
         "import sys, jdec.plotting as p;"
         "p.plot_embedding([[0.0, 1.0, 2.0]], [0], y=[0]).draw_without_rendering();"
@@ -557,8 +557,8 @@ def test_pyplot_stays_out():
 @pytest.mark.parametrize(
     ("backend", "kept"), [("nowhere", False), ("module://nowhere.inline", False), ("svg", True)]
 )
-def test_any_backend_of_the_environment_will_do(tmp_path, backend, kept):
-    """As of a notebook's kernel, of which an environment of its own knows nothing."""
+def test_unknown_backends_in_the_environment_are_ignored(tmp_path, backend, kept):
+    """For example that of a notebook kernel, in another environment."""
     code = (
         "import os, sys, jdec, jdec.plotting as p;"
         "assert 'matplotlib' not in sys.modules;"
@@ -575,13 +575,13 @@ def test_any_backend_of_the_environment_will_do(tmp_path, backend, kept):
         check=True,
     )
     assert path.stat().st_size > 1000
-    told, chosen = done.stdout.split()
-    assert told == backend
+    variable, chosen = done.stdout.split()
+    assert variable == backend
     if kept:
         assert chosen == backend
 
 
-def test_the_default_style_ignores_that_of_the_caller(tmp_path):
+def test_the_default_style_ignores_the_callers(tmp_path):
     with default_style():
         save_figure(plot_history(clustering()), tmp_path / "before.png")
     with matplotlib.rc_context({"figure.facecolor": "red", "text.usetex": True}):
@@ -591,7 +591,7 @@ def test_the_default_style_ignores_that_of_the_caller(tmp_path):
     assert (tmp_path / "after.png").read_bytes() == (tmp_path / "before.png").read_bytes()
 
 
-def test_letters_that_no_font_has_are_drawn_without_a_word(tmp_path):
+def test_missing_glyphs_do_not_warn(tmp_path):
     with default_style():
         figure = plot_embedding(np.eye(2), [0, 1], y=["𒀀", "𒀁"])
         save_figure(figure, tmp_path / "a.png")
