@@ -1,209 +1,378 @@
-"""The house plan, read from the sources: who may import whom, and what may not be anywhere."""
+"""The house rules (README, "How the code is laid out"), checked on the sources."""
 
 import ast
 import importlib
 import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import jdec
 
-FOLDER = Path(jdec.__file__).parent
+ROOT = Path(jdec.__file__).parent.parent
+TESTS = ROOT / "tests"
 
-LAYERS = [
-    {"_typing", "_checks", "_io", "_memory", "_sparse", "progress"},
-    {"functional", "kmeans", "metrics", "scaling", "augmentation"},
-    {"_columns", "_files", "_validation"},
-    {"autoencoder"},
-    {"training", "pretrain", "dec"},
-    # The shell is a ladder: a rung rests on those below it.
-    *(
-        {module}
-        for module in ("sharding", "config", "datasets", "checkpoint", "workdir", "build", "model")
-    ),
-    *({module} for module in ("inputs", "members", "fit", "population")),
-    {"spectral", "selection", "compilation", "distributed", "supervision"},
-    {"baselines", "plots", "estimator"},
-    {"results"},
-    {"sweep", "arguments"},
-    {"summaries"},
-    {"cli"},
-    {"__main__", "__init__"},
-]
-# Within a layer: the module on the left rests on those on the right.
-WITHIN = {
-    "pretrain": {"training"},
-    "dec": {"training"},
-    "datasets.pixels": {"datasets.dataset", "datasets._digests"},
-    **{
-        module: {f"datasets.{name}" for name in ("dataset", "_cache", "_digests", "_labels")}
-        for module in ("datasets.reuters", "datasets.vision")
-    },
-    "datasets._text": {"datasets._labels", "datasets._roles"},
-    "datasets._parquet": {"datasets._roles"},
-    "datasets.files": {
-        f"datasets.{name}" for name in ("dataset", "_labels", "_parquet", "_roles", "_text")
-    },
-    "datasets.registry": {
-        f"datasets.{name}"
-        for name in ("dataset", "files", "pixels", "reuters", "vision", "_digests", "_roles")
-    },
-    "datasets": {"datasets.dataset", "datasets.registry"},
-}
-
-ONLY = {
-    "flax": {"autoencoder"},
-    "tqdm": {"progress"},
-    "matplotlib": {"plots"},
-    "skimage": {"datasets.vision"},
-    "pyarrow": {"datasets._parquet"},
-}
-
-#: Dotted; a folder is the module of its __init__.py.
+#: Dotted name of each module to its file; a package is its __init__.py.
 FILES = {
-    ".".join(path.relative_to(FOLDER).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in FOLDER.rglob("*.py")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "jdec").rglob("*.py"))
 }
-MODULES = sorted(FILES)
-
-
-def tree_of(module):
-    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+PACKAGES = [module for module, path in FILES.items() if path.name == "__init__.py"]
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+IMPORTABLE = [module for module in FILES if module != "jdec.__main__"]  # that one runs the program
+by_module = pytest.mark.parametrize("module", FILES)
 
 
 def imports_of(tree):
-    """Dotted names of all modules imported, at the top or within functions."""
+    """Dotted names of everything imported, at the top or within functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module if node.level == 0 else f"jdec.{node.module or ''}"
-            if node.level == 0 and node.module.split(".")[0] == "jdec":
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            elif node.level and not node.module:
-                yield from (f"jdec.{alias.name}" for alias in node.names)
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
 
 
-def own_imports(module):
-    names = {name.removeprefix("jdec.") for name in imports_of(tree_of(module)) if "jdec." in name}
-    # A module of a folder does not rest on the __init__.py that collects their names.
-    return (names & set(MODULES)) - {module.rpartition(".")[0]}
+def words_of(tree):
+    """Names, attributes and imported names of a module, with their lines."""
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "name"):
+            if isinstance(word := getattr(node, field, None), str):
+                yield word, node.lineno
 
 
-def layer_of(module):
-    # The modules of a folder share its layer.
-    return next(number for number, layer in enumerate(LAYERS) if module.split(".")[0] in layer)
+def functions_of(tree, scope=""):
+    """Qualified names and nodes of all functions, methods and nested functions."""
+    for node in ast.iter_child_nodes(tree):
+        inner = scope
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inner = f"{scope}{node.name}."
+        if isinstance(node, ast.FunctionDef):
+            yield inner[:-1], node
+        yield from functions_of(node, inner)
 
 
-def test_every_module_has_a_layer():
-    assert set().union(*LAYERS) == {module.split(".")[0] for module in MODULES}
+def arguments_of(function):
+    every = function.args
+    found = [*every.posonlyargs, *every.args, *every.kwonlyargs]
+    return [argument.arg for argument in found if argument.arg not in ("self", "cls")]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_from_lower_layers_alone(module):
-    allowed = set().union(*LAYERS[: layer_of(module)]) | WITHIN.get(module, set())
-    assert own_imports(module) <= allowed
+# Rules 1 to 3: which part of jdec may import which.
+
+PARTS = {module.split(".")[1] for module in FILES if module != "jdec"}
+PRIVATE = {part for part in PARTS if part.startswith("_") and part != "__main__"}
+DOMAIN = {"core", "metrics", *PRIVATE}
+MAY_IMPORT = {
+    "core": {"core", "_checks", "_rows", "_typing"},
+    "metrics": PRIVATE,
+    "trainer": {"trainer", *DOMAIN},
+    "datasets": {"datasets", *DOMAIN},
+    "baselines": {"baselines", *DOMAIN},
+    "plotting": DOMAIN,
+    "selection": {"selection", "trainer", *DOMAIN},
+    "estimator": {"trainer", *DOMAIN},
+    "cli": PARTS,
+    "__main__": {"cli"},
+    **dict.fromkeys(PRIVATE, PRIVATE),
+}
 
 
-def test_the_reader_of_imports_sees_them_all():
-    assert own_imports("dec") == {"_checks", "_typing", "functional", "training"}
-    source = """
-import jdec.core.kmeans, flax.linen as nn
-from . import dec
-from .fit import fit
-def f():
-    from jdec import plotting
-    importlib.import_module("skimage.feature")
-"""
-    assert set(imports_of(ast.parse(source))) == {
-        *(
-            "jdec.kmeans",
-            "flax.linen",
-            "jdec.",
-            "jdec.core.dec",
-            "jdec.fit",
-            "jdec",
-            "jdec.plotting",
-        ),
-        "skimage.feature",
+def test_every_part_has_a_rule():
+    assert set(MAY_IMPORT) == PARTS
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module != "jdec"])
+def test_a_part_imports_only_the_parts_it_may(module):
+    names = [name for name in imports_of(TREES[module]) if name.split(".")[0] == "jdec"]
+    allowed = MAY_IMPORT[module.split(".")[1]]
+    assert not [name for name in names if f"{name}.".split(".")[1] not in allowed]
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module.startswith("jdec.core")])
+def test_core_is_free_of_jit_devices_files_and_config(module):
+    forbidden = {"jit", "pmap", "shard_map", "device_put", "devices", "local_devices", "Config"}
+    forbidden |= {"device_count", "open", "Path", "os", "pathlib"}
+    assert not [found for found in words_of(TREES[module]) if found[0] in forbidden]
+
+
+# Rule 4: one door for each third party.
+
+
+@pytest.mark.parametrize(
+    ("package", "door", "n_modules"),
+    [
+        ("flax", "jdec.core.", 2),  # the SDAE, and other networks
+        ("orbax", "jdec.trainer.checkpoint", 1),
+        ("tqdm", "jdec.trainer.", 1),
+        ("matplotlib", "jdec.plotting", 1),
+        ("tyro", "jdec.cli.", 1),
+        *((package, "jdec.datasets.", 1) for package in ("pooch", "skimage", "pyarrow", "pandas")),
+    ],
+)
+def test_third_parties_have_one_door(package, door, n_modules):
+    modules = [
+        m for m in FILES if any(f"{n}.".startswith(f"{package}.") for n in imports_of(TREES[m]))
+    ]
+    assert len(modules) <= n_modules
+    assert all(module.startswith(door) for module in modules)
+
+
+# Rule 5: a dotted name is a module or a function, never both.
+
+
+@pytest.mark.parametrize("module", IMPORTABLE[1:])
+def test_no_module_shares_its_name_with_a_function(module):
+    imported = importlib.import_module(module)
+    package, _, name = module.rpartition(".")
+    assert name not in getattr(sys.modules[package], "__all__", ())
+    assert getattr(sys.modules[package], name) is imported
+
+
+# Rule 6: sizes.
+
+
+@by_module
+def test_files_functions_and_signatures_are_short(module):
+    if module not in ("jdec.trainer.config", "jdec.trainer.programs", "jdec.plotting"):
+        assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 300
+    functions = list(functions_of(TREES[module]))
+    assert not [name for name, node in functions if node.end_lineno - node.lineno >= 60]
+    assert not [
+        name
+        for name, node in functions
+        if len(arguments_of(node)) > 10 and name not in ("fit", "fit_population", "DEC.__init__")
+    ]
+
+
+# Rule 7: a setting is documented, defaulted and validated in its own class.
+
+SETTINGS = {
+    node.name: node
+    for module in ("jdec.trainer.config", "jdec.core.augmentation")
+    for node in TREES[module].body
+    if isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "Augmentation"))
+}
+
+
+def fields_of(settings):
+    return {node.target.id: node.value for node in settings.body if isinstance(node, ast.AnnAssign)}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_documented_defaulted_and_validated(name):
+    fields = fields_of(SETTINGS[name])
+    attributes = ast.get_docstring(SETTINGS[name]).split("Attributes:\n")[1].split("\n\n")[0]
+    assert re.findall(r"^    (\w+):", attributes, re.MULTILINE) == list(fields)
+    assert [field for field, default in fields.items() if default is None] in ([], ["n_clusters"])
+    assert "__post_init__" in [name for name, _ in functions_of(SETTINGS[name])]
+
+
+@pytest.mark.parametrize(
+    "module", sorted({m for m in FILES if m.startswith("jdec.trainer.")} - {"jdec.trainer.config"})
+)
+def test_settings_are_validated_nowhere_else(module):
+    names = set().union(*map(fields_of, SETTINGS.values()))
+    calls = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.Call) and node.args]
+    checked = {
+        getattr(call.args[0], "value", None)
+        for call in calls
+        if getattr(call.func, "id", "").startswith("check_")
+    }
+    assert not checked & names
+
+
+# Rule 8: tests mirror the tree; tests and benchmarks use public names.
+
+OWN_SUBJECT = {
+    "cli/test_command_lines": "whole commands, in processes",
+    "cli/test_strangers_cli": "odd values of every option",
+    "trainer/test_hostile_models": "model files that are damaged or forged",
+    "trainer/test_not_a_number": "NaN and infinity in every stage",
+    "trainer/test_resume": "runs that are killed and resumed",
+}
+MIRRORED = [path.relative_to(TESTS).with_suffix("") for path in TESTS.glob("*/test_*.py")]
+
+
+@pytest.mark.parametrize("test", sorted(map(str, MIRRORED)))
+def test_tests_mirror_the_tree(test):
+    folder, _, name = test.partition("/test_")
+    assert test in OWN_SUBJECT or {f"jdec.{folder}.{name}", f"jdec.{folder}._{name}"} & set(FILES)
+
+
+def private_names(tree, stem):
+    """Private names of jdec that a file uses; the tests of a private module may import it."""
+    bound = {}  # local name -> dotted name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.split(".")[0]
+                bound[alias.asname or name] = name
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                bound[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+
+    def dotted(node):
+        if isinstance(node, ast.Name):
+            return bound.get(node.id, "")
+        return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
+
+    used = {*bound.values(), *map(dotted, ast.walk(tree)), *imports_of(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr"):
+            used.add(
+                ".".join(
+                    [dotted(node.args[0]), *(str(getattr(a, "value", "")) for a in node.args[1:2])]
+                )
+            )
+    allowed = {"_replace", "_asdict", "_make", "_fields", stem.replace("test_", "_")}
+    return {
+        name
+        for name in used
+        if name.startswith("jdec.")
+        and {part for part in name.split(".") if re.match("_[^_]", part)} - allowed
     }
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_heavy_packages_have_one_door(module):
-    packages = {name.split(".")[0] for name in imports_of(tree_of(module))}
-    for package, doors in ONLY.items():
-        assert package not in packages or module in doors
+@pytest.mark.parametrize(
+    "path",
+    [
+        str(path.relative_to(ROOT))
+        for top in (TESTS, ROOT / "benchmarks")
+        for path in top.rglob("*.py")
+    ],
+)
+def test_tests_and_benchmarks_use_public_names(path):
+    path = ROOT / path
+    assert not private_names(ast.parse(path.read_text(encoding="utf-8")), path.stem)
 
 
-@pytest.mark.parametrize("package", ONLY)
-def test_the_doors_are_used(package):
-    for module in ONLY[package]:
-        assert any(name.split(".")[0] == package for name in imports_of(tree_of(module)))
+def test_private_names_are_found():
+    source = """
+import jdec.core.kmeans, flax._src
+from jdec.core import dec
+from jdec.core.kmeans import _lloyd
+from jdec._checks import shown
+from jdec._io import read_npz
+def f(monkeypatch, state):
+    jdec.core.kmeans._BLOCK, dec.__name__, dec.DECState._fields, state._private
+    monkeypatch.setattr(dec, "_SIZE", 1)
+"""
+    assert private_names(ast.parse(source), "test_checks") == {
+        *("jdec.core.kmeans._lloyd", "jdec._io.read_npz"),
+        *("jdec.core.kmeans._BLOCK", "jdec.core.dec._SIZE"),
+    }
 
 
-@pytest.mark.parametrize("module", sorted({*LAYERS[0], *LAYERS[1], *LAYERS[3]} - {"pretrain"}))
-def test_the_core_knows_no_network(module):
-    assert "autoencoder" not in own_imports(module)
+# Rule 9: one word for one thing.
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "cli"])
-def test_the_library_does_not_print(module):
-    for node in ast.walk(tree_of(module)):
-        if isinstance(node, ast.Call):
-            called = node.func
-            assert getattr(called, "id", None) != "print"
-            # jax.debug.print and the like
-            assert getattr(called, "attr", None) not in ("print", "breakpoint", "pprint")
+@by_module
+def test_names_follow_the_glossary(module):
+    forbidden = {"most", "least", "spread", "active", "divergence", "refuse", "tell", "anew"}
+    names = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    split = {
+        name: {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)} for name in names
+    }
+    assert not [name for name, words in split.items() if words & forbidden]
 
 
-@pytest.mark.parametrize("module", MODULES)
+# Habits.
+
+
+@by_module
+def test_only_the_command_line_prints(module):
+    if not module.startswith("jdec.cli"):
+        for node in ast.walk(TREES[module]):
+            if isinstance(node, ast.Call):
+                assert getattr(node.func, "id", None) != "print"
+                # jax.debug.print, for example
+                assert getattr(node.func, "attr", None) not in ("print", "breakpoint", "pprint")
+
+
+@by_module
 def test_user_input_is_not_asserted(module):
-    assert not [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Assert)]
+    assert not [node.lineno for node in ast.walk(TREES[module]) if isinstance(node, ast.Assert)]
 
 
-@pytest.mark.parametrize("module", sorted({*LAYERS[1], *LAYERS[2], *LAYERS[3]} - {"_files"}))
-def test_the_core_leaves_jit_to_its_caller(module):
-    for node in ast.walk(tree_of(module)):
-        assert getattr(node, "attr", None) not in ("jit", "pmap")
+@by_module
+def test_modules_are_documented(module):
+    assert ast.get_docstring(TREES[module])
 
 
-# The public names.
+# Public names.
 
 
-def test_all_is_sorted_and_complete():
+@pytest.mark.parametrize("package", PACKAGES)
+def test_all_is_sorted_and_complete(package):
+    public = importlib.import_module(package).__all__
     # As ruff sorts: constants, classes, functions.
-    assert jdec.__all__ == sorted(jdec.__all__, key=lambda name: (not name.isupper(), name))
-    assert len(set(jdec.__all__)) == len(jdec.__all__)
-    tree = tree_of("__init__")
-    imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    names = [alias.asname for node in imported for alias in node.names]
-    assert sorted(names) == sorted(jdec.__all__)
-    for node in imported:
-        assert all(alias.name == alias.asname for alias in node.names)
+    kinds = [(not name.isupper(), not name[0].isupper(), name) for name in public]
+    assert kinds == sorted(set(kinds))
+    imported = [
+        (node.module, alias)
+        for node in ast.walk(TREES[package])
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("jdec.")
+        for alias in node.names
+    ]
+    assert {alias.name for _, alias in imported} == set(public)
+    for module, alias in imported:
+        assert alias.asname == alias.name
+        home = importlib.import_module(module)
+        assert getattr(sys.modules[package], alias.name) is getattr(home, alias.name)
 
 
-@pytest.mark.parametrize("name", jdec.__all__)
-def test_public_names_are_documented(name):
-    documented = getattr(jdec, name)
+def test_names_load_lazily_and_unknown_ones_are_attribute_errors():
+    assert set(jdec.__all__) <= set(dir(jdec))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        jdec.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (package, name.value)
+        for package in PACKAGES
+        for node in TREES[package].body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+        for name in node.value.elts
+    ],
+)
+def test_public_names_are_documented(package, name):
+    documented = getattr(importlib.import_module(package), name)
     text = inspect.getdoc(documented)
     assert text
     first = text.splitlines()[0]
     assert first.endswith((".", ":"))
     # A dataclass without a docstring shows its signature, and a named tuple's is "Alias for …".
     assert not first.startswith((f"{name}(", "Alias"))
-    if inspect.isfunction(documented):
-        parameters = inspect.signature(documented).parameters
-        if "Args:" in text:
-            arguments = text.split("Args:")[1].split("Returns:")[0]
-            missing = [parameter for parameter in parameters if f"{parameter}:" not in arguments]
-            assert not missing
+    if inspect.isfunction(documented) and "Args:" in text:
+        arguments = text.split("Args:")[1].split("Returns:")[0]
+        assert not [p for p in inspect.signature(documented).parameters if f"{p}:" not in arguments]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_say_what_they_are(module):
-    if module != "__main__":
-        assert inspect.getdoc(importlib.import_module(f"jdec.{module}".removesuffix(".__init__")))
+def packages_after(code):
+    """Which slow or optional packages a new process has imported after running some code."""
+    names = ("sklearn", "scipy", "orbax", "pandas", "matplotlib")
+    code += f"\nimport sys; print(*(name for name in {names} if name in sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(run.stdout.split())
+
+
+def test_import_is_light():
+    base = packages_after("import jax, flax, optax")
+    assert packages_after("import jdec") <= base
+    loaded = packages_after("import jdec; jdec.fit, jdec.Config, jdec.load_model")
+    assert not (loaded - base) & {"orbax", "pandas", "matplotlib"}
