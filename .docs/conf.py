@@ -60,7 +60,6 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autosummary_generate = False
 maximum_signature_line_length = 88
-napoleon_custom_sections = [("Source", "returns_style")]
 napoleon_attr_annotations = False  # the signature has them
 
 myst_enable_extensions = ["html_image"]
@@ -140,6 +139,17 @@ def shorten(
         return text
 
     return short(signature), short(returns)
+
+
+def keep_returns_whole(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Have Napoleon take no type from ``Returns:``, as the annotations have it: a colon is one."""
+    for number, line in enumerate(lines):
+        if line.strip() == "Returns:":
+            indent = line[: line.index("R")]
+            lines.insert(number + 1, f"{indent}    \\ ")  # an escaped space, which is nothing
+            return
 
 
 def summarize(
@@ -236,6 +246,7 @@ def dash(app: Sphinx, doctree: Any) -> None:
 def setup(app: Sphinx) -> None:
     """Connect the functions above."""
     app.connect("include-read", link_to_repository)
+    app.connect("autodoc-process-docstring", keep_returns_whole, priority=400)
     app.connect("autodoc-process-docstring", summarize)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-skip-member", is_elsewhere)
