@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jdec.estimator import DEC as DEC
     from jdec.metrics import clustering_accuracy as clustering_accuracy
     from jdec.trainer.config import Config as Config
-    from jdec.trainer.config import preset_config as preset_config
+    from jdec.trainer.presets import preset_config as preset_config
     from jdec.trainer.fit import FitResult as FitResult
     from jdec.trainer.fit import fit as fit
     from jdec.trainer.model import Model as Model
@@ -54,7 +54,7 @@ _HOMES = {
     "load_dataset": "datasets.load",
     "load_model": "trainer.model",
     "log_soft_assignment": "core.functional",
-    "preset_config": "trainer.config",
+    "preset_config": "trainer.presets",
     "run": "core.dec",
     "self_training": "core.dec",
     "soft_assignment": "core.functional",

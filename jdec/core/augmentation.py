@@ -1,4 +1,4 @@
-"""Random variants of rows that are images: what moves in a picture without changing its cluster."""
+"""Random variants of rows that keep their cluster: affine images, masking noise."""
 
 import math
 from dataclasses import dataclass
@@ -18,6 +18,9 @@ from jdec._checks import (
     shown,
 )
 
+# The streams that masks are drawn from: what Flax folds into its first and second random key.
+INPUT_STREAM, CODE_STREAM = 3213575472, 3303678395
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,7 +29,7 @@ class Augmentation:
     Attributes:
         max_shift: Pixels, up or down and left or right.
         max_rotation: Degrees, either way.
-        max_zoom: Share of the size, larger or smaller, each axis by itself.
+        max_zoom: Share of the size, larger or smaller, each axis separately.
         max_shear: Horizontal pixels for each vertical one.
     """
 
@@ -36,7 +39,7 @@ class Augmentation:
     max_shear: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Validate the fields."""
         check_non_negative("max_shift", self.max_shift)
         check_non_negative("max_rotation", self.max_rotation)
         check_fraction("max_zoom", self.max_zoom)
@@ -118,3 +121,24 @@ def random_affine(
     pixels = (row * width + column).reshape(len(x), height * width, 1)
     images = x.reshape(len(x), height * width, math.prod(channels))
     return jnp.take_along_axis(images, pixels, axis=1).reshape(x.shape)
+
+
+def corrupt(key: Key[Array, ""], x: Float[Array, "B D"], rate: float) -> Float[Array, "B D"]:
+    r"""Masking noise: each entry is zero with probability ``rate``, else scaled by 1/(1-rate).
+
+    Args:
+        key: Typed random key.
+        x: Rows, [B D].
+        rate: Probability in [0, 1); at 0 the rows are returned unchanged.
+
+    Returns:
+        Noisy rows [B D] of the same expectation.
+
+    Examples:
+        >>> corrupt(jax.random.key(0), jnp.ones((1, 2)), 0.0).tolist()
+        [[1.0, 1.0]]
+    """
+    if rate == 0:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)

@@ -18,7 +18,7 @@ from jdec._checks import check_array, check_float32, check_rank, check_real
 
 # The square of a coordinate this far out still fits float32 when thousands of them are added up.
 _FARTHEST = 1e17
-# Of a cluster that is left out: exp gives 0 exactly, and 0 times it is not NaN as with infinity.
+# Finite stand-in for log 0: exp(-1e30) = 0, and 0 · -1e30 is not NaN.
 _LOG_ZERO = -1e30
 
 
@@ -79,7 +79,7 @@ def log_soft_assignment(
     centroids: Float[Array, "K Z"],
     *,
     alpha: float | Float[Array, ""] = 1.0,
-    active: Bool[Array, "K"] | None = None,
+    cluster_mask: Bool[Array, "K"] | None = None,
 ) -> Float[Array, "N K"]:
     r"""Logarithm of the soft assignment, the primitive of this module.
 
@@ -90,11 +90,11 @@ def log_soft_assignment(
         embeddings: Rows z, [N Z].
         centroids: Cluster centres μ, [K Z].
         alpha: Degrees of freedom α > 0 of Student's t kernel; the paper uses 1.
-        active: Which clusters take part, [K]; the others get q = 0 exactly and no gradient, so
-            that programs for several K can share one shape. All by default.
+        cluster_mask: Boolean mask of the clusters in use, [K]; the others get q = 0 exactly and no
+            gradient, so that programs for several K can share one shape. All by default.
 
     Returns:
-        log q, [N K], float32 (float64 for float64 input); -1e30 for clusters that do not take part.
+        log q, [N K], float32 (float64 for float64 input); -1e30 for masked clusters.
 
     Raises:
         ValueError: If shapes do not match or ``alpha`` is not positive.
@@ -107,27 +107,26 @@ def log_soft_assignment(
     Source: Xie et al. 2016, Eq. 1.
     """
     check_float32("alpha", alpha)
-    if active is not None:
+    if cluster_mask is not None:
         check_rank("centroids", centroids, 2)
-        check_array("active", active, centroids.shape[:1])
-        if active.dtype != np.bool_:
-            raise ValueError(f"active: expected true or false for each, got dtype {active.dtype}")
-        centroids = _gathered(centroids, active)
+        check_array("cluster_mask", cluster_mask, centroids.shape[:1])
+        if cluster_mask.dtype != np.bool_:
+            raise ValueError(f"cluster_mask: expected booleans, got dtype {cluster_mask.dtype}")
+        centroids = _park_masked(centroids, cluster_mask)
     distances = squared_distances(embeddings, centroids)
     alpha = jnp.asarray(alpha, distances.dtype)
     logits = -(alpha + 1) / 2 * jnp.log1p(distances / alpha)
-    if active is not None:
-        logits = jnp.where(active[None, :], logits, jnp.asarray(_LOG_ZERO, logits.dtype))
+    if cluster_mask is not None:
+        logits = jnp.where(cluster_mask[None, :], logits, jnp.asarray(_LOG_ZERO, logits.dtype))
     return jax.nn.log_softmax(logits, axis=1)
 
 
-def _gathered(centroids: Float[Array, "K Z"], active: Bool[Array, "K"]) -> Float[Array, "K Z"]:
-    """Put the clusters that take no part where one of the others is.
-
-    Wherever they were, maybe beyond the finite numbers, they must not move the common origin.
-    """
-    other = jax.lax.stop_gradient(centroids[jnp.argmax(active)])
-    return jnp.where(jnp.asarray(active)[:, None], centroids, other)
+def _park_masked(
+    centroids: Float[Array, "K Z"], cluster_mask: Bool[Array, "K"]
+) -> Float[Array, "K Z"]:
+    """Move masked centroids onto an unmasked one, so that they do not affect centring."""
+    other = jax.lax.stop_gradient(centroids[jnp.argmax(cluster_mask)])
+    return jnp.where(jnp.asarray(cluster_mask)[:, None], centroids, other)
 
 
 def soft_assignment(
@@ -135,7 +134,7 @@ def soft_assignment(
     centroids: Float[Array, "K Z"],
     *,
     alpha: float | Float[Array, ""] = 1.0,
-    active: Bool[Array, "K"] | None = None,
+    cluster_mask: Bool[Array, "K"] | None = None,
 ) -> Float[Array, "N K"]:
     r"""Probability of each row belonging to each cluster, by Student's t kernel.
 
@@ -146,7 +145,7 @@ def soft_assignment(
         embeddings: Rows z, [N Z].
         centroids: Cluster centres μ, [K Z].
         alpha: Degrees of freedom α > 0; the paper uses 1.
-        active: Which clusters take part, [K]; all by default.
+        cluster_mask: Boolean mask of the clusters in use, [K]; all by default.
 
     Returns:
         q, [N K]; every row sums to one.
@@ -161,7 +160,9 @@ def soft_assignment(
 
     Source: Xie et al. 2016, Eq. 1.
     """
-    return jnp.exp(log_soft_assignment(embeddings, centroids, alpha=alpha, active=active))
+    return jnp.exp(
+        log_soft_assignment(embeddings, centroids, alpha=alpha, cluster_mask=cluster_mask)
+    )
 
 
 def cluster_frequencies(q: Float[Array, "N K"]) -> Float[Array, "K"]:
@@ -251,3 +252,22 @@ def clustering_loss(log_q: Float[Array, "B K"], p: Float[Array, "B K"]) -> Float
     check_real("log_q", log_q)
     check_real("p", p)
     return optax.losses.kl_divergence(log_q, p)
+
+
+def mean_kl(log_q: Float[Array, "N K"]) -> Float[Array, ""]:
+    r"""Mean KL(P‖Q) of a soft assignment of all rows and its own target distribution.
+
+    Args:
+        log_q: Logarithm of the soft assignment of ALL rows, [N K].
+
+    Returns:
+        What self-training has to learn from: 0 where all rows are assigned with certainty, or all
+        alike.
+
+    Examples:
+        >>> mean_kl(jnp.log(jnp.array([[0.5, 0.5], [0.5, 0.5]]))).tolist()
+        0.0
+
+    Source: Xie et al. 2016, Eqs. 2 and 3.
+    """
+    return clustering_loss(log_q, target_distribution(jnp.exp(log_q))).mean()

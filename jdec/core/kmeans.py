@@ -28,7 +28,6 @@ from jdec._checks import (
 )
 
 _BLOCK_ENTRIES = 2**20
-_MOST_PIECES = 1000
 
 #: ``map_restarts(function, keys, shared)``: stacks what ``function(key, *shared)`` returns.
 MapFn = Callable[[Callable[..., Any], Key[Array, "R"], tuple[Any, ...]], Any]
@@ -62,13 +61,13 @@ def kmeans(
     restarts_at_once: int | None = None,
     map_restarts: MapFn | None = None,
 ) -> KMeansResult:
-    r"""Partition rows into clusters of least inertia :math:`\sum_i \min_j \|x_i - \mu_j\|^2`.
+    r"""Partition rows into clusters of minimal inertia :math:`\sum_i \min_j \|x_i - \mu_j\|^2`.
 
     Each restart seeds by greedy k-means++ and iterates Lloyd's two steps until the centroids move
-    less than ``tol`` (relative to the mean variance of the columns) or no label can change. A
-    cluster that loses all its rows is set on the row farthest from its centroid. The restart of
-    least inertia is returned. Pure and traceable: compile it with ``jax.jit`` and ``n_clusters``,
-    ``n_init``, ``max_iter`` and ``restarts_at_once`` static.
+    less than ``tol`` (relative to the mean variance of the columns) or no label can change. Empty
+    clusters are relocated to the farthest point. The restart of minimal inertia is returned. Pure
+    and traceable: compile it with ``jax.jit`` and ``n_clusters``, ``n_init``, ``max_iter`` and
+    ``restarts_at_once`` static.
 
     Args:
         key: Typed random key.
@@ -76,7 +75,7 @@ def kmeans(
             centred in float64 first.
         n_clusters: Number of clusters K, at most N.
         n_init: Number of restarts.
-        max_iter: Most Lloyd iterations in a restart.
+        max_iter: Maximum number of Lloyd iterations in a restart.
         tol: Squared movement of the centroids, relative to the variance of the data, under which
             a restart ends.
         restarts_at_once: Restarts that run side by side under vmap; None means all of them on an
@@ -89,9 +88,9 @@ def kmeans(
         restart.
 
     Raises:
-        ValueError: If ``key`` is none, ``x`` is not a matrix of finite real numbers, K is not in
-            1..N, or a count or ``tol`` is negative. Compiled, where the numbers in ``x`` cannot
-            be looked at, NaN or infinity among them gives inertia NaN.
+        ValueError: If ``key`` is no random key, ``x`` is not a matrix of finite real numbers, K is
+            not in 1..N, or a count or ``tol`` is negative. Compiled, where the numbers in ``x`` cannot
+            be inspected, NaN or infinity among them gives inertia NaN.
 
     Examples:
         >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
@@ -170,99 +169,6 @@ def kmeans(
     )
 
 
-def merged_kmeans(
-    key: Key[Array, ""],
-    x: Float[Array, "N D"],
-    n_clusters: int,
-    *,
-    oversampling: int = 6,
-    n_init: int = 20,
-    max_iter: int = 300,
-    tol: float | Float[Array, ""] = 1e-4,
-    map_restarts: MapFn | None = None,
-) -> KMeansResult:
-    r"""Partition rows by k-means into more clusters than asked, and merge these by Ward linkage.
-
-    A cluster may then be long or bent where one centroid of k-means would cut it up: the pieces
-    follow the data first, and only pieces that lie close are joined.
-
-    Args:
-        key: Typed random key.
-        x: Rows, [N D], floating point.
-        n_clusters: Number of clusters K.
-        oversampling: Pieces for each cluster; with 1 this is :func:`kmeans`. At most 1000 pieces
-            in all are made, so a K beyond that is :func:`kmeans` as well.
-        n_init: Restarts of k-means.
-        max_iter: Most iterations of a restart.
-        tol: As in :func:`kmeans`.
-        map_restarts: As in :func:`kmeans`.
-
-    Returns:
-        As :func:`kmeans`: the centroids are the means of the merged clusters, and ``labels`` the
-        merged clusters themselves, so that a row need not belong to its nearest centroid.
-
-    Raises:
-        ValueError: As :func:`kmeans`.
-
-    Examples:
-        >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2], [5.3]])
-        >>> result = merged_kmeans(jax.random.key(0), x, 2, oversampling=2, n_init=2)
-        >>> bool(jnp.allclose(jnp.sort(result.centroids[:, 0]), jnp.array([0.1, 15.5 / 3])))
-        True
-
-    Source: Wong, "A hybrid clustering method for identifying high-density clusters", JASA 1982;
-    Ward 1963.
-    """
-    check_key("key", key)
-    check_integer("oversampling", oversampling)
-    if not isinstance(x, jax.Array):
-        x = as_rows("x", x)
-    check_rank("x", x, 2)
-    check_not_deleted("x", x)
-    check_n_clusters(n_clusters, x.shape[0])
-    n_pieces = max(n_clusters, min(oversampling * n_clusters, x.shape[0], _MOST_PIECES))
-    pieces = kmeans(
-        key, x, n_pieces, n_init=n_init, max_iter=max_iter, tol=tol, map_restarts=map_restarts
-    )
-    sizes = jnp.bincount(pieces.labels, length=n_pieces).astype(pieces.centroids.dtype)
-    centroids, merged = _ward_merge(pieces.centroids, sizes, n_clusters)
-    labels = merged[pieces.labels]
-    inertia = pieces.inertia + (sizes * ((pieces.centroids - centroids[merged]) ** 2).sum(1)).sum()
-    return KMeansResult(centroids, labels, inertia, pieces.n_iter, pieces.converged)
-
-
-def _ward_merge(
-    centroids: Float[Array, "M D"], sizes: Float[Array, "M"], n_clusters: int
-) -> tuple[Float[Array, "K D"], Int[Array, "M"]]:
-    # Join, M-K times, the two clusters whose union adds least to the inertia.
-    n_pieces = centroids.shape[0]
-    indices = jnp.arange(n_pieces, dtype=jnp.int32)
-    # Far from the origin the expanded distances would cancel.
-    origin = centroids.mean(axis=0, keepdims=True)
-
-    def merge(_, carry):  # type: ignore[no-untyped-def]
-        means, weights, merged, alive = carry
-        norms = (means * means).sum(axis=1)
-        squared = norms[:, None] - 2 * _product(means, means.T) + norms[None, :]
-        total = weights[:, None] + weights[None, :]
-        cost = squared * weights[:, None] * weights[None, :] / jnp.maximum(total, 1)
-        usable = alive[:, None] & alive[None, :] & (indices[:, None] < indices[None, :])
-        pair = jnp.argmin(jnp.where(usable, cost, jnp.inf))
-        kept, gone = pair // n_pieces, pair % n_pieces
-        weight = weights[kept] + weights[gone]
-        mean = weights[kept] * means[kept] + weights[gone] * means[gone]
-        means = means.at[kept].set(mean / jnp.maximum(weight, 1))
-        weights = weights.at[kept].set(weight)
-        merged = jnp.where(merged == gone, kept.astype(jnp.int32), merged)
-        return means, weights, merged, alive.at[gone].set(False)
-
-    start = (centroids - origin, sizes, indices, jnp.ones(n_pieces, bool))
-    means, _, merged, alive = jax.lax.fori_loop(0, n_pieces - n_clusters, merge, start)
-    kept = jnp.nonzero(alive, size=n_clusters)[0]
-    rank = (jnp.cumsum(alive) - 1).astype(jnp.int32)
-    return means[kept] + origin, rank[merged]
-
-
 def _in_blocks(
     x: Float[Array, "N D"], rows: int
 ) -> tuple[Float[Array, "blocks rows D"], Float[Array, "blocks rows"]]:
@@ -273,7 +179,8 @@ def _in_blocks(
     return blocks, weights
 
 
-def _product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
+def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
+    """Matrix product in full precision, also on accelerators."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -286,7 +193,7 @@ def _greedy_plus_plus(
     squared_norms = (x * x).sum(axis=1)
 
     def distances_to(points: Float[Array, "C D"]) -> Float[Array, "C N"]:
-        cross = _product(points, x.T)
+        cross = product(points, x.T)
         squared = (points * points).sum(axis=1)[:, None] - 2 * cross + squared_norms[None, :]
         return jnp.maximum(squared, 0)
 
@@ -315,9 +222,9 @@ def _assign(
     block: Float[Array, "rows D"], centroids: Float[Array, "K D"]
 ) -> tuple[Int[Array, "rows"], Float[Array, "rows"]]:
     n_clusters = centroids.shape[0]
-    half = (centroids * centroids).sum(axis=1)[:, None] / 2 - _product(centroids, block.T)
+    half = (centroids * centroids).sum(axis=1)[:, None] / 2 - product(centroids, block.T)
     least = half.min(axis=0)
-    # min over an iota in place of argmin: two plain reductions vectorise, a paired one does not.
+    # XLA vectorises two simple reductions but not the variadic argmin.
     indices = jnp.arange(n_clusters, dtype=jnp.int32)[:, None]
     labels = jnp.where(half == least[None, :], indices, n_clusters - 1).min(axis=0)
     distances = jnp.maximum(2 * least + (block * block).sum(axis=1), 0)
@@ -351,7 +258,7 @@ def _lloyd(
         row = jnp.argmax(distances)
         is_farther = distances[row] > farthest_distance
         carry = (
-            sums + _product(members, block),
+            sums + product(members, block),
             counts + members.sum(axis=1),
             inertia + distances.sum(),
             jnp.where(is_farther, block[row], farthest),
@@ -373,15 +280,15 @@ def _lloyd(
         empty = counts == 0
         means = sums / jnp.maximum(counts, 1)[:, None]
         moved = jnp.where(empty[:, None], run.centroids, means)
-        # One empty cluster an iteration takes the farthest row; where every row sits on its
-        # centroid, but for rounding, there is nothing to give, and empty clusters stay.
+        # One empty cluster an iteration is relocated; where every row sits on its centroid, up to
+        # rounding, no point can be relocated, so empty clusters are left empty.
         apart = ((run.centroids - farthest[None, :]) ** 2).sum(axis=1).min()
         least = ((64 * jnp.finfo(dtype).eps * farthest) ** 2).sum()
         reseed = empty.any() & (farthest_distance > 0) & (apart > least)
         is_reseeded = reseed & (jnp.arange(n_clusters) == jnp.argmax(empty))
         moved = jnp.where(is_reseeded[:, None], farthest[None, :], moved)
         movement = ((moved - run.centroids) ** 2).sum()
-        # Compiled, a centroid that stands still may seem to move by a rounding error.
+        # Under jit a fixed centroid may change by a rounding error.
         rounding = ((jnp.finfo(dtype).eps * moved) ** 2).sum()
         converged = (movement <= threshold + rounding) & ~reseed
         return _Lloyd(moved, inertia, run.n_iter + 1, converged)

@@ -6,34 +6,35 @@ a clean input h and its reconstruction from a noisy copy.
 Source: Xie et al. 2016, section 3.2, Eqs. 6-9; Vincent et al. 2010.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import check_fraction, check_positive
+from jdec._checks import check_fraction, check_positive, shown
 from jdec._typing import Params
-from jdec.core.autoencoder import StackedDenoisingAutoencoder, layer_params
-from jdec.core.training import Algorithm
+from jdec.core.augmentation import INPUT_STREAM, corrupt
+from jdec.core.autoencoder import Autoencoder, is_layered
+from jdec.core.training import Algorithm, apply_gradients
 
 
 class PretrainState(NamedTuple):
-    """What pretraining carries from step to step."""
+    """State of pretraining."""
 
     params: Params  # of the whole autoencoder
     opt_state: optax.OptState  # of the parameters that this stage trains
 
 
 class PretrainInfo(NamedTuple):
-    """What one step tells."""
+    """Diagnostics of one step (not carried)."""
 
     loss: Float[Array, ""]
 
 
 def layerwise(
-    network: StackedDenoisingAutoencoder,
+    network: Any,  # an Autoencoder with greedy layers
     layer: int,
     tx: optax.GradientTransformation,
     *,
@@ -47,7 +48,8 @@ def layerwise(
     ``corrupt_data``) nor the embedding.
 
     Args:
-        network: The autoencoder.
+        network: An autoencoder with greedy layers, such as the
+            :class:`StackedDenoisingAutoencoder`.
         layer: Which layer, from 0.
         tx: Optimizer of this layer's parameters.
         corruption_rate: Share of the entries masked.
@@ -59,77 +61,82 @@ def layerwise(
         ``init(params) -> state`` and ``step(key, state, batch [B D])``.
 
     Raises:
-        ValueError: If ``corruption_rate`` is not in [0, 1) or ``loss_scale`` is not positive.
+        ValueError: If ``corruption_rate`` is not in [0, 1), ``loss_scale`` is not positive, or the
+            network has no greedy layers.
 
     Source: Xie et al. 2016, section 3.2, Eqs. 6-9.
     """
     check_fraction("corruption_rate", corruption_rate)
     check_positive("loss_scale", loss_scale)
+    if not is_layered(network):
+        raise ValueError(
+            "network: expected n_layers, layer_params, encode_layers and reconstruct_layer for "
+            f"layer-wise pretraining, got {shown(network)}; layerwise_steps=0 does without"
+        )
     input_corruption = corruption_rate if layer > 0 or corrupt_data else 0.0
-    code_dropout = corruption_rate if layer < len(network.dims) - 2 else 0.0
+    code_corruption = corruption_rate if layer < network.n_layers - 1 else 0.0
 
     def init(params: Params) -> PretrainState:
-        return PretrainState(params, tx.init(layer_params(params, layer)))
+        return PretrainState(params, tx.init(network.layer_params(params, layer)))
 
     def step(
         key: Key[Array, ""], state: PretrainState, batch: Float[Array, "B D"]
     ) -> tuple[PretrainState, PretrainInfo]:
-        h = network.apply({"params": state.params}, batch, layer, method="encode")
-        trained = layer_params(state.params, layer)
+        h = network.encode_layers(state.params, batch, layer)
+        trained = network.layer_params(state.params, layer)
 
         def loss(trained: Params) -> Float[Array, ""]:
-            reconstruction = network.apply(
-                {"params": state.params | trained},
+            reconstruction = network.reconstruct_layer(
+                key,
+                state.params | trained,
                 h,
                 layer,
                 input_corruption=input_corruption,
-                code_dropout=code_dropout,
-                rngs={"corruption": key},
-                method="reconstruct_layer",
+                code_corruption=code_corruption,
             )
             return loss_scale * jnp.mean((reconstruction - h) ** 2)
 
         value, grads = jax.value_and_grad(loss)(trained)
-        updates, opt_state = tx.update(grads, state.opt_state, trained)
-        params = state.params | optax.apply_updates(trained, updates)
-        return PretrainState(params, opt_state), PretrainInfo(value)
+        trained, opt_state = apply_gradients(tx, grads, state.opt_state, trained)
+        return PretrainState(state.params | trained, opt_state), PretrainInfo(value)
 
     return Algorithm(init, step)
 
 
 def finetune(
-    network: StackedDenoisingAutoencoder,
+    network: Autoencoder,
     tx: optax.GradientTransformation,
     *,
+    corruption_rate: float = 0.0,
     loss_scale: float = 1.0,
 ) -> Algorithm:
     """End-to-end stage: the whole autoencoder reconstructs the data.
 
-    The data is masked at the network's own ``corruption_rate``: 0 in the paper, where fine-tuning
-    sees clean rows.
-
     Args:
         network: The autoencoder.
         tx: Optimizer of all parameters.
+        corruption_rate: Share of the data's entries masked; 0 in the paper, where fine-tuning sees
+            clean rows.
         loss_scale: Factor s on the mean squared error.
 
     Returns:
         ``init(params) -> state`` and ``step(key, state, batch [B D])``.
 
     Raises:
-        ValueError: If ``loss_scale`` is not positive.
+        ValueError: If ``corruption_rate`` is not in [0, 1) or ``loss_scale`` is not positive.
 
     Examples:
-        >>> from jdec.core.autoencoder import init_params, make_autoencoder
-        >>> network = make_autoencoder(4, (8,), 2)
+        >>> from jdec.core import StackedDenoisingAutoencoder
+        >>> network = StackedDenoisingAutoencoder((8,), 2)
         >>> algorithm = finetune(network, optax.sgd(0.1))
-        >>> state = algorithm.init(init_params(jax.random.key(0), network))
+        >>> state = algorithm.init(network.init(jax.random.key(0), 4))
         >>> state, info = algorithm.step(jax.random.key(1), state, jnp.ones((3, 4)))
         >>> info.loss.shape
         ()
 
     Source: Xie et al. 2016, section 3.2.
     """
+    check_fraction("corruption_rate", corruption_rate)
     check_positive("loss_scale", loss_scale)
 
     def init(params: Params) -> PretrainState:
@@ -138,15 +145,14 @@ def finetune(
     def step(
         key: Key[Array, ""], state: PretrainState, batch: Float[Array, "B D"]
     ) -> tuple[PretrainState, PretrainInfo]:
+        noisy = corrupt(jax.random.fold_in(key, INPUT_STREAM), batch, corruption_rate)
+
         def loss(params: Params) -> Float[Array, ""]:
-            reconstruction = network.apply(
-                {"params": params}, batch, deterministic=False, rngs={"corruption": key}
-            )
+            reconstruction = network.decode(params, network.encode(params, noisy))
             return loss_scale * jnp.mean((reconstruction - batch) ** 2)
 
         value, grads = jax.value_and_grad(loss)(state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = apply_gradients(tx, grads, state.opt_state, state.params)
         return PretrainState(params, opt_state), PretrainInfo(value)
 
     return Algorithm(init, step)

@@ -1,4 +1,4 @@
-"""What both phases share: algorithms as pairs of functions, optimizers, batches, the one scan."""
+"""What all phases share: algorithms as pairs of functions, mini-batches, one scan over steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,132 +6,67 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree, UInt
+from jaxtyping import Array, Int, Key, UInt
 
-from jdec._checks import (
-    check_choice,
-    check_fraction,
-    check_integer,
-    check_non_negative,
-    check_positive,
-)
+from jdec._checks import check_choice, check_integer, shown
 from jdec._typing import Params
 
-#: How mini-batches go through the rows: at random with replacement, or in order and cyclic.
+#: Sampling order of mini-batches: random (with replacement), or sequential and cyclic.
 BATCH_ORDERS = ("random", "sequential")
-OPTIMIZERS = ("sgd", "adam")
-SCHEDULES = ("constant", "step", "cosine", "one_cycle")
 
-_WARMUP_SHARE = 0.15  # of a one-cycle schedule
-
-#: ``gather(key, rows [B]) -> batch``: picks rows out of the data, and may alter its copy of them.
-Gather = Callable[[Key[Array, ""], Int[Array, "B"]], Any]
+#: ``gather(key, data, indices [B]) -> batch``: picks rows out of the data, and may alter its copy.
+GatherFn = Callable[[Key[Array, ""], Any, Int[Array, "B"]], Any]
 
 
 class Algorithm(NamedTuple):
-    """A training phase as two pure functions: ``init(…) -> state``, ``step(key, state, batch)``.
+    """A training phase as pure functions.
 
-    ``step`` returns ``(state, info)``: what is carried on, and what is only looked at.
+    Attributes:
+        init: ``init(…) -> state``: what is carried from step to step.
+        step: ``step(key, state, batch) -> (state, info)``; ``info`` is diagnostic and not carried.
+        refresh: ``refresh(params, x, labels=None, *, n_rows=None) -> targets``: what is recomputed
+            from all rows; None where a phase has no such part.
     """
 
     init: Callable[..., Any]
     step: Callable[[Key[Array, ""], Any, Any], tuple[Any, Any]]
+    refresh: Callable[..., Any] | None = None
 
 
-def make_optimizer(
-    name: str,
-    learning_rate: float | Float[Array, ""],
-    *,
-    n_steps: int,
-    schedule: str = "constant",
-    decay_every: int = 20_000,
-    decay_rate: float = 0.1,
-    momentum: float = 0.9,
-    momentum_warmup_steps: int = 0,
-    bias_multiplier: float = 1.0,
-    weight_decay: float = 0.0,
-) -> optax.GradientTransformation:
-    r"""Optax chain for one phase of training.
-
-    SGD is Caffe's: the velocity v ← m·v + lr·g already contains the learning rate, so that a step
-    decay acts on new gradients alone.
+def take_rows(key: Key[Array, ""], data: Any, indices: Int[Array, "B"]) -> Any:
+    """Return the rows at some indices, unaltered: the default ``gather``.
 
     Args:
-        name: ``sgd`` or ``adam``.
-        learning_rate: Base (constant, step) or peak (cosine, one-cycle) learning rate.
-        n_steps: Length of the phase, which cosine and one-cycle span.
-        schedule: One of :data:`SCHEDULES`.
-        decay_every: Steps between the decays of ``step``.
-        decay_rate: Factor of each decay.
-        momentum: Momentum of SGD.
-        momentum_warmup_steps: Steps over which it rises linearly from zero.
-        bias_multiplier: Factor on the learning rate of leaves named ``bias``.
-        weight_decay: Decoupled weight decay on leaves named ``kernel``.
+        key: Not used: rows that are altered at random take theirs from it.
+        data: Pytree of arrays with N rows each.
+        indices: Positions of rows, [B].
 
     Returns:
-        The gradient transformation.
-
-    Raises:
-        ValueError: For an unknown name or a number out of range.
+        The same pytree, with B rows each.
 
     Examples:
-        >>> tx = make_optimizer("sgd", 0.1, n_steps=100)
-        >>> updates, _ = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
-        >>> bool(jnp.allclose(updates, -0.1))
-        True
-
-    Source: the authors' solver files; Xie et al. 2016, section 4.3.
+        >>> take_rows(jax.random.key(0), jnp.arange(4.0), jnp.array([3, 0])).tolist()
+        [3.0, 0.0]
     """
-    check_choice("optimizer", name, OPTIMIZERS)
-    check_choice("schedule", schedule, SCHEDULES)
-    check_integer("n_steps", n_steps, minimum=0)
-    check_integer("momentum_warmup_steps", momentum_warmup_steps, minimum=0)
-    check_positive("learning_rate", learning_rate)
-    check_fraction("momentum", momentum)
-    check_positive("bias_multiplier", bias_multiplier)
-    check_non_negative("weight_decay", weight_decay)
-    rate: Any = learning_rate
-    if schedule == "step":
-        check_positive("decay_every", decay_every)
-        check_positive("decay_rate", decay_rate)
-        rate = optax.exponential_decay(learning_rate, decay_every, decay_rate, staircase=True)
-    elif schedule == "cosine":
-        rate = optax.cosine_decay_schedule(learning_rate, max(n_steps, 1))
-    elif schedule == "one_cycle":
-        # Optax compares the values of this schedule, which those of a traced rate do not allow.
-        is_traced = isinstance(learning_rate, jax.core.Tracer)
-        peak = 1.0 if is_traced else learning_rate
-        cycle = optax.warmup_cosine_decay_schedule(
-            peak / 10,
-            peak,
-            max(1, int(_WARMUP_SHARE * n_steps)),
-            max(n_steps, 2),
-            peak / 1000,
-        )
-        rate = (lambda step: learning_rate * cycle(step)) if is_traced else cycle
-    parts = []
-    if name == "adam":
-        parts.append(optax.scale_by_adam())
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay, mask=_leaves_named("kernel")))
-    parts.append(optax.scale_by_learning_rate(rate))
-    if bias_multiplier != 1:
-        parts.append(optax.masked(optax.scale(bias_multiplier), _leaves_named("bias")))
-    if name == "sgd" and momentum_warmup_steps:
-        ramp = optax.linear_schedule(0.0, momentum, momentum_warmup_steps)
-        parts.append(optax.inject_hyperparams(optax.trace)(decay=ramp))
-    elif name == "sgd" and momentum:
-        parts.append(optax.trace(momentum))
-    return optax.chain(*parts)
+    del key
+    return jax.tree.map(lambda leaf: leaf[indices], data)
 
 
-def _leaves_named(name: str) -> Callable[[Params], PyTree[bool]]:
-    def mask(params: Params) -> PyTree[bool]:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: bool(path) and getattr(path[-1], "key", None) == name, params
-        )
+class Batches(NamedTuple):
+    """How mini-batches are drawn.
 
-    return mask
+    Attributes:
+        size: B.
+        order: One of :data:`BATCH_ORDERS`.
+        n_rows: Number of rows to draw from, the first ones; all by default. Rows beyond it are
+            padding or belong to another phase.
+        gather: Picks the batch out of the data.
+    """
+
+    size: int = 256
+    order: str = "random"
+    n_rows: int | None = None
+    gather: GatherFn = take_rows
 
 
 def batch_rows(
@@ -172,13 +107,11 @@ def scan_steps(
     algorithm: Algorithm,
     key: Key[Array, ""],
     state: Any,
-    gather: Gather,
+    data: Any,
     *,
-    first_step: Int[Array, ""] | int,
+    first_step: Int[Array, ""] | int = 0,
     n_steps: int,
-    n_rows: int,
-    batch_size: int,
-    order: str = "random",
+    batches: Batches = Batches(),  # noqa: B008 (immutable)
 ) -> tuple[Any, Any]:
     """Run many steps of an algorithm in one ``lax.scan``; rows are gathered on the device.
 
@@ -189,34 +122,60 @@ def scan_steps(
         algorithm: The phase to train.
         key: Typed random key of the phase.
         state: Its state.
-        gather: Picks the batch of given rows out of the data.
+        data: Pytree of arrays with N rows each, from which ``batches.gather`` picks.
         first_step: Number of the first step within the phase.
         n_steps: S, how many to run.
-        n_rows: N.
-        batch_size: B.
-        order: One of :data:`BATCH_ORDERS`.
+        batches: How mini-batches are drawn.
 
     Returns:
         The state after the last step, and the infos of all steps stacked, [S …].
 
     Raises:
-        ValueError: If ``order`` is unknown.
+        ValueError: If the order of the batches is unknown, or their size below 1.
 
     Examples:
         >>> algorithm = Algorithm(init=lambda: 0.0, step=lambda key, s, batch: (s + batch.sum(), s))
-        >>> data = jnp.arange(4.0)
         >>> state, infos = scan_steps(
-        ...     algorithm, jax.random.key(0), jnp.float32(0), lambda key, rows: data[rows],
-        ...     first_step=0, n_steps=3, n_rows=4, batch_size=2, order="sequential")
+        ...     algorithm, jax.random.key(0), jnp.float32(0), jnp.arange(4.0), n_steps=3,
+        ...     batches=Batches(size=2, order="sequential"))
         >>> float(state), infos.tolist()
         (7.0, [0.0, 1.0, 6.0])
     """
-    check_choice("batch_order", order, BATCH_ORDERS)
+    check_batches(batches)
+    n_rows = jax.tree.leaves(data)[0].shape[0] if batches.n_rows is None else batches.n_rows
 
     def body(state: Any, step: Int[Array, ""]) -> tuple[Any, Any]:
         row_key, batch_key, step_key = jax.random.split(jax.random.fold_in(key, step), 3)
-        rows = batch_rows(row_key, step, n_rows, batch_size, order)
-        return algorithm.step(step_key, state, gather(batch_key, rows))
+        indices = batch_rows(row_key, step, n_rows, batches.size, batches.order)
+        return algorithm.step(step_key, state, batches.gather(batch_key, data, indices))
 
     steps = jnp.asarray(first_step, jnp.int32) + jnp.arange(n_steps, dtype=jnp.int32)
     return jax.lax.scan(body, state, steps)
+
+
+def check_batches(batches: Any) -> None:
+    """Raise unless mini-batches can be drawn so."""
+    if not isinstance(batches, Batches):
+        raise ValueError(f"batches: expected jdec.core.Batches, got {shown(batches)}")
+    check_integer("batch_size", batches.size)
+    check_choice("batch_order", batches.order, BATCH_ORDERS)
+
+
+def apply_gradients(
+    tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """Update parameters by one step of an optimizer.
+
+    Args:
+        tx: The optimizer.
+        grads: Gradients, a pytree like ``params``.
+        opt_state: State of the optimizer.
+        params: Parameters.
+
+    Returns:
+        The new parameters and optimizer state.
+    """
+    # Optax adds its int32 step counts to floats, which strict promotion would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

@@ -1,11 +1,9 @@
 """How the paper is run: compilation, host loops, checkpoints, devices and models."""
 
-from jdec.trainer.compilation import keep_programs as keep_programs
+from jdec.trainer.compilation import enable_compilation_cache as enable_compilation_cache
 from jdec.trainer.config import Config as Config
-from jdec.trainer.config import preset_config as preset_config
 from jdec.trainer.config import read_config as read_config
-from jdec.trainer.distributed import connect as connect
-from jdec.trainer.fit import DivergenceError as DivergenceError
+from jdec.trainer.distributed import initialize_distributed as initialize_distributed
 from jdec.trainer.fit import EmptyClusterWarning as EmptyClusterWarning
 from jdec.trainer.fit import FitResult as FitResult
 from jdec.trainer.inputs import DataWarning as DataWarning
@@ -15,22 +13,24 @@ from jdec.trainer.model import load_model as load_model
 from jdec.trainer.model import save_model as save_model
 from jdec.trainer.population import PopulationResult as PopulationResult
 from jdec.trainer.population import fit_population as fit_population
+from jdec.trainer.presets import preset_config as preset_config
+from jdec.trainer.run import NotFiniteError as NotFiniteError
 from jdec.trainer.sharding import data_mesh as data_mesh
 from jdec.trainer.sharding import member_mesh as member_mesh
 
 __all__ = [
     "Config",
     "DataWarning",
-    "DivergenceError",
     "EmptyClusterWarning",
     "FitResult",
     "Model",
+    "NotFiniteError",
     "PopulationResult",
     "assign",
-    "connect",
     "data_mesh",
+    "enable_compilation_cache",
     "fit_population",
-    "keep_programs",
+    "initialize_distributed",
     "load_model",
     "member_mesh",
     "preset_config",

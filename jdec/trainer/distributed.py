@@ -1,7 +1,8 @@
-"""Joining the processes of a run: who is there is known before JAX is asked to bring them together.
+"""Initialises jax.distributed after a handshake between the processes.
 
-JAX ends a process by a signal where a port is taken or another process never comes. So all meet
-first, over plain sockets on the same port, and what is wrong is an error of one line on each.
+JAX kills a process by a signal if a port is in use or another process never connects. So all
+processes first connect over plain sockets on the same port, and a failure is a one-line error on
+each.
 """
 
 import contextlib
@@ -15,30 +16,30 @@ import jax
 from jdec._checks import check_integer, shown
 
 _LONGEST_LINE = 4096
-_PAUSE = 0.2  # seconds between two tries to reach process 0
-_PATIENCE = 2.0  # seconds for whoever called to say who it is
+_RETRY_SECONDS = 0.2  # between two attempts to reach process 0
+_HELLO_SECONDS = 2.0  # for a connected process to identify itself
 
 
-def connect(
+def initialize_distributed(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
     timeout: int = 60,
 ) -> None:
-    """Join this process to the others of a run, before anything else asks JAX for devices.
+    """Initialise jax.distributed; call before any other JAX call.
 
     Args:
-        coordinator: ``HOST:PORT`` of process 0. Without any of the three, JAX finds out by itself
-            where it knows the cluster (SLURM, TPU pods, Open MPI, Kubernetes).
-        num_processes: How many there are.
-        process_id: Which one this is, from 0.
-        timeout: Seconds to wait for the others, and until one that died is noticed.
+        coordinator: ``HOST:PORT`` of process 0. If all three are None, JAX detects them on the
+            clusters that it supports (SLURM, TPU pods, Open MPI, Kubernetes).
+        num_processes: Number of processes.
+        process_id: Index of this process, from 0.
+        timeout: Seconds to wait for the other processes, and to detect one that died.
 
     Raises:
-        ValueError: If only some of the three are given, the timeout is not a whole number of
-            seconds from 1 on, the port is taken, or the others do not come in time or were started
-            with other numbers.
+        ValueError: If only some of the three are given, the timeout is not a positive integer, the
+            port is in use, or the other processes do not connect in time or were started with
+            different arguments.
     """
     check_integer("timeout", timeout)
     given = (coordinator, num_processes, process_id)
@@ -58,7 +59,7 @@ def connect(
             raise ValueError(f"coordinator: expected HOST:PORT, got {shown(coordinator)}")
         until = time.monotonic() + timeout
         if process_id == 0:
-            _gather(coordinator, num_processes, until)
+            _accept_all(coordinator, num_processes, until)
         else:
             _report_to(coordinator, num_processes, process_id, until)
     try:
@@ -78,45 +79,45 @@ def connect(
         ) from error
 
 
-def _gather(coordinator: str, num_processes: int, until: float) -> None:
-    """As process 0: wait for all others, and let them go on, or tell them why not."""
+def _accept_all(coordinator: str, num_processes: int, until: float) -> None:
+    """On process 0: wait for all others, and send each of them the error, if any."""
     port = int(coordinator.rpartition(":")[2])
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(coordinator, port))
         arrived: dict[int, socket.socket] = {}
-        refusal = ""
-        while len(arrived) < num_processes - 1 and not refusal:
+        error = ""
+        while len(arrived) < num_processes - 1 and not error:
             try:
                 server.settimeout(max(0.01, until - time.monotonic()))
                 link = stack.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = sorted({*range(1, num_processes)} - {*arrived})
                 shown = ", ".join(map(str, missing[:8])) + (", …" if len(missing) > 8 else "")
-                refusal = (
-                    f"coordinator: expected {num_processes} processes at {coordinator}, waited in "
-                    f"vain for process {shown}; start all of them with the same --coordinator"
+                error = (
+                    f"coordinator: expected {num_processes} processes at {coordinator}, got none "
+                    f"for process {shown}; start all of them with the same --coordinator"
                 )
                 break
-            hello = _read_line(link, min(until, time.monotonic() + _PATIENCE))
+            hello = _read_line(link, min(until, time.monotonic() + _HELLO_SECONDS))
             if not isinstance(hello, dict) or "jdec" not in hello:
-                continue  # whoever that was, it is none of ours
+                continue  # another program
             number: Any = hello.get("process_id")
             if hello.get("num_processes") != num_processes:
-                refusal = (
+                error = (
                     f"num_processes: process {number} was started with "
                     f"{hello.get('num_processes')}, process 0 with {num_processes}"
                 )
             elif number in arrived or number not in range(1, num_processes):
-                refusal = f"process_id: {number} was given to two processes"
+                error = f"process_id: {number} was given to two processes"
             else:
                 arrived[number] = link
-            if refusal:
-                _send_line(link, {"jdec": refusal})
+            if error:
+                _send_line(link, {"jdec": error})
         for link in arrived.values():
-            _send_line(link, {"jdec": refusal})
-        if refusal:
-            raise ValueError(refusal)
-        for link in arrived.values():  # they close first, which leaves the port free
+            _send_line(link, {"jdec": error})
+        if error:
+            raise ValueError(error)
+        for link in arrived.values():  # the others close first, which leaves the port free
             _read_line(link, until)
 
 
@@ -133,7 +134,7 @@ def _listen(coordinator: str, port: int) -> socket.socket:
 
 
 def _report_to(coordinator: str, num_processes: int, process_id: int, until: float) -> None:
-    """As another process: tell process 0 that this one is there, and wait for its word."""
+    """On another process: report to process 0 and wait for its answer."""
     host, _, port = coordinator.rpartition(":")
     began = time.monotonic()
     while True:
@@ -147,28 +148,28 @@ def _report_to(coordinator: str, num_processes: int, process_id: int, until: flo
                     f"coordinator: could not reach process 0 at {coordinator} within "
                     f"{until - began:.0f} s: {error}"
                 ) from error
-            time.sleep(_PAUSE)
+            time.sleep(_RETRY_SECONDS)
     with link:
         mine = {"process_id": process_id, "num_processes": num_processes}
         _send_line(link, {"jdec": "", **mine})
-        # Process 0 may find out at the same moment who is missing, and say so.
-        answer = _read_line(link, until + 2 * _PATIENCE)
+        # Process 0 may time out at the same moment and report which processes are missing.
+        answer = _read_line(link, until + 2 * _HELLO_SECONDS)
     if not isinstance(answer, dict) or "jdec" not in answer:
         raise ValueError(
-            f"coordinator: no word from process 0 at {coordinator} within {until - began:.0f} s; "
-            "it has stopped, waits for others, or another program has that port"
+            f"coordinator: no answer from process 0 at {coordinator} within {until - began:.0f} s; "
+            "it has stopped, waits for others, or another program uses that port"
         )
     if answer["jdec"]:
         raise ValueError(str(answer["jdec"]))
 
 
 def _send_line(link: socket.socket, value: Any) -> None:
-    with contextlib.suppress(OSError):  # a process that has gone is missed elsewhere
+    with contextlib.suppress(OSError):  # reported where its answer is read
         link.sendall(json.dumps(value).encode() + b"\n")
 
 
 def _read_line(link: socket.socket, until: float) -> Any:
-    """Return the JSON value of a line, or None where none comes."""
+    """Return the JSON value of a line, or None if none is received."""
     text = b""
     while not text.endswith(b"\n") and len(text) < _LONGEST_LINE:
         try:

@@ -1,7 +1,7 @@
-"""What a fit and a population check of their arguments, and what they tell of the rows."""
+"""What a fit and a population validate of their arguments, and say about the rows."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,15 @@ from jdec._checks import (
     shown,
 )
 from jdec._columns import identifier_columns
+from jdec._io import in_a_line
+from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
+from jdec.core.dec import DECBatch
+from jdec.core.targets import DECParams
 from jdec.trainer.config import Config
-from jdec.trainer.progress import Record
+from jdec.trainer.fingerprint import describe
+from jdec.trainer.history import Callback
+from jdec.trainer.processes import is_primary
+from jdec.trainer.programs import Hooks, build_network
 from jdec.trainer.scaling import (
     OverParts,
     Scaling,
@@ -28,7 +35,6 @@ from jdec.trainer.scaling import (
     fit_scaling,
     only_part,
 )
-from jdec.trainer.sharding import is_first_process
 
 
 def check_config(config: Any) -> None:
@@ -36,16 +42,14 @@ def check_config(config: Any) -> None:
     if not isinstance(config, Config):
         advice = "; Config.from_dict makes one" if isinstance(config, dict) else ""
         advice = (
-            "; jdec.trainer.config.read_config reads one"
-            if isinstance(config, str | Path)
-            else advice
+            "; jdec.trainer.read_config reads one" if isinstance(config, str | Path) else advice
         )
         raise ValueError(
             f"config: expected a jdec.Config, got {type(config).__name__} {shown(config)}{advice}"
         )
 
 
-def check_callbacks(callbacks: Any) -> tuple[Callable[[Record], None], ...]:
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
     """Return callbacks as a tuple of functions, or raise."""
     callbacks = as_tuple("callbacks", callbacks, "functions of a record")
     for callback in callbacks:
@@ -66,8 +70,8 @@ def check_arrays(name: str, tree: Any, wanted: Any) -> None:
     structures: list[Any] = [] if differences else [*map(jax.tree.structure, (tree, wanted))]
     if differences or structures[0] != structures[1]:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        told = "; ".join(part[:90] for part in differences[:3]) or "another structure"
-        raise ValueError(f"{name}: expected arrays of shapes as the network has: {told}{more}")
+        warned = "; ".join(part[:90] for part in differences[:3]) or "another structure"
+        raise ValueError(f"{name}: expected arrays of shapes as the network has: {warned}{more}")
     for path, leaf in given.items():
         array = np.asarray(leaf)
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
@@ -114,26 +118,94 @@ def check_same_columns(
         raise ValueError("unlabeled: expected the columns of x, by name and in their order")
 
 
-def look_at_columns(
+def check_network(network: Any, config: Config, n_features: int) -> Autoencoder:
+    """Return the autoencoder of a run: the caller's, or the built-in one of its configuration."""
+    built_in = network is None
+    network = as_autoencoder(build_network(config) if built_in else network, n_features)
+    if config.pretrain.layerwise_steps and not is_layered(network):
+        raise ValueError(
+            f"pretrain.layerwise_steps: expected 0 for {describe(network)[:100]}, which has no "
+            f"greedy layers, got {config.pretrain.layerwise_steps}"
+        )
+    return network
+
+
+def check_hooks(
+    network: Autoencoder, config: Config, n_features: int, tx: Any, extra_loss: Any, augment: Any
+) -> Hooks:
+    """Return what a caller brings beside the settings, tried on shapes alone.
+
+    Raises:
+        ValueError: If ``tx`` is no mapping of optimizers, ``augment`` does not return rows like
+            those it gets, or ``extra_loss`` no scalar.
+    """
+    phases: dict[str, Any] = dict.fromkeys(("pretrain", "clustering"))
+    if tx is not None:
+        if not isinstance(tx, Mapping) or not set(tx) <= set(phases):
+            raise ValueError(
+                'tx: expected optimizers by phase, as {"pretrain": optax.adam(1e-3), "clustering": '
+                f"optax.sgd(0.01)}}, got {shown(tx)}"
+            )
+        for phase, chain in tx.items():
+            if not (callable(getattr(chain, "init", None)) and hasattr(chain, "update")):
+                raise ValueError(f"tx: expected an Optax optimizer in {phase}, got {shown(chain)}")
+        phases |= tx
+    shapes = network_shapes(network, n_features)
+    key = jax.random.key(0)
+    x = jax.ShapeDtypeStruct((3, n_features), np.float32)
+    if augment is not None:
+        got = _shape_from("augment", augment, key, x)
+        if (got.shape, got.dtype) != (x.shape, x.dtype):
+            raise ValueError(
+                f"augment: expected rows of shape {x.shape} and dtype float32 as it is given, got "
+                f"{got.shape} and {got.dtype}"
+            )
+    if extra_loss is not None:
+        n_clusters = config.n_clusters
+        centroids = jax.ShapeDtypeStruct((n_clusters, shapes.latent_dim), np.float32)
+        batch: Any = DECBatch(x, jax.ShapeDtypeStruct((3, n_clusters), np.float32))  # type: ignore[arg-type]
+        params: Any = DECParams(shapes.params, centroids)  # type: ignore[arg-type]
+        got = _shape_from("extra_loss", extra_loss, key, params, batch)
+        if got.shape != () or not np.issubdtype(got.dtype, np.floating):
+            raise ValueError(
+                f"extra_loss: expected a floating-point scalar, got shape {got.shape} and dtype "
+                f"{got.dtype}; take the mean over the batch"
+            )
+    return Hooks(phases["pretrain"], phases["clustering"], extra_loss, augment)
+
+
+def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
+    if not callable(function):
+        raise ValueError(f"{name}: expected a function, got {shown(function)}")
+    try:
+        got = jax.eval_shape(function, *arguments)
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(f"{name}: {type(error).__name__}: {in_a_line(error)[:300]}") from error
+    if not hasattr(got, "shape"):
+        raise ValueError(f"{name}: expected an array, got {type(got).__name__}")
+    return got
+
+
+def inspect_columns(
     rows: Shaped[np.ndarray, "n D"],
     config: Config,
     feature_names: Sequence[str] | None,
     *,
     over_parts: OverParts = only_part,
 ) -> tuple[Scaling, list[DataWarning]]:
-    """Find the scaling of the rows, and what to tell of columns hardly meant as they are."""
+    """Find the scaling of the rows, and warnings about columns that are hardly measurements."""
     statistics = column_statistics(rows, over_parts)
     options: Any = {"scale": config.scale, "statistics": statistics}
     scaling = fit_scaling(rows, config.scaling, **options)
-    told: list[DataWarning] = []
-    if is_first_process():
+    warned: list[DataWarning] = []
+    if is_primary():
         lines = column_warnings(statistics, scaling, rows.dtype, feature_names)
-        told += map(DataWarning, lines)
-        told += [
+        warned += map(DataWarning, lines)
+        warned += [
             IdentifierWarning(
                 f"column {name if feature_names is None else repr(name)} seems to number the rows "
                 "and not to measure them; leave it out if so"
             )
             for name in identifier_columns(rows, feature_names)
         ]
-    return scaling, told
+    return scaling, warned

@@ -1,14 +1,14 @@
-"""A trained model: assigns rows to clusters, and is kept in one file without pickles."""
+"""A trained model: assigns rows to clusters, embeds and reconstructs them."""
 
 import json
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from jdec._checks import (
     as_path,
@@ -20,21 +20,76 @@ from jdec._checks import (
 )
 from jdec._io import atomic_write, in_a_line, parse_json, read_npz
 from jdec._typing import Params
-from jdec.trainer.build import BLOCK_SIZE, assign_block
+from jdec.core.autoencoder import Autoencoder, as_autoencoder, network_shapes
 from jdec.trainer.config import Config
+from jdec.trainer.fingerprint import describe
+from jdec.trainer.programs import BLOCK_SIZE, assign_block, build_network
 from jdec.trainer.scaling import Scaling
 
 _FORMAT = "jdec model 1"
 
 
 class Model(NamedTuple):
-    """What assigns rows to clusters."""
+    """What assigns rows to clusters.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> config = Config(2).replace({"network.hidden_dims": [], "network.latent_dim": 1})
+        >>> params = {"encoder_0": {"kernel": jnp.ones((3, 1)), "bias": jnp.zeros(1)}}
+        >>> scaling = Scaling(np.zeros(3), np.ones(3))
+        >>> model = Model(scaling, params, np.array([[0.0], [9.0]], np.float32), config)
+        >>> model.predict([[0.0, 0.1, 0.0], [3.0, 3.0, 2.0]])
+        array([0, 1], dtype=int32)
+    """
 
     scaling: Scaling
-    params: Params  # of the encoder, after the clustering phase
+    params: Params  # of the encoder, after self-training; with the decoder's if has_decoder
     centroids: Float[np.ndarray, "K Z"]
     config: Config
     feature_names: tuple[str, ...] | None = None  # of the columns it was trained on, if they had
+    network: Autoencoder | None = None  # None: the built-in one of the configuration
+    has_decoder: bool = False  # trained with the decoder, as with a reconstruction term
+
+    def transform(self, x: Any) -> Float[np.ndarray, "N Z"]:
+        """Return the embeddings of rows, as :func:`assign` does."""
+        return assign(self, x)[0]
+
+    def predict_proba(self, x: Any) -> Float[np.ndarray, "N K"]:
+        """Return the soft assignment q of rows, as :func:`assign` does."""
+        return assign(self, x)[1]
+
+    def predict(self, x: Any) -> Int[np.ndarray, "N"]:
+        """Return the cluster of each row: the largest entry of :meth:`predict_proba`."""
+        return self.predict_proba(x).argmax(axis=1).astype(np.int32)
+
+    def inverse_transform(self, embeddings: Any) -> Float[np.ndarray, "N D"]:
+        """Reconstruct rows from embeddings, such as the cluster centres, in the units of the data.
+
+        Args:
+            embeddings: Rows z, [N Z].
+
+        Returns:
+            Rows, [N D], float64.
+
+        Raises:
+            ValueError: If the model was trained without its decoder, or the width is another.
+        """
+        if not self.has_decoder:
+            raise ValueError(
+                "model: expected one trained with its decoder, which a "
+                "clustering.reconstruction_weight above 0 trains and keeps"
+            )
+        z = as_rows("embeddings", embeddings).astype(np.float32)
+        if z.shape[1] != self.centroids.shape[1]:
+            raise ValueError(
+                f"embeddings: expected {self.centroids.shape[1]} columns, got {z.shape[1]}"
+            )
+        return self.scaling.invert(np.asarray(network_of(self).decode(self.params, z)))
+
+
+def network_of(model: Model) -> Autoencoder:
+    """Return the autoencoder of a model: its own, or the built-in one of its configuration."""
+    return build_network(model.config) if model.network is None else model.network
 
 
 def check_finite(model: Model) -> None:
@@ -124,13 +179,35 @@ def assign(
     check_finite(model)
     rows = as_rows("x", x, columns=names)
     x = align_columns(model, names or column_names(x, numbers=True), rows)
+    blocks = (
+        model.scaling.apply(x[start : start + BLOCK_SIZE], first_row=start)
+        for start in range(0, len(x), BLOCK_SIZE)
+    )
+    return assign_scaled(model, blocks)
+
+
+def assign_scaled(
+    model: Model, blocks: Iterable[Float[np.ndarray, "B D"]]
+) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
+    """Embed and assign rows that are scaled and checked already.
+
+    Args:
+        model: Whose network and centroids to use.
+        blocks: Scaled rows, at most :data:`BLOCK_SIZE` at a time.
+
+    Returns:
+        Embeddings [N Z] and the soft assignment [N K].
+
+    Raises:
+        ValueError: If an embedding is not finite.
+    """
     params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
-    embeddings, assignments = [], []
-    for start in range(0, len(x), BLOCK_SIZE):
-        block = model.scaling.apply(x[start : start + BLOCK_SIZE], first_row=start)
-        padded = np.zeros((BLOCK_SIZE, x.shape[1]), np.float32)
+    alpha, network = jnp.float32(model.config.clustering.alpha), network_of(model)
+    embeddings, assignments, start = [], [], 0
+    for block in blocks:
+        padded = np.zeros((BLOCK_SIZE, block.shape[1]), np.float32)
         padded[: len(block)] = block
-        z, q = assign_block(params, centroids, padded, config=model.config)
+        z, q = assign_block(params, centroids, padded, alpha, network=network)
         z, q = np.asarray(z)[: len(block)], np.asarray(q)[: len(block)]
         broken = ~(np.isfinite(z).all(axis=1) & np.isfinite(q).all(axis=1))
         if broken.any():
@@ -140,6 +217,7 @@ def assign(
             )
         embeddings.append(z)
         assignments.append(q)
+        start += len(block)
     return np.concatenate(embeddings), np.concatenate(assignments)
 
 
@@ -169,9 +247,8 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
         "scaling/factor": model.scaling.factor,
         "centroids": model.centroids,
     }
-    for layer, leaves in model.params.items():
-        for name, leaf in leaves.items():
-            arrays[f"params/{layer}/{name}"] = leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
+        arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = leaf
     values = {}
     for name, value in (extra or {}).items():
         if not isinstance(name, str):
@@ -189,6 +266,8 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
         "format": _FORMAT,
         "config": model.config.to_dict(),
         "feature_names": model.feature_names,
+        "network": None if model.network is None else describe(model.network),
+        "has_decoder": model.has_decoder,
         "extra": values,
         "arrays": list(arrays),
     }
@@ -205,25 +284,37 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
         raise ValueError(f"model: cannot write {path}: {error.strerror}") from error
 
 
-def load_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
+def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[str, Any]]:
     """Read a model from a file that :func:`save_model` wrote.
 
     Args:
         path: The .npz file.
+        network: The autoencoder of a model that was trained with one that is not built in.
 
     Returns:
         The model, and what was kept with it.
 
     Raises:
-        ValueError: If the file is missing, damaged, or not a model.
+        ValueError: If the file is missing, damaged, or not a model, or holds parameters of another
+            tree or shape than those of the network.
     """
     path = as_path("path", path)
     try:
         arrays = read_npz(path, compressed=False)
         header = _read_header(arrays.pop("header", None))
-        model = _assemble(header, arrays)
     except FileNotFoundError:
         raise ValueError(f"model: no file {path}; fit one first") from None
+    except Exception as error:  # whatever a damaged file makes of its reader
+        raise ValueError(
+            f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
+        ) from error
+    if header.get("network") is not None and network is None:
+        raise ValueError(
+            f"model: {path} was trained with a network that is not built in, "
+            f"{in_a_line(header['network'])[:200]}; pass it as network="
+        )
+    try:
+        model = _assemble(header, arrays, network)
     except Exception as error:  # whatever a damaged file makes of its reader
         raise ValueError(
             f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
@@ -244,7 +335,7 @@ def _read_header(array: np.ndarray | None) -> dict[str, Any]:
     return header
 
 
-def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Model:
+def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any], network: Any) -> Model:
     """Make a model of its parts, if all of them are there and fit together."""
     expected, got = set(header["arrays"]), set(arrays)
     if expected != got:
@@ -252,21 +343,30 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Model:
             f"missing arrays: {', '.join(sorted(expected - got)) or 'none'}; "
             f"unexpected arrays: {', '.join(sorted(got - expected)) or 'none'}"
         )
-    params: dict[str, dict[str, Any]] = {}
+    given: dict[str, Any] = {}
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf" or not array.dtype.isnative:
             raise ValueError(f"expected numbers in {name}, got dtype {array.dtype}")
-        kind, *rest = name.split("/", 2)
+        kind, _, rest = name.partition("/")
         if kind == "params":
-            params.setdefault(rest[0], {})[rest[1]] = array
+            given[rest.replace("/", ".")] = array
         elif kind != "extra" and name not in ("centroids", "scaling/shift", "scaling/factor"):
             raise ValueError(f"unexpected array: {name}")
+    config, has_decoder = Config.from_dict(header["config"]), bool(header.get("has_decoder"))
+    if network is not None:
+        network = as_autoencoder(network, arrays["scaling/shift"].size)
     model = Model(
         Scaling(arrays["scaling/shift"], arrays["scaling/factor"]),
-        params,
+        given,
         arrays["centroids"],
-        Config.from_dict(header["config"]),
+        config,
+        network=network,
+        has_decoder=has_decoder,
     )
+    template = _template(model)
+    _compare(_leaves("params", template), {f"params.{name}": given[name] for name in given})
+    in_order = [given[name.removeprefix("params.")] for name in _leaves("params", template)]
+    model = model._replace(params=jax.tree.unflatten(jax.tree.structure(template), in_order))
     _check_arrays(model)
     check_finite(model)
     return model._replace(
@@ -290,46 +390,53 @@ def check_form(model: Model) -> None:
 
 
 def _check_parts(model: Model) -> None:
-    parts = {"scaling": Scaling, "params": Mapping, "config": Config}
+    parts = {"scaling": Scaling, "config": Config}
     for name, kind in parts.items():
         part = getattr(model, name)
         if not isinstance(part, kind):
             raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
-    for name, layer in model.params.items():
-        if not isinstance(layer, Mapping):
-            raise ValueError(f"expected arrays by name in params.{name}, got {shown(layer)}")
     if not isinstance(model.centroids, np.ndarray | jax.Array):
         raise ValueError(f"expected an array in centroids, got {shown(model.centroids)}")
+    if not isinstance(model.scaling.shift, np.ndarray | jax.Array):
+        raise ValueError(f"expected an array in scaling.shift, got {shown(model.scaling.shift)}")
+
+
+def _template(model: Model) -> Params:
+    """Return shapes and dtypes of the parameters, as the network has them."""
+    shapes = network_shapes(network_of(model), np.size(model.scaling.shift))
+    return shapes.params if model.has_decoder else shapes.encoder
+
+
+def _leaves(name: str, tree: Any) -> dict[str, Any]:
+    return {
+        f"{name}.{jax.tree_util.keystr(path, simple=True, separator='.')}": leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _check_arrays(model: Model) -> None:
-    """Raise unless the arrays have the shapes of the configuration, and our dtypes."""
-    network = model.config.network
-    n_layers = len(network.hidden_dims) + 1
-    if len(model.params) != n_layers:
-        raise ValueError(f"expected {n_layers} layers in params, got {len(model.params)}")
-    dims = (np.size(model.scaling.shift), *network.hidden_dims, network.latent_dim)
-    shapes: dict[str, tuple[int, ...]] = {
-        "centroids": (model.config.n_clusters, network.latent_dim)
+    """Raise unless the arrays have the shapes and dtypes of the network and configuration."""
+    n_features = np.size(model.scaling.shift)
+    latent_dim = network_shapes(network_of(model), n_features).latent_dim
+    wanted = _leaves("params", _template(model)) | {
+        "centroids": jax.ShapeDtypeStruct((model.config.n_clusters, latent_dim), np.float32),
+        "scaling.shift": jax.ShapeDtypeStruct((n_features,), np.float64),
+        "scaling.factor": jax.ShapeDtypeStruct((n_features,), np.float64),
     }
-    shapes |= {"scaling.shift": dims[:1], "scaling.factor": dims[:1]}
-    for layer, widths in enumerate(pairwise(dims)):
-        shapes[f"params.encoder_{layer}.kernel"] = widths
-        shapes[f"params.encoder_{layer}.bias"] = widths[1:]
-    tree = {"centroids": model.centroids, "scaling": model.scaling, "params": model.params}
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    for name in dict.fromkeys([*shapes, *leaves]):
-        if name not in leaves or name not in shapes:
-            raise ValueError(f"{'missing' if name in shapes else 'unexpected'} array: {name}")
-        if not isinstance(leaves[name], np.ndarray | np.generic | jax.Array):
-            raise ValueError(f"expected an array in {name}, got {shown(leaves[name])}")
-        if np.shape(leaves[name]) != shapes[name]:
-            raise ValueError(
-                f"expected shape {shapes[name]} in {name}, got {np.shape(leaves[name])}"
-            )
-        dtypes = ("float32", "float64") if name.startswith("scaling") else ("float32",)
-        if str(leaves[name].dtype) not in dtypes:
-            raise ValueError(f"expected {' or '.join(dtypes)} in {name}, got {leaves[name].dtype}")
+    given = _leaves("params", model.params) | _leaves("scaling", model.scaling)
+    _compare(wanted, given | {"centroids": model.centroids})
+
+
+def _compare(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for name in dict.fromkeys([*wanted, *given]):
+        if name not in given or name not in wanted:
+            raise ValueError(f"{'missing' if name in wanted else 'unexpected'} array: {name}")
+        array, expected = given[name], wanted[name]
+        if not isinstance(array, np.ndarray | np.generic | jax.Array):
+            raise ValueError(f"expected an array in {name}, got {shown(array)}")
+        if np.shape(array) != expected.shape:
+            raise ValueError(f"expected shape {expected.shape} in {name}, got {np.shape(array)}")
+        dtypes = [str(expected.dtype)]
+        dtypes += ["float32"] if name.startswith("scaling") else []
+        if str(array.dtype) not in dtypes:
+            raise ValueError(f"expected {' or '.join(dtypes)} in {name}, got {array.dtype}")

@@ -1,23 +1,25 @@
 """Many fits as one program: seeds, α, learning rates and numbers of clusters at once.
 
-A member has a key of its own, and may have its own α, learning rate and K. All of a turn's members
-are pretrained and self-train side by side in programs that ``jax.vmap`` makes of the programs of
-one fit; clusters beyond a member's own K are masked. A member whose labels have settled is held
-where it is, and once half of them have, the others go on by themselves.
+A member has its own key, and may have its own α, learning rate and K; clusters beyond its K are
+masked. The members of a batch are pretrained and self-train side by side, by the loop and programs
+of a fit.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jdec._checks import (
+    as_path,
     as_rows,
     as_tuple,
     check_feature_names,
@@ -28,29 +30,45 @@ from jdec._checks import (
     is_key,
     shown,
 )
-from jdec._environment import free_device_bytes
+from jdec._io import read_json, write_json
 from jdec._typing import Params
-from jdec.core.autoencoder import encoder_params
-from jdec.core.dec import DECState
-from jdec.trainer.build import BLOCK_SIZE, RunKeys, Variant, pretraining_stages, split_run_key
+from jdec.core.autoencoder import Autoencoder, count_params, network_shapes
+from jdec.core.dec import ExtraLossFn
 from jdec.trainer.config import Config
-from jdec.trainer.fit import DivergenceError
-from jdec.trainer.inputs import check_callbacks, check_config, check_image_shape, look_at_columns
-from jdec.trainer.members import (
-    Layout,
-    assign_member,
-    choose_layout,
-    init_members,
-    init_members_stage,
-    partition_members,
-    pretrain_members,
-    start_members,
-    train_members,
+from jdec.trainer.fingerprint import digest, fingerprint, rows_digest
+from jdec.trainer.history import Callback, Record, Reporter
+from jdec.trainer.inputs import (
+    check_callbacks,
+    check_config,
+    check_hooks,
+    check_image_shape,
+    check_network,
+    inspect_columns,
 )
-from jdec.trainer.model import Model
-from jdec.trainer.progress import Record, Reporter, chunks
+from jdec.trainer.loop import finish, pretrain, restore, self_train, start, template
+from jdec.trainer.memory import members_that_fit
+from jdec.trainer.model import Model, assign_scaled
+from jdec.trainer.programs import (
+    BLOCK_SIZE,
+    AugmentFn,
+    MemberMapping,
+    MemberOverrides,
+    Plan,
+    RunKeys,
+    describe_plan,
+    own_network,
+    partition,
+    split_run_key,
+)
+from jdec.trainer.run import Ended, NotFiniteError, Roster, Run
+from jdec.trainer.run_folder import Journal, open_run
 from jdec.trainer.scaling import Scaling
-from jdec.trainer.sharding import MEMBER, Mesh, check_mesh, replicate
+from jdec.trainer.sharding import DATA, MEMBER, Mesh, RowSharding, check_mesh
+from jdec.trainer.workdir import explained_writing
+
+# A CPU takes small members side by side, as each operation is too little work for it. Members with
+# more parameters than this would evict each other from its caches, and go one after another.
+_MAX_PARAMETERS_SIDE_BY_SIDE = 2**18
 
 
 class PopulationResult(NamedTuple):
@@ -59,23 +77,25 @@ class PopulationResult(NamedTuple):
     scaling: Scaling
     params: Params  # of the encoders, each leaf [M …]
     centroids: Float[np.ndarray, "M K Z"]  # those beyond a member's own K mean nothing
-    config: Config  # its K is the greatest of all members
+    config: Config  # its K is the maximum over members
     alphas: Float[np.ndarray, "M"]
     learning_rates: Float[np.ndarray, "M"]  # of the clustering phase
     n_clusters: Int[np.ndarray, "M"]
     labels: Int[np.ndarray, "M N"]
     soft_assignment: Float[np.ndarray, "M N K"]  # 0 beyond a member's own K
-    initial_labels: Int[np.ndarray, "M N"]  # k-means on the pretrained embedding
-    divergence: Float[np.ndarray, "M"]  # mean KL(P‖Q) over all rows at the end; NaN if it broke
+    initial_labels: Int[np.ndarray, "M N"]  # DEC initialisation
+    kl: Float[np.ndarray, "M"]  # mean KL(P‖Q) over all rows at the end; NaN if it broke
     label_change: Float[np.ndarray, "M"]  # in the last interval
     n_intervals: Int[np.ndarray, "M"]
     history: list[Record]
     seconds: dict[str, float]
     members_at_once: int
     feature_names: tuple[str, ...] | None = None
+    network: Autoencoder | None = None  # None: the built-in one of the configuration
+    has_decoder: bool = False
 
     def member(self, index: int) -> Model:
-        """Return one member as a model of its own."""
+        """Return one member as a model."""
         n_clusters = int(self.n_clusters[index])
         config = self.config.replace(
             {
@@ -86,7 +106,15 @@ class PopulationResult(NamedTuple):
         )
         params = jax.tree.map(lambda leaf: leaf[index], self.params)
         centroids = self.centroids[index, :n_clusters]
-        return Model(self.scaling, params, centroids, config, self.feature_names)
+        return Model(
+            self.scaling,
+            params,
+            centroids,
+            config,
+            self.feature_names,
+            self.network,
+            self.has_decoder,
+        )
 
 
 def fit_population(
@@ -100,15 +128,21 @@ def fit_population(
     feature_names: Sequence[str] | None = None,
     members_at_once: int | None = None,
     vectorized: bool | None = None,
+    network: Any = None,
+    extra_loss: ExtraLossFn | None = None,
+    augment: AugmentFn | None = None,
+    tx: Mapping[str, optax.GradientTransformation] | None = None,
+    workdir: str | Path | None = None,
+    resume: bool = False,
     mesh: Mesh | None = None,
-    callbacks: Sequence[Callable[[Record], None]] = (),
+    callbacks: Sequence[Callback] = (),
     progress: bool = False,
 ) -> PopulationResult:
     """Fit many members to the same rows at once.
 
     Member i is what :func:`jdec.fit` makes of ``keys[i]`` and the configuration with the i-th α,
-    learning rate and K, up to rounding. Members of equal key share their pretraining, but for a
-    key whose members do not fit into one turn.
+    learning rate and K, up to rounding. Members are trained in batches that fit in memory;
+    those of equal key in the same batch share their pretraining.
 
     Args:
         keys: Typed random keys, one a member.
@@ -119,12 +153,20 @@ def fit_population(
             configured.
         n_clusters: K of each member; by default as configured.
         feature_names: As in :func:`jdec.fit`.
-        members_at_once: How many to train in one program; by default as many as fit into memory.
+        members_at_once: Size of the batches; by default as many members as fit in memory.
         vectorized: Whether a device trains its members all at once, by ``jax.vmap``, or one after
-            another within the program, by ``jax.lax.map``. By default the former, but for large
+            another within the program, by ``jax.lax.map``. By default the former, except for large
             networks on a CPU, which has no use for wider products and loses its caches.
-        mesh: From :func:`jdec.trainer.member_mesh`: spreads members over devices.
-        callbacks: Called with each record of the history as it is made.
+        network: As in :func:`jdec.fit`.
+        extra_loss: As in :func:`jdec.fit`.
+        augment: As in :func:`jdec.fit`.
+        tx: As in :func:`jdec.fit`.
+        workdir: Folder for checkpoints, config.json and history.jsonl.
+        resume: As in :func:`jdec.fit`; with the batches of before, where ``members_at_once`` is not
+            given.
+        mesh: From :func:`jdec.trainer.member_mesh`: shards members over devices, and rows too where
+            it has ``data_devices``; or from :func:`jdec.trainer.data_mesh`: rows alone.
+        callbacks: As in :func:`jdec.fit`; the arrays of a snapshot have an axis of members.
         progress: Show progress bars on stderr.
 
     Returns:
@@ -132,8 +174,8 @@ def fit_population(
 
     Raises:
         ValueError: For bad input, no members, or lists of other lengths than ``keys``.
-        DivergenceError: If no member stays finite. One that leaves the finite numbers does not
-            stop the others: a warning names it, and its ``divergence`` is NaN.
+        NotFiniteError: If no member stays finite. One that does not lets the others go on: a
+            warning names it, and its ``kl`` is NaN.
 
     Examples:
         >>> config = Config(n_clusters=2).replace({
@@ -150,43 +192,86 @@ def fit_population(
     check_config(config)
     callbacks = check_callbacks(callbacks)
     check_flag("progress", progress)
-    check_mesh(mesh, MEMBER)
+    check_flag("resume", resume)
+    check_mesh(mesh, (MEMBER,), (DATA,), (MEMBER, DATA))
+    folder = None if workdir is None else as_path("workdir", workdir)
     feature_names = check_feature_names(feature_names, x)
     rows = as_rows("x", x, columns=feature_names)
     check_image_shape(config, rows.shape[1])
     n_members = len(keys)
-    values = {
-        "alphas": _per_member("alphas", alphas, n_members),
-        "learning_rates": _per_member("learning_rates", learning_rates, n_members),
-    }
-    ks = np.full(n_members, config.n_clusters)
-    if n_clusters is not None:
-        n_clusters = _one_for_each("n_clusters", n_clusters, n_members)
-        for k in n_clusters:
-            check_n_clusters(k, len(rows))
-        ks = np.array(n_clusters, int)
-    check_n_clusters(int(ks.max()), len(rows))
+    traits = _Traits(
+        keys,
+        _per_member("alphas", alphas, n_members),
+        _per_member("learning_rates", learning_rates, n_members),
+        _check_ks(config, n_clusters, n_members, len(rows)),
+    )
     if members_at_once is not None:
         check_integer("members_at_once", members_at_once)
-    if mesh is not None and jax.process_count() > 1:
-        raise ValueError("mesh: a population needs all its devices in one process")
-    config = config.replace({"n_clusters": int(ks.max())})
-    layout = choose_layout(count_parameters(config, rows.shape[1]), mesh)
     if vectorized is not None:
         check_flag("vectorized", vectorized)
-        layout = layout._replace(vectorized=vectorized)
+    if mesh is not None and jax.process_count() > 1:
+        raise ValueError("mesh: a population needs all its devices in one process")
+    if learning_rates is not None and tx is not None and "clustering" in tx:
+        raise ValueError("learning_rates: expected none with an optimizer of clustering in tx")
+    config = config.replace({"n_clusters": int(traits.n_clusters.max())})
+    network = check_network(network, config, rows.shape[1])
+    hooks = check_hooks(network, config, rows.shape[1], tx, extra_loss, augment)
+    mapping = _choose_mapping(network, rows.shape[1], mesh, vectorized)
+    plan = Plan(config, network, RowSharding(len(rows), mesh), hooks, mapping)
     reporter = Reporter(callbacks, progress=progress)
-    population = _Population(
-        keys,
-        rows,
-        config,
-        **values,
-        n_clusters=ks,
-        layout=layout,
-        reporter=reporter,
-        feature_names=feature_names,
+    with ExitStack() as stack:
+        if folder is not None:
+            record = {
+                "shape": list(rows.shape),
+                "digest": "".join(f"{part:016x}" for part in rows_digest(rows, 0)),
+                "feature_names": feature_names,
+                "members": digest([np.asarray(part) for part in traits.plain()]),
+                **describe_plan(plan),
+            }
+            mine = fingerprint(keys[0], config, record)
+            folder = open_run(folder, mine, config, resume, stack)
+        scaling, found = inspect_columns(rows, config, feature_names)
+        for warning in found:
+            warnings.warn(warning, stacklevel=2)
+        x = plan.rows.put(scaling.apply(rows))
+        members_at_once = _batch_size(folder, members_at_once, plan, x, traits)
+        parts, batches = [], _batches(traits.keys, members_at_once)
+        for index, members in enumerate(batches):
+            name = f"checkpoints/batch-{index}" if len(batches) > 1 else "checkpoints"
+            journal = Journal(folder, reporter, name)
+            parts.append(_run_batch(plan, traits, members, x, reporter, journal))
+    back = np.argsort(np.concatenate(batches))
+    ended, initial_labels = jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
+    _warn_of_broken(ended.kl)
+    return _result(
+        plan, traits, ended, initial_labels, x, scaling, reporter, feature_names, members_at_once
     )
-    return population.run(members_at_once)
+
+
+class _Traits(NamedTuple):
+    """What the members differ in."""
+
+    keys: Key[Array, "M"]
+    alphas: Float[np.ndarray, "M"] | None
+    learning_rates: Float[np.ndarray, "M"] | None
+    n_clusters: Int[np.ndarray, "M"]
+
+    def plain(self) -> list[Any]:
+        """Return arrays that tell one population from another."""
+        given = [part for part in self[1:] if part is not None]
+        return [jax.random.key_data(self.keys), *given]
+
+    def overrides(self, members: Int[np.ndarray, "m"], max_clusters: int) -> MemberOverrides:
+        """Return the settings that differ among some members."""
+        mask = None
+        if (self.n_clusters != max_clusters).any():
+            clusters = np.arange(max_clusters)
+            mask = jnp.asarray(clusters[None, :] < self.n_clusters[members, None])
+
+        def chosen(values: Float[np.ndarray, "M"] | None) -> Any:
+            return None if values is None else jnp.asarray(values[members], jnp.float32)
+
+        return MemberOverrides(chosen(self.alphas), chosen(self.learning_rates), mask)
 
 
 def _as_keys(keys: Any) -> Key[Array, "M"]:
@@ -214,7 +299,7 @@ def _one_for_each(name: str, values: Any, n_members: int) -> tuple[Any, ...]:
     try:
         values = as_tuple(name, values, "numbers")
     except ValueError as error:
-        advice = "one for all members is a setting of config"
+        advice = "one value for all members is a setting of config"
         raise ValueError(f"{expected}, got {shown(values)}; {advice}") from error
     if len(values) != n_members:
         raise ValueError(f"{expected}, got {len(values)}")
@@ -239,301 +324,195 @@ def _per_member(
     return np.array(list(map(float, values)))
 
 
-def count_parameters(config: Config, n_features: int) -> int:
-    """Return the number of weights of the autoencoder."""
-    widths = (n_features, *config.network.hidden_dims, config.network.latent_dim)
-    return 2 * sum(a * b for a, b in pairwise(widths))
+def _check_ks(
+    config: Config, n_clusters: Sequence[int] | None, n_members: int, n_rows: int
+) -> Int[np.ndarray, "M"]:
+    if n_clusters is None:
+        check_n_clusters(config.n_clusters, n_rows)
+        return np.full(n_members, config.n_clusters)
+    n_clusters = _one_for_each("n_clusters", n_clusters, n_members)
+    for k in n_clusters:
+        check_n_clusters(k, n_rows)
+    return np.array(n_clusters, int)
 
 
-class _Population:
-    """A population on its way through its turns."""
-
-    def __init__(
-        self,
-        keys: Key[Array, "M"],
-        rows: Float[np.ndarray, "N D"],
-        config: Config,
-        *,
-        alphas: Float[np.ndarray, "M"] | None,
-        learning_rates: Float[np.ndarray, "M"] | None,
-        n_clusters: Int[np.ndarray, "M"],
-        layout: Layout,
-        reporter: Reporter,
-        feature_names: tuple[str, ...] | None,
-    ) -> None:
-        self.config, self.n_clusters = config, n_clusters
-        self.feature_names = feature_names
-        self.layout, self.reporter = layout, reporter
-        self.alphas, self.learning_rates = alphas, learning_rates
-        self.scaling, told = look_at_columns(rows, config, feature_names)
-        self.x = replicate(jnp.asarray(self.scaling.apply(rows)), layout.mesh)
-        for warning in told:
-            warnings.warn(warning, stacklevel=3)
-        self.keys: RunKeys = jax.vmap(split_run_key)(keys)
-        self.key_of_member = _group_keys(keys)
-
-    def run(self, members_at_once: int | None) -> PopulationResult:
-        """Run all turns."""
-        n_members = len(self.n_clusters)
-        if members_at_once is None:
-            members_at_once = self._members_that_fit(n_members)
-        # Members of equal key into the same turn, where they fit, to be pretrained once.
-        order = np.argsort(self.key_of_member, kind="stable")
-        turns = [
-            self._turn(order[first : first + members_at_once])
-            for first in range(0, n_members, members_at_once)
-        ]
-        back = np.argsort(order)
-        joined: Any = jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *turns)
-        settings = self.config.clustering
-        alphas, rates = self.alphas, self.learning_rates
-        if alphas is None:
-            alphas = np.full(n_members, settings.alpha)
-        if rates is None:
-            rates = np.full(n_members, settings.optimizer.learning_rate)
-        _report_broken(joined["divergence"])
-        return PopulationResult(
-            scaling=self.scaling,
-            config=self.config,
-            alphas=alphas,
-            learning_rates=rates,
-            n_clusters=self.n_clusters,
-            history=self.reporter.history,
-            seconds=self.reporter.seconds,
-            members_at_once=members_at_once,
-            feature_names=self.feature_names,
-            **joined,
-        )
-
-    # A turn -------------------------------------------------------------------------------------
-
-    def _turn(self, members: Int[np.ndarray, "m"]) -> dict[str, Any]:
-        """Train some of the members side by side, and return their arrays."""
-        _, first, of_member = np.unique(
-            self.key_of_member[members], return_index=True, return_inverse=True
-        )
-        params = self._pretrain(members[first])
-        params = jax.tree.map(lambda leaf: leaf[of_member], encoder_params(params))
-        variant = self._variant(members)
-        with self.reporter.timed("kmeans"):
-            centroids, initial_labels = self._partition(members, variant, params)
-            states = start_members(
-                params, centroids, variant, self.x, config=self.config, layout=self.layout
-            )
-            jax.block_until_ready(states)
-        states = self._self_train(members, variant, states)
-        return self._arrays(variant, states) | {"initial_labels": initial_labels}
-
-    def _variant(self, members: Int[np.ndarray, "m"]) -> Variant:
-        active = None
-        if (self.n_clusters != self.config.n_clusters).any():
-            clusters = np.arange(self.config.n_clusters)
-            active = jnp.asarray(clusters[None, :] < self.n_clusters[members, None])
-        return Variant(
-            None if self.alphas is None else jnp.asarray(self.alphas[members], jnp.float32),
-            None
-            if self.learning_rates is None
-            else jnp.asarray(self.learning_rates[members], jnp.float32),
-            active,
-        )
-
-    def _pretrain(self, members: Int[np.ndarray, "u"]) -> Params:
-        """Pretrain one member of each distinct key."""
-        common: dict[str, Any] = {"config": self.config, "layout": self.layout}
-        params = init_members(self.keys.init[members], self.x, **common)
-        for index, stage in enumerate(pretraining_stages(self.config)):
-            states = init_members_stage(params, self.x, stage=stage, **common)
-            keys = jax.vmap(lambda key, index=index: jax.random.fold_in(key, index))(
-                self.keys.pretraining[members]
-            )
-            description = f"pretraining {len(members)}, {stage.name}"
-            with self.reporter.bar(description, stage.n_steps, "step") as bar:
-                for start, n_steps in chunks(stage.n_steps):
-                    with self.reporter.timed("pretraining"):
-                        step = jnp.int32(start)
-                        states, losses = pretrain_members(
-                            keys, states, step, self.x, stage=stage, n_steps=n_steps, **common
-                        )
-                        loss = np.asarray(losses).tolist()
-                    self.reporter.report(
-                        {
-                            "phase": stage.name,
-                            "step": start + n_steps,
-                            "members": members.tolist(),
-                            "loss": loss,
-                        }
-                    )
-                    bar.update(n_steps)
-            params = states.params
-        return params
-
-    def _partition(
-        self, members: Int[np.ndarray, "m"], variant: Variant, params: Params
-    ) -> tuple[Float[Array, "m K Z"], Int[np.ndarray, "m N"]]:
-        """Partition the embeddings, members of equal K together."""
-        most, latent_dim = self.config.n_clusters, self.config.network.latent_dim
-        centroids = np.zeros((len(members), most, latent_dim), np.float32)
-        labels = np.zeros((len(members), len(self.x)), np.int32)
-        for k in np.unique(self.n_clusters[members]).tolist():
-            chosen = np.flatnonzero(self.n_clusters[members] == k)
-            found, found_labels = partition_members(
-                self.keys.kmeans[members[chosen]],
-                jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (params, variant.alpha)),
-                self.x,
-                config=self.config.replace({"n_clusters": k}),
-                layout=self.layout,
-            )
-            centroids[chosen, :k] = found
-            labels[chosen] = found_labels
-        return jnp.asarray(centroids), labels
-
-    def _self_train(
-        self, members: Int[np.ndarray, "m"], variant: Variant, states: DECState
-    ) -> DECState:
-        """Run intervals until all members have settled; returns states of the host."""
-        settings = self.config.clustering
-        keys = self.keys.clustering[members]
-        ended: dict[int, DECState] = {}
-        left = np.arange(len(members))
-        most = settings.max_intervals
-        with self.reporter.bar(f"clustering {len(members)}", most, "interval") as bar:
-            for interval in range(1, most + 1):
-                with self.reporter.timed("clustering"):
-                    states, losses = train_members(
-                        keys, variant, states, self.x, config=self.config, layout=self.layout
-                    )
-                    label_change = np.asarray(states.label_change)
-                ran = np.asarray(states.interval) == interval
-                self.reporter.report(
-                    {
-                        "phase": "clustering",
-                        "interval": interval,
-                        "members": members[left][ran].tolist(),
-                        "loss": np.asarray(losses)[ran].tolist(),
-                        "label_change": label_change[ran].tolist(),
-                    }
-                )
-                going = ran & (label_change >= settings.tol)
-                bar.set_postfix(running=int(going.sum()), refresh=False)
-                bar.update(1)
-                if not going.any():
-                    break
-                if 2 * going.sum() <= len(left):
-                    ended |= _on_host(states, np.flatnonzero(~going), left)
-                    kept, left = np.flatnonzero(going), left[going]
-                    keys, variant, states = jax.tree.map(
-                        lambda leaf, kept=kept: leaf[kept], (keys, variant, states)
-                    )
-        ended |= _on_host(states, np.arange(len(left)), left)
-        ordered = [ended[member] for member in range(len(members))]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *ordered)
-
-    def _arrays(self, variant: Variant, states: DECState) -> dict[str, Any]:
-        # One after another: what one member needs for all rows is enough at a time.
-        with self.reporter.timed("assignment"):
-            parts = [
-                jax.device_get(
-                    assign_member(
-                        *jax.tree.map(lambda leaf, i=i: leaf[i], (variant, states)),
-                        self.x,
-                        config=self.config,
-                    )
-                )
-                for i in range(len(states.interval))
-            ]
-        return {
-            "params": states.params,
-            "centroids": states.centroids,
-            "labels": np.stack([labels for labels, _, _ in parts]),
-            "soft_assignment": np.stack([q for _, q, _ in parts]),
-            "divergence": np.stack([divergence for _, _, divergence in parts]),
-            "label_change": states.label_change,
-            "n_intervals": states.interval,
-        }
-
-    # Memory -------------------------------------------------------------------------------------
-
-    def _members_that_fit(self, n_members: int) -> int:
-        """Return how many members the free memory has room for, as XLA counts it."""
-        budget = free_device_bytes()
-        mesh = self.layout.mesh
-        n_devices = 1 if mesh is None else mesh.size
-        if budget is not None and jax.default_backend() == "cpu":
-            budget //= n_devices  # which share the host's
-        while budget is not None and n_members > 1:
-            # Compiling to know takes seconds, and is left out where there is plenty.
-            n_bytes = self._roughly(n_members) // n_devices
-            if 4 * n_bytes <= budget:
-                break
-            n_bytes = self._exactly(n_members)
-            if n_bytes <= budget:
-                break
-            n_members = max(1, min(n_members - 1, int(n_members * budget / n_bytes)))
-        return n_members
-
-    def _roughly(self, n_members: int) -> int:
-        widths = (self.x.shape[1], *self.config.network.hidden_dims, self.config.network.latent_dim)
-        parameters = count_parameters(self.config, self.x.shape[1])
-        batches = 4 * max(self.config.pretrain.batch_size, BLOCK_SIZE) * sum(widths)
-        return 4 * n_members * (4 * parameters + batches + 4 * len(self.x) * self.config.n_clusters)
-
-    def _exactly(self, n_members: int) -> int:
-        """Return the bytes on a device that the largest of the programs needs."""
-        common: dict[str, Any] = {"config": self.config, "layout": self.layout}
-        keys = jax.random.split(self.keys.init[0], n_members)
-        programs = []
-        params = jax.eval_shape(partial(init_members, **common), keys, self.x)
-        for stage in pretraining_stages(self.config)[-1:]:
-            states = jax.eval_shape(
-                partial(init_members_stage, stage=stage, **common), params, self.x
-            )
-            step = jnp.int32(0)
-            programs.append(
-                pretrain_members.lower(keys, states, step, self.x, stage=stage, n_steps=1, **common)
-            )
-        shape = (n_members, self.config.n_clusters, self.config.network.latent_dim)
-        centroids = jax.ShapeDtypeStruct(shape, jnp.float32)
-        one_each = jax.ShapeDtypeStruct(shape[:1], jnp.float32)
-        active = jax.ShapeDtypeStruct(shape[:2], jnp.bool_)
-        variant: Any = Variant(one_each, one_each, active)  # type: ignore[arg-type]
-        states = jax.eval_shape(
-            partial(start_members, **common), encoder_params(params), centroids, variant, self.x
-        )
-        programs.append(train_members.lower(keys, variant, states, self.x, **common))
-        traits = (encoder_params(params), one_each)
-        programs.append(partition_members.lower(keys, traits, self.x, **common))
-        return max(_bytes(program.compile().memory_analysis()) for program in programs)
+def _choose_mapping(
+    network: Autoencoder, n_features: int, mesh: Mesh | None, vectorized: bool | None
+) -> MemberMapping:
+    """Return the faster way for members of so many parameters, or the one asked for."""
+    if vectorized is None:
+        n_parameters = count_params(network_shapes(network, n_features).params)
+        is_cpu = jax.default_backend() == "cpu"
+        vectorized = not is_cpu or n_parameters <= _MAX_PARAMETERS_SIDE_BY_SIDE
+    return MemberMapping(mesh, vectorized)
 
 
-def _on_host(
-    states: DECState, rows: Int[np.ndarray, "e"], names: Int[np.ndarray, "m"]
-) -> dict[int, DECState]:
-    host = jax.device_get(states)
-    return {
-        int(names[row]): jax.tree.map(lambda leaf, row=row: leaf[row], host)
-        for row in rows.tolist()
-    }
+def _batch_size(
+    folder: Path | None, given: int | None, plan: Plan, x: Float[Array, "N D"], traits: _Traits
+) -> int:
+    """Return the size of the batches: as given, as before, or as many as fit in memory."""
+    record = None if folder is None else folder / "run.json"
+    found = {} if record is None else read_json(record)
+    size = given or found.get("members_at_once")
+    if not isinstance(size, int) or size < 1:
+        size = members_that_fit(plan, x, len(traits.keys))
+    if record is not None:
+        with explained_writing():
+            write_json(record, found | {"members_at_once": size})
+    return size
 
 
-def _bytes(analysis: Any) -> int:
-    return int(
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
+def _batches(keys: Key[Array, "M"], size: int) -> list[Int[np.ndarray, "m"]]:
+    """Share members out among batches, those of equal key together, to be pretrained once."""
+    order = np.argsort(_group_keys(keys), kind="stable")
+    return [order[first : first + size] for first in range(0, len(order), size)]
+
+
+def _run_batch(
+    plan: Plan,
+    traits: _Traits,
+    members: Int[np.ndarray, "m"],
+    x: Float[Array, "N D"],
+    reporter: Reporter,
+    journal: Journal,
+) -> tuple[Ended, Int[np.ndarray, "m N"]]:
+    """Train some of the members side by side."""
+    keys: RunKeys = jax.vmap(split_run_key)(traits.keys[members])
+    _, first, of_member = np.unique(
+        _group_keys(traits.keys[members]), return_index=True, return_inverse=True
+    )
+    run = Run(
+        plan,
+        keys,
+        x,
+        reporter,
+        overrides=traits.overrides(members, plan.config.n_clusters),
+        members=members,
+        save=journal.save,
+        roster=Roster(np.arange(len(members))),
+    )
+    # One member of each distinct key.
+    distinct = replace(
+        run, keys=jax.tree.map(lambda leaf: leaf[first], keys), members=members[first]
+    )
+    shapes = network_shapes(plan.network, x.shape[1]).params
+    labels: Any = jax.ShapeDtypeStruct((len(members), plan.rows.n_rows), np.int32)
+    kept = {"initial_labels": labels}
+
+    def form(phase: str, about: dict[str, Any]) -> Any:
+        return template(run if phase == "clustering" else distinct, phase, about, shapes, kept)
+
+    saved = journal.restore(form)
+    if saved is not None and saved.phase == "clustering":
+        run = _restored(run, saved.tree, saved.about)
+        state, targets = restore(run, saved)
+    else:
+        params = pretrain(distinct, saved=saved)
+        params = jax.tree.map(lambda leaf: leaf[of_member], params)
+        with reporter.timed("kmeans"):
+            centroids, initial_labels = _partition(run, traits.n_clusters[members], params)
+        run.kept = {"initial_labels": initial_labels}
+        state, targets = start(run, params, centroids)
+        del params
+    run, state, targets = self_train(run, state, targets)
+    return finish(run, state, targets), np.asarray(run.kept["initial_labels"])
+
+
+def _restored(run: Run, tree: dict[str, Any], about: dict[str, Any]) -> Run:
+    """Return a run with the members that a checkpoint has left, and those that had finished."""
+    left = np.array(about["left"], int)
+    ended = jax.tree.map(np.asarray, tree["ended"]) if about["ended"] else None
+
+    def take(part: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[left], part)
+
+    return replace(
+        run,
+        keys=take(run.keys),
+        overrides=take(run.overrides),
+        members=np.asarray(run.members)[left],
+        roster=Roster(left, np.array(about["ended"], int), ended),
+        kept={"initial_labels": tree["initial_labels"]},
     )
 
 
-def _report_broken(divergence: Float[np.ndarray, "M"]) -> None:
-    broken = np.flatnonzero(~np.isfinite(divergence)).tolist()
-    if len(broken) == len(divergence):
-        raise DivergenceError(
+def _partition(
+    run: Run, n_clusters: Int[np.ndarray, "m"], params: Params
+) -> tuple[Float[Array, "m K Z"], Int[np.ndarray, "m N"]]:
+    """Partition the embeddings, members of equal K together."""
+    plan, latent_dim = run.plan, network_shapes(run.plan.network, run.x.shape[1]).latent_dim
+    centroids = np.zeros((len(n_clusters), plan.config.n_clusters, latent_dim), np.float32)
+    labels = np.zeros((len(n_clusters), plan.rows.n_rows), np.int32)
+    for k in np.unique(n_clusters).tolist():
+        chosen = np.flatnonzero(n_clusters == k)
+        items = (run.keys.kmeans, params, MemberOverrides(run.overrides.alpha))
+        key, part, overrides = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], items)
+        of_k = replace(plan, config=plan.config.replace({"n_clusters": k}))
+        found = partition(key, part, run.x, overrides, plan=of_k)
+        centroids[chosen, :k] = found.centroids
+        labels[chosen] = found.labels
+    return jnp.asarray(centroids), labels
+
+
+def _result(
+    plan: Plan,
+    traits: _Traits,
+    ended: Ended,
+    initial_labels: Int[np.ndarray, "M N"],
+    x: Float[Array, "N D"],
+    scaling: Scaling,
+    reporter: Reporter,
+    feature_names: tuple[str, ...] | None,
+    members_at_once: int,
+) -> PopulationResult:
+    config, n_members = plan.config, len(traits.keys)
+    alphas, rates = traits.alphas, traits.learning_rates
+    if alphas is None:
+        alphas = np.full(n_members, config.clustering.alpha)
+    if rates is None:
+        rates = np.full(n_members, config.clustering.optimizer.learning_rate)
+    shape = (n_members, plan.rows.n_rows, config.n_clusters)
+    result = PopulationResult(
+        scaling=scaling,
+        params=ended.params.encoder,
+        centroids=ended.params.centroids,
+        config=config,
+        alphas=alphas,
+        learning_rates=rates,
+        n_clusters=traits.n_clusters,
+        labels=np.zeros(shape[:2], np.int32),
+        soft_assignment=np.zeros(shape, np.float32),
+        initial_labels=initial_labels,
+        kl=ended.kl,
+        label_change=ended.label_change,
+        n_intervals=ended.interval,
+        history=reporter.history,
+        seconds=reporter.seconds,
+        members_at_once=members_at_once,
+        feature_names=feature_names,
+        network=own_network(plan),
+        has_decoder=plan.keeps_decoder,
+    )
+    with reporter.timed("assignment"):
+        rows = np.asarray(x)[: plan.rows.n_rows]
+        blocks = [rows[first : first + BLOCK_SIZE] for first in range(0, len(rows), BLOCK_SIZE)]
+        for index, (k, kl) in enumerate(zip(traits.n_clusters, ended.kl, strict=True)):
+            q = result.soft_assignment[index]
+            q[:, :k] = assign_scaled(result.member(index), blocks)[1] if np.isfinite(kl) else np.nan
+            result.labels[index] = q[:, :k].argmax(axis=1)
+    return result
+
+
+def _warn_of_broken(kl: Float[np.ndarray, "M"]) -> None:
+    broken = np.flatnonzero(~np.isfinite(kl)).tolist()
+    if len(broken) == len(kl):
+        raise NotFiniteError(
             "population: no member stayed finite; lower the learning rates or scale the data"
         )
     if broken:
         warnings.warn(
-            f"members {', '.join(map(str, broken[:20]))} of {len(divergence)} left the finite "
-            "numbers; lower their learning rate",
+            f"members {', '.join(map(str, broken[:20]))} of {len(kl)} became NaN or infinite; "
+            "lower their learning rate",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -45,6 +45,15 @@ class Scaling(NamedTuple):
                 )
         return scaled
 
+    def invert(self, x: Any) -> Float[np.ndarray, "N D"]:
+        """Return scaled rows [N D] in the units of the data, float64.
+
+        Examples:
+            >>> Scaling(np.array([1.0]), np.array([0.5])).invert(np.array([[2.0]])).tolist()
+            [[5.0]]
+        """
+        return np.asarray(x, np.float64) / self.factor + self.shift
+
 
 #: ``over_parts(array) -> [P …]``: an array of this part beside those of all others.
 OverParts = Callable[[np.ndarray], np.ndarray]

@@ -1,25 +1,18 @@
-"""Work directories: whose they are, what they are a run of, and who is at work in them."""
+"""Work directories: files of other programs in them, locks, and failures to write."""
 
 import contextlib
 import datetime
 import errno
-import hashlib
 import json
 import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import jax
-import numpy as np
-from jaxtyping import Array, Key, PyTree
 
 from jdec._checks import as_path
-from jdec._io import in_a_line, read_json, remove_temporaries, try_lock
-from jdec.trainer.config import Config
+from jdec._io import read_json, remove_temporaries, try_lock
 
 logger = logging.getLogger(__name__)
 
@@ -191,140 +184,3 @@ def explained_writing() -> Iterator[None]:
         raise ValueError(
             f"workdir: cannot write{what} {error.filename}: {error.strerror}; {todo}"
         ) from error
-
-
-def digest(tree: PyTree) -> str:
-    """Return the SHA256 of the arrays of a pytree, their names, shapes and dtypes.
-
-    Examples:
-        >>> digest(np.zeros(2)) == digest(np.zeros(2)), digest(np.zeros(2)) == digest(np.zeros(3))
-        (True, False)
-    """
-    result = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        result.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        result.update(array.data)
-    return result.hexdigest()
-
-
-def rows_digest(rows: np.ndarray, first_row: int) -> np.ndarray:
-    """Return a digest of a part of a matrix; those of all parts add up to that of the whole.
-
-    However rows are shared out among processes, the sum (modulo 2⁶⁴) is the same.
-
-    Args:
-        rows: Rows of any real dtype, [n D]; only their values matter.
-        first_row: Index of the first of them in the whole.
-
-    Returns:
-        Two numbers, uint64 [2].
-
-    Examples:
-        >>> x = np.arange(6, dtype=np.float32).reshape(3, 2)
-        >>> parts = rows_digest(x[:1], 0) + rows_digest(x[1:], 1)
-        >>> np.array_equal(parts, rows_digest(x, 0))
-        True
-    """
-    weights = np.random.default_rng(0).integers(1, 2**63, (rows.shape[1], 2), np.uint64) * 2 + 1
-    total = np.zeros(2, np.uint64)
-    for start in range(0, len(rows), 4096):
-        block = np.ascontiguousarray(rows[start : start + 4096], np.float64).view(np.uint64)
-        block = block ^ (block >> np.uint64(32))  # numbers of few digits have zeros at their end
-        # The constants of SplitMix64, so that rows in another order give another sum.
-        index = np.arange(len(block), dtype=np.uint64) + np.uint64(first_row + start + 1)
-        mixed = index * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = mixed ^ (mixed >> np.uint64(27))
-        values = block @ weights
-        total += ((values ^ (values >> np.uint64(31))) * (mixed | np.uint64(1))[:, None]).sum(0)
-    return total
-
-
-def sampled_digest(x: Any, *, max_bytes: int = 2**28, n_sample: int = 4096) -> str:
-    """Return a digest of rows, [N D]; of a large ``x``, of its shape and a sample of its rows.
-
-    Args:
-        x: Anything with rows, as a memory-mapped file; bad values are not looked for.
-        max_bytes: Up to this size all rows count.
-        n_sample: How many, evenly over all, count beyond it.
-
-    Examples:
-        >>> x = np.arange(6.0).reshape(3, 2)
-        >>> sampled_digest(x) == sampled_digest(x.copy()), sampled_digest(x) == sampled_digest(-x)
-        (True, False)
-    """
-    if not hasattr(x, "nbytes"):
-        x = np.asarray(x)
-    if x.nbytes > max_bytes:
-        x = x[np.linspace(0, len(x) - 1, n_sample).astype(int)]
-    return digest([np.asarray(x), np.array(np.shape(x))])
-
-
-def fingerprint(key: Key[Array, ""], config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what determines a run, as plain JSON values.
-
-    Args:
-        key: Typed random key of the run.
-        config: Its configuration.
-        data: Name to plain value, or to arrays that are replaced by their digest.
-
-    Returns:
-        ``{"config": …, "data": …, "key": …, "jax": …}``.
-    """
-    return {
-        "config": config.to_dict(),
-        "data": {name: _plain(value) for name, value in data.items() if value is not None},
-        "key": [str(jax.random.key_impl(key)), *jax.random.key_data(key).tolist()],
-        # Under other ones the same run has other numbers.
-        "jax": {
-            name: getattr(jax.config, name)
-            for name in ("jax_enable_x64", "jax_threefry_partitionable")
-        },
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        # A long one would make the record too large to be read.
-        text = json.dumps(value)
-        return list(value) if len(text) < 2**16 else hashlib.sha256(text.encode()).hexdigest()
-    return value if isinstance(value, int | str) else digest(value)
-
-
-def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
-    """Refuse a work directory that holds another run.
-
-    Args:
-        record: Its run.json.
-        mine: From :func:`fingerprint`.
-        resume: Whether going on with it was asked for.
-
-    Raises:
-        ValueError: If not, or if the two runs differ: says in what.
-    """
-    workdir = record.parent
-    if not resume:
-        raise ValueError(
-            f"workdir: {workdir} already holds a run; resume it, or choose another folder"
-        )
-    try:
-        theirs = read_json(record)
-        differences = Config.from_dict(theirs["config"]).differences(
-            Config.from_dict(mine["config"])
-        )
-        for part, title in (("data", "data "), ("jax", "")):
-            differences += [
-                f"{title}{name}: {theirs[part].get(name)} against {mine[part].get(name)}"
-                for name in dict.fromkeys([*theirs[part], *mine[part]])
-                if theirs[part].get(name) != mine[part].get(name)
-            ]
-        if theirs["key"] != mine["key"]:
-            differences.append(f"random key: {theirs['key']} against {mine['key']}")
-    except Exception as error:  # whatever a damaged file makes of its reader
-        raise ValueError(f"workdir: cannot read {record}: {in_a_line(error)}") from error
-    if differences:
-        raise ValueError(
-            f"workdir: {workdir} holds a run that differs from this one in "
-            + "; ".join(map(in_a_line, differences[:50]))
-        )

@@ -1,0 +1,151 @@
+r"""What follows from the parameters and all rows: embeddings, P, labels.
+
+Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jdec._checks import check_integer
+from jdec._typing import EncodeFn, Params
+from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
+
+#: ``embed(encode, params, x [N D]) -> embeddings [N Z]``, for all rows at once.
+EmbedFn = Callable[[EncodeFn, Params, Float[Array, "N D"]], Float[Array, "N Z"]]
+
+
+class DECParams(NamedTuple):
+    """What self-training trains."""
+
+    encoder: Params  # with the decoder's, where an extra loss needs them
+    centroids: Float[Array, "K Z"]
+
+
+class Targets(NamedTuple):
+    """What a refresh recomputes from the parameters and all rows."""
+
+    p: Float[Array, "N K"]
+    labels: Int[Array, "N"]  # argmax q; -1 for padding
+    label_change: Float[Array, ""]  # share of the labels; NaN if anything is not finite
+    kl: Float[Array, ""]  # mean KL(P‖Q) over all rows
+
+
+def embed_in_blocks(
+    encode: EncodeFn, params: Params, x: Float[Array, "N D"], *, block_size: int = 2048
+) -> Float[Array, "N Z"]:
+    """Embed all rows in blocks of one fixed size, so that memory does not grow with N.
+
+    The last block is padded: a row's embedding then does not depend on how many rows came with it.
+
+    Args:
+        encode: ``encode(params, x) -> embeddings``.
+        params: Its parameters.
+        x: Rows, [N D].
+        block_size: Rows in a block.
+
+    Returns:
+        Embeddings [N Z].
+
+    Raises:
+        ValueError: If ``block_size`` is below 1.
+
+    Examples:
+        >>> embed_in_blocks(lambda w, x: x @ w, jnp.eye(2), jnp.ones((5, 2)), block_size=4).shape
+        (5, 2)
+    """
+    check_integer("block_size", block_size)
+    n_rows = x.shape[0]
+    n_blocks = -(-n_rows // block_size)
+    padded = jnp.pad(x, ((0, n_blocks * block_size - n_rows), (0, 0)))
+    blocks = padded.reshape(n_blocks, block_size, x.shape[1])
+    embeddings = jax.lax.map(lambda block: encode(params, block), blocks)
+    return embeddings.reshape(n_blocks * block_size, -1)[:n_rows]
+
+
+def refresh_targets(
+    params: DECParams,
+    x: Float[Array, "N D"],
+    labels: Int[Array, "N"] | None = None,
+    *,
+    encode: EncodeFn,
+    alpha: float | Float[Array, ""] = 1.0,
+    cluster_mask: Bool[Array, "K"] | None = None,
+    n_rows: int | None = None,
+    embed: EmbedFn = embed_in_blocks,
+) -> Targets:
+    """Recompute P, labels and the share of changed labels from all rows.
+
+    Args:
+        params: Parameters of encoder and centroids.
+        x: All rows, [N D].
+        labels: Those of the refresh before, [N]; without, all count as changed.
+        encode: ``encode(params, x [B D]) -> embeddings [B Z]``.
+        alpha: Degrees of freedom α of Eq. 1.
+        cluster_mask: Boolean mask of the clusters in use, [K]; all by default.
+        n_rows: Number of rows; those after them are padding, which no cluster frequency sees. All
+            by default.
+        embed: Embeds all rows.
+
+    Returns:
+        The new targets.
+
+    Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
+    """
+    embeddings = embed(encode, params.encoder, x)
+    log_q = log_soft_assignment(
+        embeddings, params.centroids, alpha=alpha, cluster_mask=cluster_mask
+    )
+    q = jnp.exp(log_q)
+    centroids = params.centroids
+    if cluster_mask is not None:  # those not in use may be anything
+        centroids = jnp.where(jnp.asarray(cluster_mask)[:, None], centroids, 0)
+    is_finite = all_finite((params.encoder, centroids, embeddings, q))
+    new_labels = q.argmax(axis=1).astype(jnp.int32)
+    n_all, n_rows = x.shape[0], x.shape[0] if n_rows is None else n_rows
+    if n_rows < n_all:
+        is_row = jnp.arange(n_all) < n_rows
+        q = jnp.where(is_row[:, None], q, 0)
+        new_labels = jnp.where(is_row, new_labels, -1)
+    p = target_distribution(q)
+    kl = clustering_loss(log_q, p).sum() / n_rows
+    if labels is None:
+        labels = jnp.full(n_all, -1, jnp.int32)
+    n_changed = jnp.sum(new_labels != labels, dtype=jnp.int32)
+    return Targets(
+        p=p.astype(centroids.dtype),
+        labels=new_labels,
+        label_change=jnp.where(is_finite, n_changed.astype(jnp.float32) / n_rows, jnp.nan),
+        kl=jnp.where(is_finite, kl, jnp.nan),
+    )
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no array of a pytree holds NaN or infinity.
+
+    What a run is judged by: a network may hide NaN among its own weights, since, compiled for a
+    CPU, ``relu`` gives 0 for it.
+
+    Examples:
+        >>> bool(all_finite({"w": jnp.ones(2), "b": jnp.array([jnp.nan])}))
+        False
+    """
+    finite = [
+        jnp.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
+    return jnp.stack([jnp.bool_(True), *finite]).all()
+
+
+def cluster_sizes(labels: Int[Array, "N"], n_clusters: int) -> Int[Array, "K"]:
+    """Count the rows of each cluster; padding, whose label is -1, belongs to none.
+
+    Examples:
+        >>> cluster_sizes(jnp.array([0, 2, 2, -1]), 3).tolist()
+        [1, 0, 2]
+    """
+    return jnp.bincount(jnp.where(labels < 0, n_clusters, labels), length=n_clusters)

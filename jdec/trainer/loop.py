@@ -1,0 +1,371 @@
+"""The two host loops, pretraining and self-training, of a fit and of a batch of members alike.
+
+What differs: the arrays of members have a leading axis; a fit raises when it is not finite, while a
+member ends and lets the others go on; and once half of the members have finished, the others go on
+in a smaller program.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jdec._typing import Params
+from jdec.core.autoencoder import network_shapes
+from jdec.core.dec import DECState, is_finished
+from jdec.core.targets import DECParams, Targets
+from jdec.trainer.history import Record, Snapshot, chunks
+from jdec.trainer.programs import (
+    Stage,
+    embed,
+    init_params,
+    init_stage,
+    init_state,
+    is_finite,
+    pretrain_steps,
+    pretraining_stages,
+    refresh,
+    train,
+)
+from jdec.trainer.run import Ended, NotFiniteError, Run, Saved, copy, to_host
+from jdec.trainer.sharding import replicate
+
+# Pretraining -------------------------------------------------------------------------------------
+
+
+def pretrain(
+    run: Run,
+    *,
+    rows: tuple[Float[Array, "M D"], int] | None = None,
+    saved: Saved | None = None,
+) -> Params:
+    """Run all stages of pretraining that are still to do.
+
+    Args:
+        run: The run.
+        rows: Rows to train on and how many they are, where not those of the run.
+        saved: To resume from.
+
+    Returns:
+        Parameters of encoder and decoder.
+
+    Raises:
+        NotFiniteError: If the loss or a weight of a fit becomes NaN or infinite.
+    """
+    plan = run.plan
+    stages = pretraining_stages(plan.config, plan.network)
+    first = 0
+    if saved is None:
+        params = init_params(run.keys.init, plan=plan, n_features=run.x.shape[1])
+        _check_initial(run, params)
+    else:
+        first = [stage.name for stage in stages].index(saved.phase)
+        params = saved.tree.params
+    for index in range(first, len(stages)):
+        if saved is not None and index == first:
+            state, step = saved.tree, saved.step
+        else:
+            state, step = init_stage(params, plan=plan, stage=stages[index]), 0
+        x, n_rows = rows or (run.x, plan.rows.n_rows)
+        state = copy(_placed(run, state))
+        params = _pretrain_stage(run, index, stages[index], state, step, x, n_rows)
+    return params
+
+
+def _placed(run: Run, tree: Any) -> Any:
+    # The compiler places what has a member axis.
+    return replicate(tree, run.plan.rows.mesh) if run.members is None else tree
+
+
+def _check_initial(run: Run, params: Params) -> None:
+    if not np.asarray(is_finite(params, plan=run.plan)).any():
+        raise NotFiniteError("network: init returned parameters that are NaN or infinite")
+
+
+def _pretrain_stage(
+    run: Run,
+    index: int,
+    stage: Stage,
+    state: Any,
+    first_step: int,
+    x: Float[Array, "M D"],
+    n_rows: int,
+) -> Params:
+    plan, reporter = run.plan, run.reporter
+    phase = f"pretraining{run.title}, {stage.name}"
+    key = (
+        jax.random.fold_in(run.keys.pretraining, index)
+        if run.members is None
+        else jax.vmap(lambda key: jax.random.fold_in(key, index))(run.keys.pretraining)
+    )
+    options: Any = {"plan": plan, "stage": stage, "n_rows": n_rows}
+    with reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
+        for start, n_steps in chunks(stage.n_steps, first_step):
+            with reporter.timed("pretraining"):
+                state, losses = pretrain_steps(key, state, x, start, n_steps=n_steps, **options)
+                losses = np.asarray(losses)
+                finite = np.asarray(is_finite(state.params, plan=plan))
+            if run.members is None:
+                _check_losses(losses, phase, start)
+                if not finite:
+                    raise NotFiniteError(
+                        f"{phase}: the weights became NaN or infinite between steps {start + 1} "
+                        f"and {start + n_steps}; lower pretrain.optimizer.learning_rate or scale "
+                        "the data"
+                    )
+            done = start + n_steps
+            loss = _means(losses)
+            record: Record = {"phase": stage.name, "step": done}
+            if run.members is not None:
+                record["members"] = run.members.tolist()
+            reporter.report({**record, "loss": loss}, Snapshot(state.params))
+            _show(bar, loss=loss)
+            bar.update(n_steps)
+            run.save(stage.name, done, state, {})
+    return state.params
+
+
+def _means(losses: Float[np.ndarray, "*M S"]) -> Any:
+    """Return the mean loss of the steps: a number, or one for each member."""
+    return losses.mean(axis=-1, dtype=np.float64).tolist()
+
+
+def _show(bar: Any, **values: Any) -> None:
+    shown = {name: f"{value:.4f}" for name, value in values.items() if isinstance(value, float)}
+    bar.set_postfix(shown, refresh=False)
+
+
+def _check_losses(losses: Float[np.ndarray, "S"], phase: str, first_step: int) -> None:
+    broken = ~np.isfinite(losses)
+    if broken.any():
+        step = first_step + int(np.argmax(broken)) + 1
+        raise NotFiniteError(
+            f"{phase}: the loss became {losses[broken][0]} at step {step}; lower the learning rate "
+            "or scale the data"
+        )
+
+
+# Self-training -----------------------------------------------------------------------------------
+
+
+def start(run: Run, params: Params, centroids: Any) -> tuple[DECState, Targets]:
+    """Make the first state and targets of self-training, report and save them.
+
+    Raises:
+        NotFiniteError: If the embedding of a fit is not finite.
+    """
+    with run.reporter.timed("kmeans"):
+        state = init_state(params, centroids, run.overrides, plan=run.plan)
+        targets, sizes = _refresh(run, state.params)
+        change = np.asarray(targets.label_change)
+    if run.members is None and not np.isfinite(change):
+        raise NotFiniteError(
+            "k-means: the pretrained embedding is not finite; lower "
+            "pretrain.optimizer.learning_rate"
+        )
+    _report(run, state, targets, None, sizes, np.ones(change.shape, bool))
+    run.save("clustering", 0, _tree(run, state, targets), run.roster.about())
+    return state, targets
+
+
+def _refresh(run: Run, params: DECParams, labels: Any = None) -> tuple[Targets, Any]:
+    if labels is None:  # -1, which no label is
+        rows = run.plan.rows
+        labels = rows.put(np.full(rows.local().stop - rows.local().start, -1, np.int32))
+        if run.members is not None:
+            labels = jnp.broadcast_to(labels, (len(params.centroids), len(labels)))
+    return refresh(params, labels, run.x, run.overrides, plan=run.plan)
+
+
+def restore(run: Run, saved: Saved) -> tuple[DECState, Targets]:
+    """Return the state that a checkpoint holds, and the targets that follow from it.
+
+    P and the labels belong to the parameters and are not saved: what is saved then neither grows
+    with the rows nor depends on how many devices share them.
+    """
+    state, label_change = _placed(run, (saved.tree["state"], saved.tree["label_change"]))
+    targets, _ = _refresh(run, state.params)
+    return state, targets._replace(label_change=jnp.copy(label_change))
+
+
+def _tree(run: Run, state: DECState, targets: Targets) -> dict[str, Any]:
+    tree = {**run.kept, "state": state, "label_change": targets.label_change}
+    return tree if run.roster.ended is None else {**tree, "ended": run.roster.ended}
+
+
+def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECState, Targets]:
+    """Run intervals until the labels settle.
+
+    Args:
+        run: The run.
+        state: From :func:`start` or :func:`restore`.
+        targets: Likewise.
+
+    Returns:
+        The run, whose roster has the members that finished early, and the last state and targets
+        of the fit or of the other members.
+
+    Raises:
+        NotFiniteError: If the loss, a weight or an embedding of a fit becomes NaN or infinite.
+    """
+    settings = run.plan.config.clustering
+    limits: Any = {"tol": settings.tol, "max_intervals": settings.max_intervals}
+    state = copy(state)
+    done = int(np.max(state.interval))
+    title, total = f"clustering{run.title}", settings.max_intervals
+    with run.reporter.bar(title, total, "interval", initial=done) as bar:
+        while True:
+            finished = is_finished(
+                np.asarray(state.interval), np.asarray(targets.label_change), **limits
+            )
+            if np.all(finished):
+                return run, state, targets
+            if run.members is not None and 2 * np.sum(~finished) <= len(finished):
+                run, state, targets = _retire(run, state, targets, finished)
+                finished = np.zeros(len(run.members), bool)
+            state, targets, loss, sizes = _interval(run, state, targets, finished, done)
+            done += 1
+            _report(run, state, targets, loss, sizes, ~np.asarray(finished))
+            _show(bar, loss=loss, changed=np.asarray(targets.label_change).tolist())
+            bar.update(1)
+            run.save("clustering", done, _tree(run, state, targets), run.roster.about())
+
+
+def _interval(
+    run: Run, state: DECState, targets: Targets, finished: Any, done: int
+) -> tuple[DECState, Targets, Any, Any]:
+    """Train and refresh once; returns the mean loss and the sizes of the clusters as well."""
+    n_steps = run.plan.config.clustering.update_interval
+    before = targets.label_change
+    with run.reporter.timed("clustering"):
+        state, losses = train(
+            run.keys.clustering, state, targets, run.x, run.overrides, plan=run.plan
+        )
+        losses = np.asarray(losses)
+    if run.members is None:
+        _check_losses(losses, "clustering", done * n_steps)
+    labels, targets = targets.labels, None  # type: ignore[assignment]  # P makes room for the next
+    with run.reporter.timed("target refresh"):
+        targets, sizes = _refresh(run, state.params, labels)
+        label_change = np.asarray(targets.label_change)
+    if run.members is not None:
+        # Nothing changes in those that have finished, whose last change is to be told.
+        targets = targets._replace(label_change=jnp.where(finished, before, label_change))
+    elif not np.isfinite(label_change):
+        raise NotFiniteError(
+            f"clustering: weights or embedding are not finite after step {(done + 1) * n_steps}; "
+            "lower clustering.optimizer.learning_rate"
+        )
+    return state, targets, _means(losses), sizes
+
+
+def _retire(
+    run: Run, state: DECState, targets: Targets, finished: Any
+) -> tuple[Run, DECState, Targets]:
+    """Put the members that have finished into the roster; the others go on by themselves."""
+    gone, left = np.flatnonzero(finished), np.flatnonzero(~finished)
+    roster = run.roster.retire(gone, _ended(state, targets))
+    members = np.asarray(run.members)[left]
+
+    def take(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[left], tree)
+
+    smaller = replace(
+        run,
+        keys=take(run.keys),
+        overrides=take(run.overrides),
+        members=members,
+        roster=roster,
+        kept=run.kept,
+    )
+    return smaller, take(state), take(targets)
+
+
+def _ended(state: DECState, targets: Targets) -> Ended:
+    return to_host(Ended(state.params, state.interval, targets.label_change, targets.kl))
+
+
+def finish(run: Run, state: DECState, targets: Targets) -> Ended:
+    """Return what is kept of all members of a batch, in their order."""
+    n_left = len(np.asarray(state.interval))
+    roster = run.roster.retire(np.arange(n_left), _ended(state, targets))
+    back = np.argsort(roster.order)
+    return jax.tree.map(lambda leaf: leaf[back], roster.ended)
+
+
+def _report(
+    run: Run, state: DECState, targets: Targets, loss: Any, sizes: Any, running: Any
+) -> None:
+    interval = int(np.max(state.interval))
+    change = np.asarray(targets.label_change)
+    record: Record = {
+        "phase": "clustering",
+        "interval": interval,
+        "step": interval * run.plan.config.clustering.update_interval,
+    }
+    values = {
+        "loss": loss,
+        "kl": np.asarray(targets.kl).tolist(),
+        "label_change": change.tolist() if interval else None,
+        "cluster_sizes": np.asarray(sizes).tolist(),
+    }
+    if run.members is not None:  # those that had not finished before
+        record["members"] = run.members[running].tolist()
+        chosen = np.flatnonzero(running)
+        values = {
+            name: None if value is None else [value[i] for i in chosen]
+            for name, value in values.items()
+        }
+    record |= values
+    record |= run.describe(targets.labels)
+    params, centroids = state.params
+    embedding = partial(_embedding, run, params)
+    run.reporter.report(record, Snapshot(params, centroids, embedding))
+
+
+def _embedding(run: Run, params: Params) -> np.ndarray:
+    embeddings = embed(params, run.x, plan=run.plan)
+    if run.members is None:
+        return run.plan.rows.fetch(embeddings)
+    return np.asarray(embeddings)[:, : run.plan.rows.n_rows]
+
+
+def template(run: Run, phase: str, about: dict[str, Any], params: Params, kept: Any) -> Any:
+    """Return shapes and dtypes of what :func:`pretrain` and :func:`self_train` save.
+
+    Args:
+        run: The run.
+        phase: A stage of pretraining, or ``clustering``.
+        about: Positions of members, as saved.
+        params: Pretrained parameters of encoder and decoder, or their shapes; for members, of one.
+        kept: What ``run.kept`` holds by then, or its shapes.
+    """
+    plan = run.plan
+    one = replace(plan, members=None)
+    stages = {stage.name: stage for stage in pretraining_stages(plan.config, plan.network)}
+    if phase in stages:
+        state = jax.eval_shape(partial(init_stage, plan=one, stage=stages[phase]), params)
+        return state if run.members is None else _stacked(state, len(run.keys.pretraining))
+    latent_dim = network_shapes(plan.network, run.x.shape[1]).latent_dim
+    centroids = jax.ShapeDtypeStruct((plan.config.n_clusters, latent_dim), jnp.float32)
+    # Overrides are numbers: they change no shape.
+    state = jax.eval_shape(partial(init_state, plan=one), params, centroids)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    tree = {**kept, "state": state, "label_change": number}
+    if run.members is None:
+        return tree
+    n_left, n_ended = len(about["left"]), len(about["ended"])
+    tree = {**kept, **_stacked({"state": state, "label_change": number}, n_left)}
+    if n_ended:
+        tree["ended"] = _stacked(Ended(state.params, state.interval, number, number), n_ended)
+    return tree
+
+
+def _stacked(tree: Any, n_members: int) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((n_members, *leaf.shape), leaf.dtype), tree
+    )

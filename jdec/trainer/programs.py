@@ -1,0 +1,500 @@
+"""The jitted programs of a run: init, pretrain, partition, train, refresh, assign.
+
+A fit and the members of a population share them: a plan with a member mapping has them mapped along
+a leading axis of keys, states and targets. Plans are hashable static arguments, so a second run
+with the same settings and shapes compiles nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jdec._typing import EncodeFn, Params
+from jdec.core.augmentation import corrupt, random_affine
+from jdec.core.autoencoder import Autoencoder, encoder_params
+from jdec.core.convolutional import ConvolutionalAutoencoder
+from jdec.core.dec import (
+    DECBatch,
+    DECState,
+    ExtraLossFn,
+    is_finished,
+    self_training,
+    train_interval,
+)
+from jdec.core.functional import soft_assignment
+from jdec.core.kmeans import KMeansResult
+from jdec.core.networks import StackedDenoisingAutoencoder
+from jdec.core.optimizers import make_optimizer
+from jdec.core.pretraining import PretrainState, finetune, layerwise
+from jdec.core.start import initial_partition
+from jdec.core.targets import DECParams, Targets, all_finite, cluster_sizes, embed_in_blocks
+from jdec.core.training import Algorithm, Batches, scan_steps
+from jdec.trainer.config import Config, OptimizerConfig
+from jdec.trainer.fingerprint import describe
+from jdec.trainer.sharding import (
+    DATA,
+    MEMBER,
+    Mesh,
+    RowSharding,
+    all_gather,
+    map_over_devices,
+    pad_items,
+)
+
+#: Rows encoded at once outside of training.
+BLOCK_SIZE = 2048
+
+#: ``augment(key, x [B D]) -> x [B D]``: a random variant of each row that keeps its cluster.
+AugmentFn = Callable[[Key[Array, ""], Float[Array, "B D"]], Float[Array, "B D"]]
+
+
+class RunKeys(NamedTuple):
+    """The random keys of a run, one for each of its parts."""
+
+    init: Key[Array, ""]
+    pretraining: Key[Array, ""]
+    kmeans: Key[Array, ""]
+    clustering: Key[Array, ""]
+
+
+def split_run_key(key: Key[Array, ""]) -> RunKeys:
+    """Split the key of a run."""
+    return RunKeys(*jax.random.split(key, 4))
+
+
+class Stage(NamedTuple):
+    """One stage of pretraining."""
+
+    name: str
+    layer: int | None  # None trains the whole autoencoder
+    n_steps: int
+
+
+class Hooks(NamedTuple):
+    """What a caller brings beside the settings: optimizers, a loss, an augmentation."""
+
+    pretrain_tx: optax.GradientTransformation | None = None
+    clustering_tx: optax.GradientTransformation | None = None
+    extra_loss: ExtraLossFn | None = None
+    augment: AugmentFn | None = None
+
+
+class MemberMapping(NamedTuple):
+    """How members are mapped over: on which devices, and by ``jax.vmap`` or ``jax.lax.map``."""
+
+    mesh: Mesh | None = None
+    vectorized: bool = True
+
+
+class MemberOverrides(NamedTuple):
+    """Settings of self-training that may differ within a population; None: as configured."""
+
+    alpha: Float[Array, "*M"] | None = None
+    learning_rate: Float[Array, "*M"] | None = None
+    cluster_mask: Bool[Array, "*M K"] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is static about a run.
+
+    Attributes:
+        config: Its settings.
+        network: The autoencoder.
+        rows: How the rows lie.
+        hooks: What the caller brings.
+        members: How members are mapped over; None for a fit, whose arrays have no member axis.
+    """
+
+    config: Config
+    network: Autoencoder
+    rows: RowSharding
+    hooks: Hooks = field(default_factory=Hooks)
+    members: MemberMapping | None = None
+
+    @property
+    def keeps_decoder(self) -> bool:
+        """Whether the loss of self-training uses the decoder, which is then trained and saved."""
+        weight = self.config.clustering.reconstruction_weight
+        return weight > 0 or self.hooks.extra_loss is not None
+
+
+def build_network(config: Config) -> Autoencoder:
+    """Return the built-in autoencoder of a configuration."""
+    settings = config.network
+    common: Any = {"initializer": settings.initializer, "precision": settings.precision}
+    if settings.kind == "conv" and config.image_shape is not None:
+        return ConvolutionalAutoencoder(
+            config.image_shape,
+            settings.channels,
+            settings.kernel_sizes,
+            settings.latent_dim,
+            **common,
+        )
+    return StackedDenoisingAutoencoder(settings.hidden_dims, settings.latent_dim, **common)
+
+
+def own_network(plan: Plan) -> Autoencoder | None:
+    """Return the network of a plan where it is not the built-in one of its configuration."""
+    return None if plan.network == build_network(plan.config) else plan.network
+
+
+def describe_plan(plan: Plan) -> dict[str, str | None]:
+    """Return what a plan has beside its settings, as texts for the fingerprint of a run."""
+    parts = {"network": own_network(plan), **plan.hooks._asdict()}
+    return {name: None if part is None else describe(part) for name, part in parts.items()}
+
+
+def pretraining_stages(config: Config, network: Any) -> list[Stage]:
+    """Return the stages that a configuration asks for, in order.
+
+    Examples:
+        >>> config = Config(n_clusters=2)
+        >>> [stage.name for stage in pretraining_stages(config, build_network(config))]
+        ['finetune']
+    """
+    settings = config.pretrain
+    stages = []
+    if settings.layerwise_steps:
+        stages += [
+            Stage(f"layer {layer + 1}", layer, settings.layerwise_steps)
+            for layer in range(network.n_layers)
+        ]
+    if settings.finetune_steps:
+        stages.append(Stage("finetune", None, settings.finetune_steps))
+    return stages
+
+
+def build_optimizer(
+    settings: OptimizerConfig,
+    n_steps: int,
+    *,
+    learning_rate: float | Float[Array, ""] | None = None,
+) -> optax.GradientTransformation:
+    """Return the optimizer of a phase of ``n_steps`` steps, perhaps of another learning rate."""
+    values = dict(vars(settings))
+    name, rate = values.pop("name"), values.pop("learning_rate")
+    rate = rate if learning_rate is None else learning_rate
+    return make_optimizer(name, rate, n_steps=n_steps, **values)
+
+
+def build_pretraining(plan: Plan, stage: Stage) -> Algorithm:
+    """Return the algorithm of one stage of pretraining."""
+    settings = plan.config.pretrain
+    tx = plan.hooks.pretrain_tx or build_optimizer(settings.optimizer, stage.n_steps)
+    if stage.layer is None:
+        return finetune(
+            plan.network,
+            tx,
+            corruption_rate=settings.finetune_corruption_rate,
+            loss_scale=settings.loss_scale,
+        )
+    return layerwise(
+        plan.network,
+        stage.layer,
+        tx,
+        corruption_rate=settings.corruption_rate,
+        corrupt_data=settings.corrupt_data,
+        loss_scale=settings.loss_scale,
+    )
+
+
+def build_self_training(plan: Plan, overrides: MemberOverrides = MemberOverrides()) -> Algorithm:  # noqa: B008
+    """Return the algorithm of self-training."""
+    settings = plan.config.clustering
+    n_steps = settings.max_intervals * settings.update_interval
+    tx = plan.hooks.clustering_tx
+    if tx is None or overrides.learning_rate is not None:
+        tx = build_optimizer(settings.optimizer, n_steps, learning_rate=overrides.learning_rate)
+    return self_training(
+        plan.network.encode,
+        tx,
+        alpha=settings.alpha if overrides.alpha is None else overrides.alpha,
+        freeze_encoder=settings.freeze_encoder,
+        extra_loss=partial(_extra_loss, plan) if plan.keeps_decoder else None,
+        cluster_mask=overrides.cluster_mask,
+        embed=partial(embed_all, plan.rows),
+    )
+
+
+def _extra_loss(
+    plan: Plan, key: Key[Array, ""], params: DECParams, batch: DECBatch
+) -> Float[Array, ""]:
+    weight, total = plan.config.clustering.reconstruction_weight, jnp.zeros(())
+    if weight:
+        z = plan.network.encode(params.encoder, batch.x)
+        total = weight * jnp.mean((plan.network.decode(params.encoder, z) - batch.x) ** 2)
+    if plan.hooks.extra_loss is None:
+        return total
+    extra = plan.hooks.extra_loss(key, params, batch)
+    return total + extra if weight else extra
+
+
+def embed_all(
+    rows: RowSharding, encode: EncodeFn, params: Params, x: Float[Array, "N D"]
+) -> Float[Array, "N Z"]:
+    """Embed all rows in blocks, each device its own."""
+    return rows.map(partial(embed_in_blocks, encode, block_size=BLOCK_SIZE))(params, x)
+
+
+def _augment(plan: Plan, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    config = plan.config
+    if config.image_shape is not None:
+        x = random_affine(key, x, config.image_shape, config.augmentation)
+    if plan.hooks.augment is not None:
+        x = plan.hooks.augment(jax.random.fold_in(key, 1), x)
+    return x
+
+
+def _gather_pretraining(
+    plan: Plan, key: Key[Array, ""], x: Float[Array, "N D"], indices: Int[Array, "B"]
+) -> Float[Array, "B D"]:
+    return plan.rows.constrain(_augment(plan, key, x[indices]))
+
+
+def _gather_clustering(
+    plan: Plan, key: Key[Array, ""], data: DECBatch, indices: Int[Array, "B"]
+) -> DECBatch:
+    augment_key, corrupt_key = jax.random.split(key)
+    x = _augment(plan, augment_key, data.x[indices])
+    x = corrupt(corrupt_key, x, plan.config.clustering.corruption_rate)
+    return DECBatch(plan.rows.constrain(x), plan.rows.constrain(data.p[indices]))
+
+
+def _map_members(plan: Plan, function: Callable[..., Any], items: Any, *shared: Any) -> Any:
+    """Apply ``function(item, *shared)`` to a fit, or to each member."""
+    if plan.members is None:
+        return function(items, *shared)
+    mesh, vectorized = plan.members
+    if mesh is None or DATA not in mesh.axis_names:
+        return map_over_devices(function, items, mesh, shared=shared, vectorized=vectorized)
+    # Rows over devices: the compiler divides the work, as the constraints on rows say.
+    n_items = len(jax.tree.leaves(items)[0])
+    axis = MEMBER if MEMBER in mesh.axis_names else None
+    padded = pad_items(items, -n_items % dict(mesh.shape).get(MEMBER, 1))
+    mapped = jax.vmap(lambda item: function(item, *shared), spmd_axis_name=axis)(padded)
+    return jax.tree.map(lambda leaf: leaf[:n_items], mapped)
+
+
+@partial(jax.jit, static_argnames=("plan", "n_features"))
+def init_params(key: Any, *, plan: Plan, n_features: int) -> Params:
+    """Draw fresh parameters."""
+    return _map_members(plan, lambda key: plan.network.init(key, n_features), key)
+
+
+@partial(jax.jit, static_argnames=("plan", "stage"))
+def init_stage(params: Params, *, plan: Plan, stage: Stage) -> PretrainState:
+    """Make the first state of a stage of pretraining."""
+    state = _map_members(plan, build_pretraining(plan, stage).init, params)
+    return jax.tree.map(jnp.copy, state)  # because the state is donated
+
+
+@partial(
+    jax.jit,
+    static_argnames=("plan", "stage", "n_steps", "n_rows"),
+    donate_argnames="state",
+)
+def pretrain_steps(
+    key: Any,
+    state: PretrainState,
+    x: Float[Array, "N D"],
+    first_step: Int[Array, ""] | int,
+    *,
+    plan: Plan,
+    stage: Stage,
+    n_steps: int,
+    n_rows: int,
+) -> tuple[PretrainState, Float[Array, "*M S"]]:
+    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
+    settings = plan.config.pretrain
+    batches = Batches(
+        settings.batch_size, settings.batch_order, n_rows, partial(_gather_pretraining, plan)
+    )
+
+    def steps(item: Any, x: Any, first_step: Any) -> Any:
+        key, state = item
+        algorithm = build_pretraining(plan, stage)
+        state, info = scan_steps(
+            algorithm, key, state, x, first_step=first_step, n_steps=n_steps, batches=batches
+        )
+        return state, info.loss
+
+    return _map_members(plan, steps, (key, state), x, first_step)
+
+
+@partial(jax.jit, static_argnames="plan")
+def is_finite(tree: Any, *, plan: Plan) -> Bool[Array, "*M"]:
+    """Whether no array of a pytree holds NaN or infinity, for each member."""
+    return all_finite(tree) if plan.members is None else jax.vmap(all_finite)(tree)
+
+
+@partial(jax.jit, static_argnames="plan")
+def partition(
+    key: Any,
+    params: Params,
+    x: Float[Array, "N D"],
+    overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    *,
+    plan: Plan,
+) -> KMeansResult:
+    """Partition the pretrained embedding: what self-training starts from."""
+    settings, mesh = plan.config.kmeans, plan.rows.mesh
+    map_restarts = None
+    if plan.members is None and mesh is not None:
+        map_restarts = partial(_map_restarts, mesh=mesh)
+
+    def one(item: Any, x: Any) -> KMeansResult:
+        key, params, overrides = item
+        embeddings = embed_all(
+            plan.rows, plan.network.encode, encoder_params(plan.network, params), x
+        )
+        # Embeddings are few numbers a row: every device has all, and takes some of the restarts.
+        embeddings = all_gather(embeddings, mesh)[: plan.rows.n_rows]
+        return initial_partition(
+            key,
+            embeddings,
+            plan.config.n_clusters,
+            **vars(settings),
+            alpha=plan.config.clustering.alpha if overrides.alpha is None else overrides.alpha,
+            map_restarts=map_restarts,
+        )
+
+    if plan.members is not None:
+        # As restarts of k-means: on a CPU the first to converge should not wait for the last.
+        mapping = plan.members._replace(vectorized=jax.default_backend() != "cpu")
+        plan = Plan(plan.config, plan.network, plan.rows, plan.hooks, mapping)
+    return _map_members(plan, one, (key, params, overrides), x)
+
+
+def _map_restarts(
+    function: Callable[..., Any], keys: Key[Array, "R"], shared: tuple[Any, ...], *, mesh: Mesh
+) -> Any:
+    found = map_over_devices(function, keys, mesh, shared=shared)
+    return jax.tree.map(partial(all_gather, mesh=mesh), found)
+
+
+@partial(jax.jit, static_argnames="plan")
+def init_state(
+    params: Params,
+    centroids: Float[Array, "*M K Z"],
+    overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    *,
+    plan: Plan,
+) -> DECState:
+    """Make the first state of self-training from pretrained parameters and centroids."""
+
+    def init(item: Any) -> DECState:
+        params, centroids, overrides = item
+        if not plan.keeps_decoder:
+            params = encoder_params(plan.network, params)
+        return build_self_training(plan, overrides).init(params, centroids)
+
+    state = _map_members(plan, init, (params, centroids, overrides))
+    return jax.tree.map(jnp.copy, state)  # because the state is donated
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="state")
+def train(
+    key: Any,
+    state: DECState,
+    targets: Targets,
+    x: Float[Array, "N D"],
+    overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    *,
+    plan: Plan,
+) -> tuple[DECState, Float[Array, "*M S"]]:
+    """Train the steps of one interval, of members that have not finished; ``state`` is donated.
+
+    Returns the state and the mean KL of each mini-batch.
+    """
+    settings = plan.config.clustering
+    batches = Batches(
+        settings.batch_size,
+        settings.batch_order,
+        plan.rows.n_rows,
+        partial(_gather_clustering, plan),
+    )
+
+    def interval(item: Any, x: Any) -> Any:
+        key, state, targets, overrides = item
+        state, infos = train_interval(
+            key,
+            state,
+            targets,
+            x,
+            build_self_training(plan, overrides),
+            update_interval=settings.update_interval,
+            batches=batches,
+            reset_optimizer=settings.reset_optimizer,
+        )
+        return state, infos.kl
+
+    def unless_finished(item: Any, x: Any) -> Any:
+        _, state, targets, _ = item
+        finished = is_finished(
+            state.interval,
+            targets.label_change,
+            tol=settings.tol,
+            max_intervals=settings.max_intervals,
+        )
+        held = (state, jnp.full(settings.update_interval, jnp.nan, jnp.float32))
+        if plan.members is not None and not plan.members.vectorized:
+            # One after another, this saves the work.
+            return jax.lax.cond(finished, lambda: held, lambda: interval(item, x))
+        # Side by side, a condition would copy the rows for every member.
+        trained = interval(item, x)
+        return jax.tree.map(lambda a, b: jnp.where(finished, a, b), held, trained)
+
+    function = interval if plan.members is None else unless_finished
+    return _map_members(plan, function, (key, state, targets, overrides), x)
+
+
+@partial(jax.jit, static_argnames="plan")
+def refresh(
+    params: DECParams,
+    labels: Int[Array, "*M N"],
+    x: Float[Array, "N D"],
+    overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    *,
+    plan: Plan,
+) -> tuple[Targets, Int[Array, "*M K"]]:
+    """Recompute the targets, and count the rows of each cluster.
+
+    Compiled separately: a resumed run starts here and stays bit-identical.
+    """
+
+    def one(item: Any, x: Any) -> Any:
+        params, labels, overrides = item
+        algorithm = build_self_training(plan, overrides)
+        targets: Targets = algorithm.refresh(params, x, labels, n_rows=plan.rows.n_rows)  # type: ignore[misc]
+        sizes = cluster_sizes(targets.labels, plan.config.n_clusters)
+        constrain = plan.rows.constrain
+        return targets._replace(p=constrain(targets.p), labels=constrain(targets.labels)), sizes
+
+    return _map_members(plan, one, (params, labels, overrides), x)
+
+
+@partial(jax.jit, static_argnames="plan")
+def embed(params: Params, x: Float[Array, "N D"], *, plan: Plan) -> Float[Array, "*M N Z"]:
+    """Embed all rows."""
+    return _map_members(plan, partial(embed_all, plan.rows, plan.network.encode), params, x)
+
+
+@partial(jax.jit, static_argnames="network")
+def assign_block(
+    params: Params,
+    centroids: Float[Array, "K Z"],
+    x: Float[Array, "B D"],
+    alpha: Float[Array, ""],
+    *,
+    network: Autoencoder,
+) -> tuple[Float[Array, "B Z"], Float[Array, "B K"]]:
+    """Embed scaled rows and assign them to clusters."""
+    embeddings = network.encode(params, x)
+    return embeddings, soft_assignment(embeddings, centroids, alpha=alpha)

@@ -1,0 +1,115 @@
+"""State of a running fit, or of a batch of members of a population."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jdec.core.targets import DECParams
+from jdec.trainer.history import Record, Reporter
+from jdec.trainer.programs import MemberOverrides, Plan, RunKeys
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss, a weight or an embedding became NaN or infinite."""
+
+
+class Saved(NamedTuple):
+    """State to resume from."""
+
+    phase: str  # a stage of pretraining, or "clustering"
+    step: int  # completed steps or intervals
+    tree: Any
+    about: dict[str, Any]  # JSON values
+
+
+#: ``save(phase, step, tree, about)``: writes a checkpoint.
+SaveFn = Callable[[str, int, Any, dict[str, Any]], None]
+
+
+def _save_nothing(phase: str, step: int, tree: Any, about: dict[str, Any]) -> None:
+    del phase, step, tree, about
+
+
+class Ended(NamedTuple):
+    """What is kept of members that have finished, on the host."""
+
+    params: DECParams
+    interval: Int[np.ndarray, "E"]
+    label_change: Float[np.ndarray, "E"]
+    kl: Float[np.ndarray, "E"]
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Which members of a batch have finished, and what is kept of them.
+
+    Attributes:
+        left: Positions in the batch of the members that are still in the arrays.
+        order: Positions of those that have left, in the order of ``ended``.
+        ended: What is kept of them, stacked; None before the first.
+    """
+
+    left: Int[np.ndarray, "L"]
+    order: Int[np.ndarray, "E"] = field(default_factory=lambda: np.zeros(0, int))
+    ended: Ended | None = None
+
+    def retire(self, gone: Int[np.ndarray, "G"], state: Ended) -> "Roster":
+        """Take some members, by their place in the arrays, out of those that are left."""
+        leaving: Ended = jax.tree.map(lambda leaf: leaf[gone], state)
+        if self.ended is not None:
+            leaving = jax.tree.map(lambda a, b: np.concatenate([a, b]), self.ended, leaving)
+        order = np.concatenate([self.order, self.left[gone]])
+        return Roster(np.delete(self.left, gone), order, leaving)
+
+    def about(self) -> dict[str, Any]:
+        """Return the positions as JSON values, for a checkpoint."""
+        return {"left": self.left.tolist(), "ended": self.order.tolist()}
+
+
+@dataclass
+class Run:
+    """A running fit, or a batch of members.
+
+    Attributes:
+        plan: What is static.
+        keys: Random keys, [M] each for members.
+        x: Scaled rows on the devices, with padding.
+        reporter: Collects the history.
+        overrides: Settings that differ among members.
+        members: Numbers of the members, or None for a fit.
+        save: Writes a checkpoint.
+        kept: More arrays to keep in the checkpoints of self-training.
+        roster: Of the members that have finished.
+        describe: More to put into a record of self-training, from the labels.
+    """
+
+    plan: Plan
+    keys: RunKeys
+    x: Float[Array, "N D"]
+    reporter: Reporter
+    overrides: MemberOverrides = MemberOverrides()  # noqa: RUF009 (immutable)
+    members: Int[np.ndarray, "M"] | None = None
+    save: SaveFn = _save_nothing
+    kept: dict[str, Any] = field(default_factory=dict)
+    roster: Roster = field(default_factory=lambda: Roster(np.zeros(0, int)))
+    describe: Callable[[Any], Record] = lambda labels: {}
+
+    @property
+    def title(self) -> str:
+        """How many members there are, for progress bars."""
+        return "" if self.members is None else f" {len(self.members)} members"
+
+
+def copy(tree: Any) -> Any:
+    """Return a copy to donate: donation deletes the arrays it is given."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def to_host(tree: Any) -> Any:
+    """Return arrays as NumPy's."""
+    return jax.tree.map(np.array, tree)

@@ -1,0 +1,134 @@
+"""A run in its folder: its record, its checkpoints and its history."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jdec._io import read_json, write_json, write_json_lines
+from jdec.trainer.checkpoint import Checkpoints
+from jdec.trainer.config import Config
+from jdec.trainer.fingerprint import check_same_run
+from jdec.trainer.history import Reporter
+from jdec.trainer.processes import (
+    allgather_json,
+    broadcast_from_primary,
+    is_primary,
+    raised_everywhere,
+)
+from jdec.trainer.run import Saved
+from jdec.trainer.workdir import check_no_other_files, explained_writing, lock_folder
+
+#: ``template(phase, about) -> pytree`` of shapes and dtypes of what was saved.
+TemplateFn = Callable[[str, dict[str, Any]], PyTree]
+
+
+def open_run(
+    path: Path, mine: Mapping[str, Any], config: Config, resume: bool, stack: ExitStack
+) -> Path | None:
+    """Lock a folder for a run and leave its record there, or refuse it before any change.
+
+    Args:
+        path: The folder.
+        mine: Fingerprint of the run.
+        config: Its settings.
+        resume: Whether to resume what is there.
+        stack: Releases the lock.
+
+    Returns:
+        The folder on the process that writes, None on the others.
+
+    Raises:
+        ValueError: If the folder is in use, or holds another run or other files.
+    """
+    path = path.expanduser()
+    with raised_everywhere():
+        if not is_primary():
+            return None
+        check_no_other_files(path)
+        stack.enter_context(lock_folder(path))
+        record = path / "run.json"
+        if record.exists():
+            check_same_run(record, mine, resume)
+            mine = {**read_json(record), **mine}
+        with explained_writing():
+            write_json(record, mine)  # first: what is beside it is then known to be ours
+            write_json(path / "config.json", config.to_dict())
+    return path
+
+
+class Journal:
+    """Checkpoints and history of a run, or of one batch of its members.
+
+    Without a folder nothing is written. Of several processes the first one writes, and all resume
+    from what it reads.
+    """
+
+    def __init__(
+        self, folder: Path | None, reporter: Reporter, name: str = "checkpoints", *, keep: int = 2
+    ) -> None:
+        self.folder, self.reporter, self.n_saved = folder, reporter, 0
+        self.checkpoints: Checkpoints | None = None
+        if folder is not None:
+            self.checkpoints = Checkpoints(folder / name, keep=keep)
+
+    def save(self, phase: str, step: int, tree: PyTree, about: Mapping[str, Any]) -> None:
+        """Write a checkpoint and the history."""
+        if self.checkpoints is None:
+            return
+        self.n_saved += 1
+        metadata = {
+            "phase": phase,
+            "step": step,
+            "about": dict(about),
+            "history": self.reporter.history,
+            "seconds": self.reporter.seconds,
+        }
+        with explained_writing():
+            self.checkpoints.save(self.n_saved, tree, metadata)
+        self.write_history()
+
+    def write_history(self) -> None:
+        """Write history.jsonl."""
+        if self.folder is not None:
+            with explained_writing():
+                write_json_lines(self.folder / "history.jsonl", self.reporter.history)
+
+    def restore(self, template: TemplateFn) -> Saved | None:
+        """Return the latest valid checkpoint, and continue its history.
+
+        Args:
+            template: Shapes and dtypes of what was saved.
+
+        Returns:
+            State to resume from, the same on all processes, or None.
+
+        Raises:
+            ValueError: If there are checkpoints and none is valid, or one is of another program.
+        """
+        restored = None
+        with raised_everywhere():
+            if self.checkpoints is not None:
+                restored = self.checkpoints.latest(
+                    lambda metadata: template(metadata["phase"], metadata["about"])
+                )
+        found = None if restored is None else [restored.step, restored.metadata]
+        found = allgather_json(found)[0]
+        if found is None:
+            return None
+        self.n_saved, metadata = found
+        self.reporter.history = metadata["history"]
+        self.reporter.seconds = metadata["seconds"]
+        if restored is None:
+            shapes = template(metadata["phase"], metadata["about"])
+            tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        else:
+            tree = jax.tree.map(jnp.asarray, restored.tree)
+        return Saved(
+            metadata["phase"], metadata["step"], broadcast_from_primary(tree), metadata["about"]
+        )
