@@ -17,8 +17,7 @@ import numpy as np
 from jdec._checks import in_a_line
 from jdec._io import open_file
 
-#: An archive may unpack to this many bytes whatever its size, and otherwise to so many times its
-#: size.
+#: An archive may unpack to this many bytes, or to so many times its size if that is more.
 MIN_UNPACKED_LIMIT = 2**27
 MAX_UNPACKED_RATIO = 24
 
@@ -34,19 +33,11 @@ def unpacked_limit(size: int) -> int:
 
 
 def npy_shape(file: IO[bytes], size: int, where: str = "") -> tuple[int, ...]:
-    """Read the header of an array in NumPy's format, and leave the file at its data.
-
-    Args:
-        file: The file, at its beginning.
-        size: Bytes that header and data have together.
-        where: What to add to error messages.
-
-    Returns:
-        The shape of the array.
+    """Return the shape of an array in NumPy's format, from its header.
 
     Raises:
-        ValueError: If the array holds anything but numbers or text, or its header does not fit
-            ``size``.
+        ValueError: If it holds anything but numbers or text, or header and data do not have
+            ``size`` bytes; ``where`` is part of the message.
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):

@@ -1,4 +1,4 @@
-"""The machine: versions and devices, and how much memory is free where the system says so."""
+"""Versions, devices and free memory."""
 
 import platform
 from importlib.metadata import version
@@ -28,18 +28,18 @@ def environment() -> dict[str, Any]:
 
 
 def free_host_bytes() -> int | None:
-    """Return how many bytes this process may still take, or None where that is not known."""
+    """Return how many bytes this process can still allocate, or None if unknown."""
     found = []
     for read in (_free_memory, _free_quota):
         try:
             found.append(read())
-        except (OSError, ValueError, StopIteration):  # not Linux, no limit, or no such group
+        except (OSError, ValueError, StopIteration):  # not Linux, no limit, or no cgroup
             continue
     return min(found) if found else None
 
 
 def free_device_bytes() -> int | None:
-    """Return how many bytes are free on the default device; a CPU's are those of the host."""
+    """Return how many bytes are free on the default device (on the host for a CPU), or None."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return free_host_bytes()
@@ -59,4 +59,5 @@ def _free_quota() -> int:
     limit = int((group / "memory.max").read_text())
     used = int((group / "memory.current").read_text())
     statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return limit - used + int(statistics.get("inactive_file", 0))  # a cache that gives way
+    # The page cache can be reclaimed.
+    return limit - used + int(statistics.get("inactive_file", 0))

@@ -67,15 +67,13 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 def read_idx(path: Path, n_dims: int) -> np.ndarray:
     """Read unsigned bytes from an idx file, gzipped or not.
 
-    No more is unpacked than the header declares, and the header may not declare more than
-    :func:`jdec._archives.unpacked_limit` allows.
-
     Args:
         path: The file; its first bytes count, not its name.
         n_dims: Number of dimensions expected: 3 for images, 1 for labels.
 
     Returns:
-        A read-only uint8 array of the shape its header gives.
+        A read-only uint8 array of the shape its header gives, which may have at most
+        :func:`jdec._archives.unpacked_limit` bytes.
 
     Raises:
         ValueError: If the bytes do not fit the format, the type, the rank or the header's counts.

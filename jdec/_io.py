@@ -99,13 +99,9 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open file until it is closed, unless it is locked already.
+    """Lock an open file until it is closed; return False if it is locked already.
 
-    Args:
-        handle: Its file descriptor. A file opened twice can be locked once, whoever opened it.
-
-    Returns:
-        Whether the lock was acquired.
+    A file opened twice can be locked once, even by the same process.
 
     Raises:
         OSError: If the file system has no locks.
@@ -126,12 +122,7 @@ def try_lock(handle: int) -> bool:
 
 
 def remove_temporaries(folder: Path, patterns: Collection[str]) -> None:
-    """Delete temporary files that :func:`atomic_write` left of files of these names when killed.
-
-    Args:
-        folder: Where to look.
-        patterns: Names, or glob patterns of them.
-    """
+    """Delete what killed processes left of :func:`atomic_write` to names of these glob patterns."""
     for pattern in patterns:
         for path in folder.glob(f".{pattern}.*{_TEMPORARY}"):
             # A locked one is being written; without locks, there is no way to know.
@@ -191,11 +182,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: str | Path, *, max_size: int = MAX_JSON_SIZE) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: The file.
-        max_size: Its maximum size in bytes.
+    """Read a JSON file of at most ``max_size`` bytes.
 
     Raises:
         ValueError: As :func:`parse_json`, or if the file is not UTF-8 text or too large.

@@ -79,7 +79,8 @@ def _as_matrix(name: str, x: Any) -> np.ndarray:
         array = np.asarray(x)
     except Exception as error:  # deleted arrays, and those of other libraries, raise anything
         is_list = isinstance(x, list | tuple) and isinstance(error, ValueError)
-        got = "rows of unequal length" if is_list else _with_reason(x, error)
+        reason = f"{type(x).__name__}: {in_a_line(error, 200)}"
+        got = "rows of unequal length" if is_list else reason
         raise ValueError(f"{name}: expected a numeric matrix [rows, columns], got {got}") from error
     if array.dtype.names is not None or array.ndim == 0:
         got = f"fields {', '.join(array.dtype.names)}" if array.dtype.names else shown(x)
@@ -130,11 +131,6 @@ def _is_missing(value: Any) -> bool:
 def _is_real(value: Any) -> bool:
     # NumPy has durations among its integers.
     return isinstance(value, numbers.Real | np.bool_) and not isinstance(value, np.timedelta64)
-
-
-def _with_reason(value: Any, error: Exception) -> str:
-    reason = in_a_line(error, 200) if str(error).strip() else ""
-    return f"{type(value).__name__}: {reason}" if reason else type(value).__name__
 
 
 def check_finite_rows(
@@ -202,7 +198,7 @@ def as_labels(name: str, values: Any) -> np.ndarray:
         is_array = isinstance(values, np.ndarray | jax.Array)
         array = np.asarray(values if is_array else np.asarray(values, object))
     except Exception as error:  # deleted arrays, and those of other libraries, raise anything
-        got = _with_reason(values, error)
+        got = f"{type(values).__name__}: {in_a_line(error, 200)}"
         raise ValueError(f"{name}: expected labels in one dimension, got {got}") from error
     if array.ndim != 1:
         raise ValueError(f"{name}: expected an array of 1 dimension(s), got shape {array.shape}")

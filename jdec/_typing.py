@@ -1,4 +1,4 @@
-"""Names shared by every annotation of the library.
+"""Types shared by the annotations of the library.
 
 Shape letters: N rows, B batch, D features, Z latent dimensions, K clusters, S steps.
 """
@@ -11,5 +11,5 @@ from jaxtyping import Array, Float
 #: A pytree of arrays: dictionaries, tuples or lists of weights.
 Params = Any
 
-#: ``encode(params, x [B D]) -> embeddings [B Z]``: all the clustering phase knows of a network.
+#: ``encode(params, x [B D]) -> embeddings [B Z]``: all that self-training knows of a network.
 EncodeFn = Callable[[Params, Float[Array, "B D"]], Float[Array, "B Z"]]

@@ -1,4 +1,4 @@
-"""What the estimators check as scikit-learn does, told in a line."""
+"""scikit-learn's checks of estimator arguments, with messages of one line."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from jdec._checks import check_nothing_masked, check_seed, shown
+from jdec._checks import check_nothing_masked, check_seed, in_a_line, shown
 from jdec._rows import as_rows
 
 RandomState = int | np.random.RandomState | None
@@ -16,21 +16,18 @@ RandomState = int | np.random.RandomState | None
 def validate_rows(estimator: Any, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
     """Return rows as scikit-learn reads them, and compare them with those of the fit.
 
-    Rows that are not finite pass: this library names them. They keep their dtype, since they are
-    centred before they become float32.
+    Rows that are not finite pass, since :func:`jdec._rows.check_finite_rows` names them. Rows keep
+    their dtype, since they are centred before they become float32.
 
     Args:
-        estimator: Whose number and names of features are set, or looked at.
+        estimator: The estimator whose number and names of features are set or compared.
         X: Anything that scikit-learn takes for a matrix.
         reset: Whether this is a fit.
 
-    Returns:
-        An array [N D].
-
     Raises:
-        ValueError: In scikit-learn's words, which its own checks ask for; in one line, but for
-            names of features, where they ask for several.
-        TypeError: For sparse matrices, and objects that are no numbers.
+        ValueError: In scikit-learn's words, which its estimator checks require, in one line except
+            for feature names, where they require several.
+        TypeError: For sparse matrices, and objects other than numbers.
 
     Examples:
         >>> from sklearn.base import BaseEstimator
@@ -42,14 +39,14 @@ def validate_rows(estimator: Any, X: Any, *, reset: bool) -> Shaped[np.ndarray, 
     try:
         # Without a dtype: scikit-learn would read text as numbers, 1_2 as 12.
         rows = validate_data(estimator, X, dtype=None, ensure_all_finite=False, reset=reset)
-    except Exception as error:  # of a deleted array, or one of another library, as it likes
-        text = " ".join(str(error).split())
-        if "feature names" in text:
+    except Exception as error:  # deleted arrays, and those of other libraries, raise anything
+        if "feature names" in str(error):
             raise
+        text = in_a_line(error, 10_000)
         if len(text) > 400:
             text = f"{text[:150]} … {text[-250:]}"
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"X: {text or type(error).__name__}") from error
+        raise kind(f"X: {text}") from error
     if rows.dtype.kind in "iufb":
         return rows
     try:
@@ -73,7 +70,7 @@ def make_generator(random_state: Any) -> np.random.RandomState:
         check_seed("random_state", random_state)
     try:
         return check_random_state(random_state)
-    except Exception as error:  # an object of a foreign type fails as it likes
+    except Exception as error:  # foreign types raise anything
         raise ValueError(
             f"random_state: expected a seed, a NumPy RandomState or None, got {shown(random_state)}"
         ) from error

@@ -1,4 +1,4 @@
-"""How well a partition agrees with known classes. Used to report, never to train or to select."""
+"""Agreement of a partition with known classes: for reports, never for training or selection."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
     .. math:: \mathrm{ACC} = \max_m \frac{1}{N} \sum_i 1\{l_i = m(c_i)\}
 
     m runs over all one-to-one mappings of clusters to classes; the Hungarian algorithm finds the
-    best. Any label values will do; clusters beyond the number of classes stay unmatched.
+    best. Labels can have any values; clusters beyond the number of classes stay unmatched.
 
     Args:
         labels_true: Classes l, [N], any values that NumPy can sort.
@@ -27,8 +27,8 @@ def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
         A number in [0, 1].
 
     Raises:
-        ValueError: If an argument is not one-dimensional, is empty, misses a label or holds labels
-            of several kinds, or the lengths differ.
+        ValueError: If an argument is not one-dimensional, is empty, misses a label or mixes kinds
+            of labels, or the lengths differ.
 
     Examples:
         >>> clustering_accuracy([0, 0, 1, 1], [7, 7, -1, -1])
@@ -75,7 +75,7 @@ def _as_labels(labels_true: Any, labels_pred: Any) -> tuple[np.ndarray, np.ndarr
     check_same_length("labels_pred", labels_pred, "labels_true", labels_true)
     if len(labels_true) == 0:
         raise ValueError("labels_true: expected at least one label, got none")
-    # By number, as scikit-learn takes no bytes and has doubts about fractions.
+    # As numbers, since scikit-learn accepts neither bytes nor fractions.
     labels_true, labels_pred = (
         np.unique(labels, return_inverse=True)[1] for labels in (labels_true, labels_pred)
     )

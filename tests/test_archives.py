@@ -39,7 +39,7 @@ def test_an_archive_that_unpacks_to_more_than_the_limit_is_not_unpacked(tmp_path
         npz_shapes(tmp_path / "a.npz")
 
 
-def test_a_name_twice_is_refused(tmp_path):
+def test_a_name_twice_is_rejected(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.zeros(3))
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,7 +48,7 @@ def test_a_name_twice_is_refused(tmp_path):
         npz_shapes(tmp_path / "a.npz")
 
 
-def test_members_that_overlap_are_refused(tmp_path):
+def test_members_that_overlap_are_rejected(tmp_path):
     """A few megabytes could hold the same megabytes thousands of times."""
     path = tmp_path / "a.npz"
     np.savez(path, a=np.zeros(300), b=np.zeros(3))
@@ -63,7 +63,7 @@ def test_members_that_overlap_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("array", [np.array([{}]), np.zeros(3, [("a", int)]), np.zeros(3, "V4")])
-def test_what_is_neither_numbers_nor_text_is_refused(tmp_path, array):
+def test_what_is_neither_numbers_nor_text_is_rejected(tmp_path, array):
     np.savez(tmp_path / "a.npz", a=array)
     with pytest.raises(ValueError, match="expected numbers or text in 'a', got"):
         npz_shapes(tmp_path / "a.npz")

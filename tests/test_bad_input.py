@@ -41,7 +41,7 @@ X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 pytestmark = pytest.mark.usefixtures("unchecked", "quick_compilation")
 
 
-def refused(call, *needed):
+def rejected(call, *needed):
     with pytest.raises(ValueError, match=re.escape(needed[0])) as caught:
         call()
     message = str(caught.value)
@@ -102,9 +102,9 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_bad_rows_are_refused_by_fit(name):
+def test_bad_rows_are_rejected_by_fit(name):
     rows, needed = BAD_ROWS[name]
-    refused(lambda: fit(jax.random.key(0), rows, CONFIG), *needed, "x: ")
+    rejected(lambda: fit(jax.random.key(0), rows, CONFIG), *needed, "x: ")
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +113,12 @@ def model():
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_bad_rows_are_refused_by_assign(name, model):
+def test_bad_rows_are_rejected_by_assign(name, model):
     rows, needed = BAD_ROWS[name]
-    refused(lambda: assign(model, rows), *needed, "x: ")
+    rejected(lambda: assign(model, rows), *needed, "x: ")
 
 
-# What is no table of numbers scikit-learn refuses in words of its own.
+# scikit-learn's own messages, for what is not a table of numbers.
 THEIRS = {
     "dates": "float",
     "complex": "Complex data not supported",
@@ -139,7 +139,7 @@ THEIRS = {
 
 
 @pytest.mark.parametrize("name", [name for name in BAD_ROWS if name != "times"])
-def test_bad_rows_are_refused_by_the_estimator(name, model, tmp_path):
+def test_bad_rows_are_rejected_by_the_estimator(name, model, tmp_path):
     rows, needed = BAD_ROWS[name]
     needed = [THEIRS[name]] if name in THEIRS else needed
     error = TypeError if name in ("dates", "sparse", "a sparse array") else ValueError
@@ -155,41 +155,41 @@ def test_bad_rows_are_refused_by_the_estimator(name, model, tmp_path):
 def test_rows_that_are_not_finite_are_named_by_a_fitted_estimator(name, method, model, tmp_path):
     save_model(tmp_path / "model.npz", model)
     rows, needed = BAD_ROWS[name]
-    refused(lambda: getattr(DEC.load(tmp_path / "model.npz"), method)(rows), *needed)
+    rejected(lambda: getattr(DEC.load(tmp_path / "model.npz"), method)(rows), *needed)
 
 
 @pytest.mark.parametrize("n_clusters", [13, 10**6])
-def test_more_clusters_than_rows_are_refused(n_clusters):
+def test_more_clusters_than_rows_are_rejected(n_clusters):
     needed = (f"got n_clusters={n_clusters} for n_samples=12", "n_clusters: expected at most")
     config = CONFIG.replace({"n_clusters": n_clusters})
-    refused(lambda: fit(jax.random.key(0), X, config), *needed)
-    refused(lambda: DEC(n_clusters, hidden_dims=(4,)).fit(X), *needed)
-    refused(lambda: kmeans(jax.random.key(0), jnp.asarray(X), n_clusters), *needed)
+    rejected(lambda: fit(jax.random.key(0), X, config), *needed)
+    rejected(lambda: DEC(n_clusters, hidden_dims=(4,)).fit(X), *needed)
+    rejected(lambda: kmeans(jax.random.key(0), jnp.asarray(X), n_clusters), *needed)
 
 
 @pytest.mark.parametrize("n_clusters", [0, -1, 2.0, "2", None, True])
-def test_numbers_of_clusters_that_are_none_are_refused(n_clusters):
+def test_numbers_of_clusters_that_are_none_are_rejected(n_clusters):
     needed = (f"n_clusters: expected an integer >= 1, got {n_clusters!r}",)
-    refused(lambda: Config(n_clusters), *needed)
-    refused(lambda: CONFIG.replace({"n_clusters": n_clusters}), *needed)
-    refused(lambda: preset_config("fast", n_clusters=n_clusters, n_rows=9), *needed)
-    refused(lambda: DEC(n_clusters).fit(X), *needed)
-    refused(lambda: kmeans(jax.random.key(0), jnp.asarray(X), n_clusters), *needed)
+    rejected(lambda: Config(n_clusters), *needed)
+    rejected(lambda: CONFIG.replace({"n_clusters": n_clusters}), *needed)
+    rejected(lambda: preset_config("fast", n_clusters=n_clusters, n_rows=9), *needed)
+    rejected(lambda: DEC(n_clusters).fit(X), *needed)
+    rejected(lambda: kmeans(jax.random.key(0), jnp.asarray(X), n_clusters), *needed)
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("inf"), None, "1"])
 def test_values_that_must_be_positive(value):
     needed = f"expected a finite number > 0, got {value!r}"
     z = jnp.zeros((2, 2))
-    refused(lambda: CONFIG.replace({"clustering.alpha": value}), f"alpha: {needed}")
-    refused(lambda: soft_assignment(z, z, alpha=value), f"alpha: {needed}")
-    refused(lambda: Clustering(encode=None, tx=None, alpha=value), f"alpha: {needed}")
+    rejected(lambda: CONFIG.replace({"clustering.alpha": value}), f"alpha: {needed}")
+    rejected(lambda: soft_assignment(z, z, alpha=value), f"alpha: {needed}")
+    rejected(lambda: Clustering(encode=None, tx=None, alpha=value), f"alpha: {needed}")
     for phase in ("pretrain", "clustering"):
         name = f"{phase}.optimizer.learning_rate"
-        refused(lambda name=name: CONFIG.replace({name: value}), f"learning_rate: {needed}")
-    refused(lambda: make_optimizer("adam", value, n_steps=1), f"learning_rate: {needed}")
-    refused(lambda: CONFIG.replace({"scale": value}), f"scale: {needed}")
-    refused(lambda: fit_scaling(X, scale=value), f"scale: {needed}")
+        rejected(lambda name=name: CONFIG.replace({name: value}), f"learning_rate: {needed}")
+    rejected(lambda: make_optimizer("adam", value, n_steps=1), f"learning_rate: {needed}")
+    rejected(lambda: CONFIG.replace({"scale": value}), f"scale: {needed}")
+    rejected(lambda: fit_scaling(X, scale=value), f"scale: {needed}")
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.5, "10", None])
@@ -200,14 +200,14 @@ def test_counts_that_must_be_at_least_one(value):
         *("kmeans.n_init", "kmeans.max_iter", "network.latent_dim"),
     ):
         leaf = name.split(".")[-1]
-        refused(lambda name=name: CONFIG.replace({name: value}), f"{leaf}: {needed}")
+        rejected(lambda name=name: CONFIG.replace({name: value}), f"{leaf}: {needed}")
     x = jnp.asarray(X)
-    refused(lambda: kmeans(jax.random.key(0), x, 2, n_init=value), f"n_init: {needed}")
-    refused(lambda: kmeans(jax.random.key(0), x, 2, max_iter=value), f"max_iter: {needed}")
-    refused(lambda: make_autoencoder(3, (value,), 2), f"dims: {needed}")
-    refused(lambda: Clustering(None, None, batch_size=value), f"batch_size: {needed}")
-    refused(lambda: Clustering(None, None, update_interval=value), f"update_interval: {needed}")
-    refused(
+    rejected(lambda: kmeans(jax.random.key(0), x, 2, n_init=value), f"n_init: {needed}")
+    rejected(lambda: kmeans(jax.random.key(0), x, 2, max_iter=value), f"max_iter: {needed}")
+    rejected(lambda: make_autoencoder(3, (value,), 2), f"dims: {needed}")
+    rejected(lambda: Clustering(None, None, batch_size=value), f"batch_size: {needed}")
+    rejected(lambda: Clustering(None, None, update_interval=value), f"update_interval: {needed}")
+    rejected(
         lambda: run(jax.random.key(0), None, x, None, max_intervals=value),
         f"max_intervals: {needed}",
     )
@@ -217,8 +217,10 @@ def test_counts_that_must_be_at_least_one(value):
 def test_counts_that_may_be_zero(value):
     needed = f"expected an integer >= 0, got {value!r}"
     for name in ("layerwise_steps", "finetune_steps"):
-        refused(lambda name=name: CONFIG.replace({f"pretrain.{name}": value}), f"{name}: {needed}")
-    refused(lambda: CONFIG.replace({"clustering.max_intervals": value}), f"max_intervals: {needed}")
+        rejected(lambda name=name: CONFIG.replace({f"pretrain.{name}": value}), f"{name}: {needed}")
+    rejected(
+        lambda: CONFIG.replace({"clustering.max_intervals": value}), f"max_intervals: {needed}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,8 +236,8 @@ def test_counts_that_may_be_zero(value):
         (lambda: fit_scaling(X, "max"), "expected one of rms, standard, minmax, none; got 'max'"),
     ],
 )
-def test_unknown_names_are_refused_with_those_that_are_known(call, needed):
-    refused(call, needed)
+def test_unknown_names_are_rejected_with_those_that_are_known(call, needed):
+    rejected(call, needed)
 
 
 @pytest.mark.parametrize(
@@ -246,14 +248,14 @@ def test_unknown_names_are_refused_with_those_that_are_known(call, needed):
         ([], "y: expected as many entries as x has (12), got 0"),
     ],
 )
-def test_classes_that_do_not_fit_are_refused(y, needed):
-    refused(lambda: fit(jax.random.key(0), X, CONFIG, y=y), needed)
+def test_classes_that_do_not_fit_are_rejected(y, needed):
+    rejected(lambda: fit(jax.random.key(0), X, CONFIG, y=y), needed)
 
 
 def test_scores_need_labels_for_every_row():
-    refused(lambda: clustering_scores([0, 1], [0, 1, 2]), "labels_pred: expected as many entries")
-    refused(lambda: clustering_scores([], []), "expected at least one label, got none")
-    refused(lambda: clustering_scores([[0]], [0]), "labels_true: expected an array of 1 dim")
+    rejected(lambda: clustering_scores([0, 1], [0, 1, 2]), "labels_pred: expected as many entries")
+    rejected(lambda: clustering_scores([], []), "expected at least one label, got none")
+    rejected(lambda: clustering_scores([[0]], [0]), "labels_true: expected an array of 1 dim")
 
 
 @pytest.mark.parametrize(
@@ -265,45 +267,45 @@ def test_scores_need_labels_for_every_row():
         (2.5, "n_train: expected an integer >= 1, got 2.5"),
     ],
 )
-def test_training_splits_that_do_not_fit_are_refused(n_train, needed):
+def test_training_splits_that_do_not_fit_are_rejected(n_train, needed):
     config = CONFIG.replace({"pretrain.rows": "train"})
-    refused(lambda: fit(jax.random.key(0), X, config, n_train=n_train), needed)
+    rejected(lambda: fit(jax.random.key(0), X, config, n_train=n_train), needed)
 
 
-def test_images_of_another_size_are_refused():
+def test_images_of_another_size_are_rejected():
     config = CONFIG.replace({"image_shape": [2, 2]})
     needed = "image_shape: expected 3 entries as x has columns, got (2, 2)"
-    refused(lambda: fit(jax.random.key(0), X, config), needed)
-    refused(
+    rejected(lambda: fit(jax.random.key(0), X, config), needed)
+    rejected(
         lambda: random_affine(jax.random.key(0), jnp.asarray(X), (2, 2), Augmentation(1.0)), needed
     )
 
 
-def test_rows_that_overflow_when_scaled_are_refused():
+def test_rows_that_overflow_when_scaled_are_rejected():
     config = CONFIG.replace({"scaling": "none", "scale": 10.0})
     x = with_value(3e38, 4)
-    refused(lambda: fit(jax.random.key(0), x, config), "stay finite in float32 when scaled")
+    rejected(lambda: fit(jax.random.key(0), x, config), "stay finite in float32 when scaled")
 
 
-def test_a_model_refuses_rows_of_another_width(model, tmp_path):
+def test_a_model_rejects_rows_of_another_width(model, tmp_path):
     save_model(tmp_path / "model.npz", model)
     loaded, _ = load_model(tmp_path / "model.npz")
     needed = "X has 4 features, but the model is expecting 3 features"
-    refused(lambda: assign(loaded, np.zeros((5, 4))), needed)
+    rejected(lambda: assign(loaded, np.zeros((5, 4))), needed)
     estimator = DEC.load(tmp_path / "model.npz")
     needed = "X has 2 features, but DEC is expecting 3 features"
     for method in (estimator.predict, estimator.predict_proba, estimator.transform):
-        refused(lambda method=method: method(X[:, :2]), needed)
+        rejected(lambda method=method: method(X[:, :2]), needed)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_fit_are_rejected():
     z, mu = jnp.zeros((4, 2)), jnp.zeros((3, 5))
-    refused(lambda: soft_assignment(z, mu), "centroids: expected width 2", "got 5")
-    refused(lambda: soft_assignment(z[0], mu), "embeddings: expected an array of 2 dimension(s)")
-    refused(lambda: kmeans(jax.random.key(0), z[0], 1), "x: expected an array of 2 dimension(s)")
+    rejected(lambda: soft_assignment(z, mu), "centroids: expected width 2", "got 5")
+    rejected(lambda: soft_assignment(z[0], mu), "embeddings: expected an array of 2 dimension(s)")
+    rejected(lambda: kmeans(jax.random.key(0), z[0], 1), "x: expected an array of 2 dimension(s)")
 
 
 def test_the_callers_rows_are_never_mended():
     x = with_value(np.nan, 7)
-    refused(lambda: fit(jax.random.key(0), x, CONFIG), "NaN in row 7")
+    rejected(lambda: fit(jax.random.key(0), x, CONFIG), "NaN in row 7")
     assert np.isnan(x[7, 1])

@@ -13,7 +13,7 @@ GROUP = Path("/sys/fs/cgroup")
 
 @pytest.fixture
 def system(monkeypatch):
-    """Files of a system that is not this one."""
+    """Files of another system."""
     files = {}
 
     def read_text(path, *_, **__):
@@ -54,7 +54,7 @@ def test_this_systems_memory_is_known():
         ({str(GROUP / "memory.max"): "900000"}, None),
     ],
 )
-def test_the_least_of_what_the_system_tells(system, files, expected):
+def test_the_minimum_of_available_memory_and_quota(system, files, expected):
     system.update(files)
     assert free_host_bytes() == expected
 
@@ -78,7 +78,7 @@ def test_a_cpu_has_the_memory_of_its_host(system, monkeypatch):
         (None, None),
     ],
 )
-def test_an_accelerator_tells_of_its_own(monkeypatch, statistics, expected):
+def test_an_accelerator_reports_its_memory(monkeypatch, statistics, expected):
     device = SimpleNamespace(platform="gpu", memory_stats=lambda: statistics)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     assert free_device_bytes() == expected

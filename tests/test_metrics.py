@@ -70,6 +70,6 @@ def test_labels_may_be_anything_that_sorts():
         (([0], 3), r"labels_pred: expected .* 1 dimension.*, got shape \(\)"),
     ],
 )
-def test_bad_labels_are_refused(score, labels, message):
+def test_bad_labels_are_rejected(score, labels, message):
     with pytest.raises(ValueError, match=message):
         score(*labels)

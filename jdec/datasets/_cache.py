@@ -40,9 +40,9 @@ def cached(
     costs a computation each time; both are logged as warnings.
 
     Args:
-        name: Start of the file's name.
+        name: Start of the cached file's name.
         suffix: Its end.
-        digests: Digest of the content of each file that the result is computed from.
+        digests: Digests of the files that the result is computed from.
         settings: Everything else it depends on, as JSON values.
         compute: Returns the result.
         save: Writes the result to an open file, from beginning to end.

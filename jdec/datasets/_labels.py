@@ -74,15 +74,10 @@ def name_labels(path: Path, labels: np.ndarray, names: np.ndarray | None) -> np.
 
 
 def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
-    """Convert the labels of a text file to whole numbers where that loses nothing.
+    """Convert the labels of a text file to int64 [N] where that loses nothing.
 
-    Args:
-        name: Name of the labels in messages.
-        labels: The text of each cell.
-
-    Returns:
-        int64 [N] if every text is the canonical form of a number (``1`` and not ``01``, ``+1`` or
-        ``1.0``), else the texts, as objects.
+    That is if every text is the canonical form of a number (``1`` and not ``01``, ``+1`` or
+    ``1.0``); otherwise the texts are returned, as objects.
 
     Raises:
         ValueError: If all are numbers, and one is not whole: a measurement, not a class.

@@ -23,14 +23,10 @@ _COPIES_OF_TEXT = 4
 
 
 def read_parquet(path: Path, choice: Choice) -> Table:
-    """Read a parquet file; columns that are neither features, label nor ids are not read.
+    """Read a parquet file, the features in the narrowest dtype that holds them all.
 
-    Args:
-        path: The file.
-        choice: The roles of the columns. A row index that pandas has marked is not a feature.
-
-    Returns:
-        Rows in the narrowest dtype that holds all columns, labels and identifiers.
+    Columns that are neither features, label nor ids are not read. A row index that pandas has
+    marked is not a feature.
 
     Raises:
         ValueError: If the file is damaged, the choice does not fit it, a feature is not numeric
@@ -53,12 +49,15 @@ def read_parquet(path: Path, choice: Choice) -> Table:
             names = [str(name) for name in schema.names]
             indices = _pandas_indices(path, schema.metadata or {}, names)
         roles = choose_roles(path, names, choice, skip=indices)
-        types = {place: _values(pyarrow, schema.field(place).type) for place in range(len(names))}
-        for place in roles.features:
-            _check_numeric(path, names[place], types[place], pyarrow.types)
-        dtype = np.result_type(*(_dtype(types[place], pyarrow.types) for place in roles.features))
+        types = pyarrow.types
+        kinds = [
+            field.type.value_type if types.is_dictionary(field.type) else field.type
+            for field in schema
+        ]
+        features = [(names[place], kinds[place]) for place in roles.features]
+        dtype = np.result_type(*(_dtype(path, name, kind, types) for name, kind in features))
         others = [place for place in (roles.label, roles.id) if place is not None]
-        texts = [place for place in others if _is_text(types[place], pyarrow.types)]
+        texts = [place for place in others if _is_text(kinds[place], types)]
         _check_size(path, file.metadata, roles, dtype, copies=_COPIES_OF_TEXT if texts else 1)
         with reading(path, "an intact parquet file"):
             # As codes: a repeated text is then held once.
@@ -133,34 +132,24 @@ def _pandas_indices(path: Path, metadata: Mapping[bytes, bytes], names: Sequence
     return found
 
 
-def _values(pyarrow: Any, kind: Any) -> Any:
-    return kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-
-
 def _is_text(kind: Any, types: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
-def _check_numeric(path: Path, name: str, kind: Any, types: Any) -> None:
-    if (
-        types.is_integer(kind)
-        or types.is_floating(kind)
-        or types.is_boolean(kind)
-        or types.is_decimal(kind)
-    ):
-        return
+def _dtype(path: Path, name: str, kind: Any, types: Any) -> np.dtype[Any]:
+    """Return the dtype of a column of numbers, or raise."""
+    if types.is_boolean(kind):
+        return np.dtype(np.uint8)
+    if types.is_decimal(kind):
+        return np.dtype(np.float64)
+    if types.is_integer(kind) or types.is_floating(kind):
+        return np.dtype(kind.to_pandas_dtype())
     what = "text" if _is_text(kind, types) or types.is_string_view(kind) else str(kind)
     what = "missing values only" if types.is_null(kind) else what
     what = "times" if types.is_temporal(kind) else what
     raise ValueError(
         f"{path}: expected numbers in column {name!r}, got {what} ({kind}); {way_out(name)}"
     )
-
-
-def _dtype(kind: Any, types: Any) -> np.dtype[Any]:
-    if types.is_boolean(kind):
-        return np.dtype(np.uint8)
-    return np.dtype(np.float64 if types.is_decimal(kind) else kind.to_pandas_dtype())
 
 
 def _check_size(

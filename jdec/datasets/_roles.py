@@ -45,14 +45,14 @@ class Roles(NamedTuple):
     id: int | None
 
 
-def check_choice(label: Any, id: Any, drop: Any) -> Choice:
+def as_choice(label: Any, id: Any, drop: Any) -> Choice:
     """Return the options of :func:`jdec.datasets.load_dataset` as a choice.
 
     Raises:
         ValueError: If a name is not text, or a column is given two roles.
 
     Examples:
-        >>> check_choice("none", None, ["town"])
+        >>> as_choice("none", None, ["town"])
         Choice(label='', id=None, drop=('town',))
     """
     if isinstance(drop, str):

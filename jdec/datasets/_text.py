@@ -33,15 +33,9 @@ _OTHER_FORMATS = {
 
 
 def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
-    """Read a table of numbers, with a header or without.
+    """Read a table of numbers as float64; labels as :func:`parse_labels` returns them.
 
-    Args:
-        path: The file.
-        delimiter: The separator of the cells.
-        choice: The roles of the columns; without a header they are called 1, 2, ….
-
-    Returns:
-        Rows as float64, labels as whole numbers where that loses nothing and else as text.
+    Without a header, the columns are called 1, 2, ….
 
     Raises:
         ValueError: If the file is not such a table, or the choice does not fit it.
@@ -184,8 +178,7 @@ def _header(
             _LOGGER.warning(
                 "%s: the first line is taken for the names of the columns, though it holds "
                 "numbers (%s); if it is a row of data, put a line of names above it",
-                path,
-                ", ".join(numbers[:3]),
+                *(path, ", ".join(numbers[:3])),
             )
         return names, True, records
     if len(names) > 1 and set(names) == {str(column) for column in range(len(names))}:
@@ -197,11 +190,8 @@ def _header(
             ", ".join(names[:3]) + (", …" if len(names) > 3 else ""),
             len(names) - 1,
         )
-    return (
-        [str(column) for column in range(1, len(names) + 1)],
-        False,
-        itertools.chain([first], records),
-    )
+    numbered = [str(column) for column in range(1, len(names) + 1)]
+    return numbered, False, itertools.chain([first], records)
 
 
 def _is_header(cells: Sequence[str]) -> bool:
@@ -236,7 +226,7 @@ def _ragged(
     *,
     first: bool,
 ) -> ValueError:
-    hint = _hint(path, delimiter, cells)
+    hint = _hint(delimiter, cells)
     if not hint and first:
         hint = (
             "; a first column without a name (row names as R writes them) needs one"
@@ -252,7 +242,7 @@ def _no_number(
     column, value = next(
         (name, cell) for name, cell in zip(names, cells, strict=True) if not _is_number(cell)
     )
-    hint = _hint(path, delimiter, cells)
+    hint = _hint(delimiter, cells)
     if not hint and value.strip().lower() in _MISSING:
         hint = "; fill or drop such rows first"
     shown = " ".join(reprlib.repr(value).split())
@@ -262,16 +252,14 @@ def _no_number(
     )
 
 
-def _hint(path: Path, delimiter: str, cells: Sequence[str]) -> str:
+def _hint(delimiter: str, cells: Sequence[str]) -> str:
     """Return what seems wrong with a line that is not a row of numbers, or an empty text."""
     if cells[0].startswith("#") and not cells[0].startswith(("#N/A", "#DIV", "#VALUE", "#REF")):
         return "; comment lines ('#') must go"
     line = delimiter.join(cells)
     for mark, name in _SEPARATORS.items():
         parts = line.split(mark) if mark != " " else line.split()
-        n_numbers = sum(
-            _is_number(part) or _DECIMAL_COMMA.fullmatch(part) is not None for part in parts
-        )
+        n_numbers = sum(1 for part in parts if _is_number(part) or _DECIMAL_COMMA.fullmatch(part))
         certain = n_numbers >= len(parts) / 2 if mark in ";\t|" else n_numbers > len(parts) / 2
         if mark == delimiter or len(parts) < 2 or (mark == "," and len(cells) > 1) or not certain:
             continue

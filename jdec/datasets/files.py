@@ -29,7 +29,7 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
     """Read a file as a data set.
 
     Args:
-        path: A ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
+        path: A file with one of :data:`SUFFIXES`.
         choice: The roles of its columns.
         image_shape: Shape of a row as an image, or None.
 

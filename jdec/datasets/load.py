@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 
 from jdec._checks import as_path, shown
-from jdec.datasets._roles import Choice, check_choice
+from jdec.datasets._roles import Choice, as_choice
 from jdec.datasets.catalogue import SPECS, Source
 from jdec.datasets.dataset import Dataset
 from jdec.datasets.files import load_file
@@ -22,13 +22,13 @@ class DatasetRow:
     """One line of the table of known data sets.
 
     Attributes:
-        name: What :func:`load_dataset` takes.
+        name: Name for :func:`load_dataset`.
         description: One line.
         shape: Rows, features, classes.
         path: The file or folder found, or None.
         downloadable: Whether :func:`jdec.datasets.download_dataset` can fetch it.
         built_in: Whether it needs no file at all.
-        variant: As :attr:`Dataset.variant` would be of what was found, or empty.
+        variant: :attr:`Dataset.variant` of the files found, or empty.
     """
 
     name: str
@@ -86,7 +86,7 @@ def load_dataset(
         ValueError: name: expected one of digits, mnist, fashion_mnist, stl10, cifar10, reuters,
         reuters10k, or a file; got 'digit', and no such file exists; did you mean 'digits'?
     """
-    choice = check_choice(label, id, drop)
+    choice = as_choice(label, id, drop)
     data_dir = None if data_dir is None else as_path("data_dir", data_dir)
     if isinstance(name, str) and name in SPECS:
         if choice != Choice() or image_shape is not None:
@@ -154,7 +154,7 @@ def unknown_name(name: Any, *, or_a_file: bool = False) -> ValueError:
 
 
 def _exists(path: Path) -> bool:
-    # Raises for a name that is too long and below a folder that may not be read.
+    # Raises for a name that is too long, or in a folder that is not readable.
     with contextlib.suppress(OSError):
         return path.exists()
     return False

@@ -39,11 +39,8 @@ class Documents(NamedTuple):
 def read_roots(path: Path) -> dict[int, str]:
     r"""Read the root category of each document from RCV1's topics.
 
-    Args:
-        path: ``rcv1-v2.topics.qrels``, gzipped or not: lines of topic, document and 1.
-
-    Returns:
-        Root by document; an empty text for a document with several roots, or none.
+    The file, gzipped or not, has lines of topic, document and 1. The root of a document with
+    several roots, or none, is an empty text.
 
     Raises:
         ValueError: If the file is damaged or a line is not of that form.
@@ -85,16 +82,7 @@ def read_roots(path: Path) -> dict[int, str]:
 def count_tokens(
     topics: Path, files: Sequence[Path], *, n_stems: int, block_size: int
 ) -> Documents:
-    """Compute the TF-IDF of the most frequent stems from RCV1's token files.
-
-    Args:
-        topics: The file that :func:`read_roots` reads.
-        files: The token files.
-        n_stems: Maximum number of columns.
-        block_size: Number of documents held as text at a time.
-
-    Returns:
-        The documents with one root, in the order of the files.
+    """Compute the TF-IDF of the ``n_stems`` most frequent stems from RCV1's files.
 
     Raises:
         ValueError: If a file is damaged, or the files do not fit each other.

@@ -90,14 +90,9 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
 
 
 def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
-    """Reduce scikit-learn's copy of RCV1 to the documents of the paper and 2000 stems.
+    """Reduce the file of :func:`download_fetch_rcv1` to the documents of the paper and 2000 stems.
 
-    Args:
-        name: reuters, or reuters10k for the first 10 000 rows of the same order.
-        files: What :func:`download_fetch_rcv1` writes.
-
-    Returns:
-        Rows in the order of the authors' permutation, variant ``fetch_rcv1``.
+    Arguments and order of the rows are those of :func:`load_tokens`; variant ``fetch_rcv1``.
 
     Raises:
         ValueError: If the file is damaged, or the dense rows would not fit into memory.
@@ -124,14 +119,9 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
 
 
 def load_sample(name: str, files: Sequence[Path]) -> Dataset:
-    """Read finished rows from an ``.npz`` file.
+    """Read finished rows from an ``.npz`` file, in its order; variant ``sample``.
 
-    Args:
-        name: Name of the data set.
-        files: One file with x [N D], rows of L2 norm 1, and y [N], text or numbers into ``names``.
-
-    Returns:
-        The rows in the file's order, variant ``sample``.
+    The file holds x [N D], rows of L2 norm 1, and y [N], text or numbers into ``names``.
 
     Raises:
         ValueError: If the file is damaged, or rows or labels are not of that form.
@@ -157,8 +147,7 @@ def download_fetch_rcv1(folder: Path) -> None:
     scikit-learn keeps pickles, and reading one runs whatever code it holds: hence only here, where
     it was asked for, and never when the data set is loaded.
 
-    Args:
-        folder: Where to write :data:`FETCH_RCV1_FILE`. An intact one stays.
+    The result is :data:`FETCH_RCV1_FILE` in ``folder``. An intact one stays.
 
     Raises:
         OSError: If the source cannot be reached or a checksum is wrong.

@@ -82,15 +82,10 @@ def image_features(images: np.ndarray) -> np.ndarray:
 
 
 def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
-    """Read the official binaries of STL-10 as features.
+    """Read the official binaries of STL-10, in the order of :data:`STL10_FILES`, as features.
 
-    Args:
-        name: Name of the data set.
-        files: train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin. One whose
-            checksum is not that of :data:`STL10_FILES` is logged as a warning.
-
-    Returns:
-        The labelled rows, train and test together, in the authors' order, and the unlabelled ones.
+    The labelled rows, train and test together, are in the authors' order. A file with another
+    checksum is logged as a warning.
 
     Raises:
         ValueError: If a file has a wrong size or labels other than 1 … 10.
@@ -113,15 +108,10 @@ def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
 
 
 def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
-    """Read a sample of CIFAR-10 as the features of :func:`load_stl10`.
+    """Read a sample of CIFAR-10 as the features of :func:`load_stl10`, in a fixed random order.
 
-    Args:
-        name: Name of the data set.
-        files: One ``.npz`` with images [N 32 32 3] uint8, labels [N], names [C], and unlabelled
-            [M 32 32 3] uint8 or none.
-
-    Returns:
-        The labelled and the unlabelled rows, both in a fixed random order.
+    The ``.npz`` file holds images [N 32 32 3] uint8, labels [N], names [C], and optionally
+    unlabelled [M 32 32 3] uint8.
 
     Raises:
         ValueError: If an array is missing, or of another shape, type or range.

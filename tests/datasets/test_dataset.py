@@ -51,7 +51,7 @@ def test_an_imbalanced_subset_counts_its_training_rows():
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.01, float("nan"), "0.5", None, True])
-def test_a_retention_rate_out_of_range_is_refused(rate):
+def test_a_retention_rate_out_of_range_is_rejected(rate):
     with pytest.raises(ValueError, match=r"min_retention_rate: expected a number in \(0, 1\]"):
         imbalanced_subset(many_rows(), rate, seed=0)
 
@@ -64,7 +64,7 @@ def test_a_retention_rate_out_of_range_is_refused(rate):
         (many_rows(), -1, "seed: expected an integer >= 0"),
     ],
 )
-def test_what_has_no_imbalanced_subset_is_refused(data, seed, needed):
+def test_what_has_no_imbalanced_subset_is_rejected(data, seed, needed):
     with pytest.raises(ValueError, match=needed):
         imbalanced_subset(data, 0.5, seed=seed)
 

@@ -78,13 +78,13 @@ def test_no_server_is_an_os_error(tmp_path, source, monkeypatch):
         download_dataset("mnist", data_dir=tmp_path)
 
 
-def test_a_place_that_cannot_hold_a_folder_is_refused(tmp_path, source):
+def test_a_place_that_cannot_hold_a_folder_is_rejected(tmp_path, source):
     write(tmp_path / "file", b"")
     with pytest.raises(ValueError, match="data_dir: expected a place to make"):
         download_dataset("mnist", data_dir=tmp_path / "file")
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path, source, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_rejected(tmp_path, source, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match="data_dir: expected a folder that can be written"):
         download_dataset("mnist", data_dir=tmp_path)
@@ -99,6 +99,6 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, source, monkeypatc
         (3, "expected one of digits"),
     ],
 )
-def test_what_cannot_be_downloaded_is_refused(name, needed):
+def test_what_cannot_be_downloaded_is_rejected(name, needed):
     with pytest.raises(ValueError, match=needed):
         download_dataset(name)

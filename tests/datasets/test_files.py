@@ -1,4 +1,4 @@
-"""Files of the user's own: what is read, refused or warned of, and how much memory that takes."""
+"""Files of the user's own: what is read, rejected or warned of, and how much memory that takes."""
 
 import decimal
 import gzip
@@ -28,7 +28,7 @@ def write(path, content):
     return path
 
 
-def refused(path, *needed, **options):
+def rejected(path, *needed, **options):
     """Load what cannot be loaded; the message is one line that names the file."""
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         load_dataset(path, **options)
@@ -149,7 +149,7 @@ def test_an_image_shape_that_is_given_is_taken(tmp_path, caplog, shape, image_sh
         ((4, 30), 30, "expected (height, width)"),
     ],
 )
-def test_an_image_shape_that_does_not_fit_is_refused(tmp_path, shape, image_shape, needed):
+def test_an_image_shape_that_does_not_fit_is_rejected(tmp_path, shape, image_shape, needed):
     np.save(tmp_path / "a.npy", np.zeros(shape))
     with pytest.raises(ValueError, match="image_shape: expected") as caught:
         load_dataset(tmp_path / "a.npy", image_shape=image_shape)
@@ -181,7 +181,7 @@ def test_npz(tmp_path, x_name, y_name):
 def test_the_labels_of_an_archive_are_chosen(tmp_path):
     path = tmp_path / "rows.npz"
     np.savez(path, x=X, y=[0, 1, 0, 1], cells=["b", "a", "b", "b"], label=[1, 1, 1, 2])
-    refused(path, "at most one array of labels, got y, label", "--label")
+    rejected(path, "at most one array of labels, got y, label", "--label")
     data = load_dataset(path, label="cells")
     assert (data.y.tolist(), data.class_names, data.label_name) == (
         [1, 0, 1, 1],
@@ -191,8 +191,8 @@ def test_the_labels_of_an_archive_are_chosen(tmp_path):
     for none in ("", "none"):
         data = load_dataset(path, label=none)
         assert data.y is data.label_name is None
-    refused(path, "label: expected one of the arrays x, y, cells, label; got 'cell'", label="cell")
-    refused(path, "label: expected", label="x.npy")
+    rejected(path, "label: expected one of the arrays x, y, cells, label; got 'cell'", label="cell")
+    rejected(path, "label: expected", label="x.npy")
 
 
 @pytest.mark.parametrize("options", [{"id": "a"}, {"drop": ["a"]}, {"drop": "a"}])
@@ -200,8 +200,8 @@ def test_arrays_have_no_columns_to_name(tmp_path, options):
     np.savez(tmp_path / "rows.npz", x=X)
     np.save(tmp_path / "rows.npy", X)
     for file in ("rows.npz", "rows.npy"):
-        refused(tmp_path / file, "id, drop: expected none", "'a'", **options)
-    refused(tmp_path / "rows.npy", "label: expected none for a single array", label="y")
+        rejected(tmp_path / file, "id, drop: expected none", "'a'", **options)
+    rejected(tmp_path / "rows.npy", "label: expected none for a single array", label="y")
     assert load_dataset(tmp_path / "rows.npy", label="none").y is None
 
 
@@ -243,9 +243,9 @@ def test_labels_are_numbered(tmp_path, labels, y, names):
         (np.array(4), "got shape ()"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused(tmp_path, labels, needed):
+def test_labels_that_are_no_classes_are_rejected(tmp_path, labels, needed):
     np.savez(tmp_path / "rows.npz", x=X, y=labels)
-    refused(tmp_path / "rows.npz", needed)
+    rejected(tmp_path / "rows.npz", needed)
 
 
 def npy_bytes(array):
@@ -324,8 +324,8 @@ class Trap:
     ],
     ids=lambda value: value if isinstance(value, str) else "bytes",
 )
-def test_damaged_numpy_files_are_refused(tmp_path, file, content, needed):
-    refused(write(tmp_path / file, content), needed)
+def test_damaged_numpy_files_are_rejected(tmp_path, file, content, needed):
+    rejected(write(tmp_path / file, content), needed)
 
 
 # scipy-sparse.
@@ -348,13 +348,13 @@ def test_sparse_is_made_dense_with_a_note(tmp_path, caplog, form, make, x, dtype
     check_form(load_dataset(path), x, dtype)
     assert [(record.name, record.levelname) for record in caplog.records] == [("jdec", "INFO")]
     assert "made dense" in caplog.text
-    refused(path, "label: expected none for a sparse matrix", label="y")
+    rejected(path, "label: expected none for a sparse matrix", label="y")
 
 
-def test_a_large_sparse_file_is_refused_before_it_is_made_dense(tmp_path):
+def test_a_large_sparse_file_is_rejected_before_it_is_made_dense(tmp_path):
     path = tmp_path / "rows.npz"
     scipy.sparse.save_npz(path, scipy.sparse.csr_array((1_000_000, 1024), dtype=np.float32))
-    refused(path, "at most", "GiB when dense", "got 3.81 GiB for shape (1000000, 1024)", "reduce")
+    rejected(path, "at most", "GiB when dense", "got 3.81 GiB for shape (1000000, 1024)", "reduce")
 
 
 def test_the_sparse_limit_itself_is_allowed(tmp_path):
@@ -374,21 +374,21 @@ def sparse_arrays(tmp_path, form, array=True):
 
 @pytest.mark.parametrize("form", ["csr", "csc", "bsr", "coo"])
 @pytest.mark.parametrize("index", [-1, 1000])
-def test_sparse_indices_out_of_range_are_refused(tmp_path, form, index):
+def test_sparse_indices_out_of_range_are_rejected(tmp_path, form, index):
     path, arrays = sparse_arrays(tmp_path, form)
     names = [name for name in ("indices", "col", "coords") if name in arrays]
     arrays[names[0]].reshape(-1)[0] = index
     np.savez(path, **arrays)
-    refused(path, "expected a sparse matrix")
+    rejected(path, "expected a sparse matrix")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("form", ["csr", "bsr", "coo", "dia"])
-def test_sparse_numbers_that_are_not_finite_are_refused(tmp_path, form, value):
+def test_sparse_numbers_that_are_not_finite_are_rejected(tmp_path, form, value):
     path, arrays = sparse_arrays(tmp_path, form)
     arrays["data"].reshape(-1)[2] = value
     np.savez(path, **arrays)
-    refused(path, f"expected finite numbers, got {value}")
+    rejected(path, f"expected finite numbers, got {value}")
 
 
 @pytest.mark.parametrize(
@@ -414,13 +414,13 @@ def test_sparse_numbers_that_are_not_finite_are_refused(tmp_path, form, value):
         {"data": np.zeros(5)},
     ],
 )
-def test_other_damage_to_sparse_files_is_refused(tmp_path, change):
+def test_other_damage_to_sparse_files_is_rejected(tmp_path, change):
     path, arrays = sparse_arrays(tmp_path, "csr")
     np.savez(path, **(arrays | change))
-    refused(path, "expected a")
+    rejected(path, "expected a")
     del arrays["indices"]
     np.savez(path, **arrays)
-    refused(path, "expected a sparse matrix")
+    rejected(path, "expected a sparse matrix")
 
 
 @pytest.mark.parametrize(
@@ -436,10 +436,10 @@ def test_other_damage_to_sparse_files_is_refused(tmp_path, change):
         ("dia", {"data": np.zeros(6)}),
     ],
 )
-def test_damage_to_other_sparse_forms_is_refused(tmp_path, form, change):
+def test_damage_to_other_sparse_forms_is_rejected(tmp_path, form, change):
     path, arrays = sparse_arrays(tmp_path, form)
     np.savez(path, **(arrays | change))
-    refused(path, "expected a sparse matrix")
+    rejected(path, "expected a sparse matrix")
 
 
 # Text.
@@ -516,8 +516,8 @@ def test_savetxt_writes_what_is_read(tmp_path):
         ("a.csv", ",".join("abcdefgh" * 2000) + "\n", ["expected at least one row"]),
     ],
 )
-def test_bad_text_files_are_refused(tmp_path, file, text, needed):
-    assert len(refused(write(tmp_path / file, text), *needed)) < 450 + len(str(tmp_path))
+def test_bad_text_files_are_rejected(tmp_path, file, text, needed):
+    assert len(rejected(write(tmp_path / file, text), *needed)) < 450 + len(str(tmp_path))
 
 
 # What is not a number is none: each in a file with a header, and in one without.
@@ -530,10 +530,10 @@ def test_bad_text_files_are_refused(tmp_path, file, text, needed):
         *("2020-01-01", "12:30", "2020-01-01T12:30:00", "P1D", "#N/A", "1.2.3", "infinite"),
     ],
 )
-def test_what_is_no_number_is_refused(tmp_path, cell):
-    message = refused(write(tmp_path / "a.csv", f"a,b\n1,2\n{cell},3\n"), "column 'a'", "line 3")
+def test_what_is_no_number_is_rejected(tmp_path, cell):
+    message = rejected(write(tmp_path / "a.csv", f"a,b\n1,2\n{cell},3\n"), "column 'a'", "line 3")
     assert "--drop a" in message or "separators" in message
-    refused(write(tmp_path / "b.csv", f"1,2\n3,{cell}\n"), "column '2'", "line 2")
+    rejected(write(tmp_path / "b.csv", f"1,2\n3,{cell}\n"), "column '2'", "line 2")
     data = load_dataset(tmp_path / "a.csv", drop=["a"])
     assert (data.x.tolist(), data.feature_names) == ([[2], [3]], ("b",))
 
@@ -577,7 +577,7 @@ def test_what_is_no_number_is_refused(tmp_path, cell):
     ],
 )
 def test_other_separators_and_formats_are_named(tmp_path, file, text, needed):
-    refused(write(tmp_path / file, text), *needed)
+    rejected(write(tmp_path / file, text), *needed)
 
 
 @pytest.mark.parametrize("header", ["0,1,2", "2,0,1"])
@@ -604,7 +604,7 @@ def test_a_row_of_numbers_is_no_news(tmp_path, caplog):
 )
 def test_a_row_of_data_with_text_is_no_header(tmp_path, caplog, text, options):
     path = write(tmp_path / "a.csv", text)
-    refused(path, "expected a number in column", "line 1", "--drop", "--label")
+    rejected(path, "expected a number in column", "line 1", "--drop", "--label")
     data = load_dataset(path, **options)
     assert len(data.x) == 2
     assert data.feature_names is None
@@ -628,14 +628,14 @@ def test_a_header_that_holds_numbers_is_warned_of(tmp_path, caplog, text, option
 @pytest.mark.parametrize(
     "number", ["9007199254740993", "-9007199254740993", "1" * 19, "1" * 40, "1" * 9000]
 )
-def test_whole_numbers_that_would_be_rounded_are_refused(tmp_path, number):
+def test_whole_numbers_that_would_be_rounded_are_rejected(tmp_path, number):
     if len(number) < 20:
-        refused(write(tmp_path / "a.csv", f"a,b\n1,2\n3,{number}\n"), "column 'b', line 3", "--id")
+        rejected(write(tmp_path / "a.csv", f"a,b\n1,2\n3,{number}\n"), "column 'b', line 3", "--id")
         assert load_dataset(tmp_path / "a.csv", id="b").ids.tolist() == ["2", number]
         matrix = scipy.sparse.csr_array(np.array([[1, int(number)]]))
         scipy.sparse.save_npz(tmp_path / "a.npz", matrix)
-        refused(tmp_path / "a.npz", "beyond 2**53")
-    refused(write(tmp_path / "b.csv", f"1,2\n3,{number}\n"), "column '2'")
+        rejected(tmp_path / "a.npz", "beyond 2**53")
+    rejected(write(tmp_path / "b.csv", f"1,2\n3,{number}\n"), "column '2'")
 
 
 def test_large_measurements_are_read(tmp_path):
@@ -753,8 +753,8 @@ def test_a_column_called_label_may_be_a_feature(table):
         ({"drop": ["1"]}, "got '1'"),
     ],
 )
-def test_columns_that_are_not_there_are_refused(table, options, needed):
-    refused(table(TABLE), needed, **options)
+def test_columns_that_are_not_there_are_rejected(table, options, needed):
+    rejected(table(TABLE), needed, **options)
 
 
 @pytest.mark.parametrize(
@@ -770,7 +770,7 @@ def test_columns_that_are_not_there_are_refused(table, options, needed):
         ({"drop": [None]}, "drop: expected the name"),
     ],
 )
-def test_options_that_contradict_are_refused(tmp_path, options, needed):
+def test_options_that_contradict_are_rejected(tmp_path, options, needed):
     with pytest.raises(ValueError, match="expected") as caught:
         load_dataset(write(tmp_path / "a.csv", TABLE), **options)
     assert needed in str(caught.value)
@@ -778,7 +778,7 @@ def test_options_that_contradict_are_refused(tmp_path, options, needed):
 
 def test_a_name_with_a_comma_is_quoted_for_the_command_line(tmp_path):
     path = write(tmp_path / "a.csv", '"town, street",a\nRome,1\n')
-    refused(path, """--drop '"town, street"', in Python drop=['town, street']""")
+    rejected(path, """--drop '"town, street"', in Python drop=['town, street']""")
 
 
 def test_columns_without_a_header_are_numbered(tmp_path):
@@ -788,25 +788,25 @@ def test_columns_without_a_header_are_numbered(tmp_path):
     assert (data.feature_names, data.label_name) == (None, "4")
     assert (data.y.tolist(), data.ids.tolist()) == ([0, 1], ["7", "8"])
     assert load_dataset(path, drop="2").x.shape == (2, 3)
-    refused(path, "drop: expected one of the columns '1', '2', '3', '4'; got '5'", drop=["5"])
+    rejected(path, "drop: expected one of the columns '1', '2', '3', '4'; got '5'", drop=["5"])
 
 
 @pytest.mark.parametrize("options", [{"label": "a"}, {"id": "a"}, {"drop": ["a"]}])
 def test_a_name_of_two_columns_cannot_be_chosen(tmp_path, options):
     path = write(tmp_path / "a.csv", "a,b,a\n1,2,3\n")
     (option,) = options
-    refused(path, f"{option}: expected a column that is there once, got 'a'", "2 times", **options)
+    rejected(path, f"{option}: expected a column that is there once, got 'a'", "2 times", **options)
 
 
 @pytest.mark.parametrize(
     "header", ["Unnamed: 0,a", ",a", "a,Unnamed: 1", " ,a", "__index_level_0__,a"]
 )
-def test_a_saved_row_index_is_refused(tmp_path, header):
+def test_a_saved_row_index_is_rejected(tmp_path, header):
     path = write(
         tmp_path / "a.csv", f"{header}\n" + "".join(f"{row},{row % 3}\n" for row in range(9))
     )
     name = next(name for name in header.split(",") if name != "a").strip()
-    refused(path, "row index", "--drop", "--id", f"drop=[{name!r}]")
+    rejected(path, "row index", "--drop", "--id", f"drop=[{name!r}]")
     assert load_dataset(path, drop=[name]).feature_names == ("a",)
     assert load_dataset(path, id=name).ids.shape == (9,)
     if name:
@@ -815,7 +815,7 @@ def test_a_saved_row_index_is_refused(tmp_path, header):
 
 def test_pandas_names_of_unnamed_columns_follow_those_of_the_index(tmp_path):
     path = write(tmp_path / "a.csv", ",0,1\n0,5,6\n1,7,8\n")
-    refused(path, "row index", "--drop ''")
+    rejected(path, "row index", "--drop ''")
     np.testing.assert_array_equal(load_dataset(path, drop=[""]).x, [[5, 6], [7, 8]])
 
 
@@ -824,7 +824,7 @@ def test_coordinates_called_y_are_not_taken_for_classes(table, names):
     columns = names.split(",")
     path = table(f"{names}\n" + "".join(",".join("123"[: len(columns)]) + "\n" for _ in range(3)))
     y = next(name for name in columns if name in "yY")
-    refused(path, "coordinate", f"--label {y}", "--label none")
+    rejected(path, "coordinate", f"--label {y}", "--label none")
     data = load_dataset(path, label=y)
     assert (data.label_name, len(data.feature_names)) == (y, len(columns) - 1)
     data = load_dataset(path, label="none")
@@ -849,9 +849,9 @@ def test_classes_of_one_row_each_are_warned_of(table, caplog):
     assert warnings_of(caplog) == []
 
 
-def test_identifiers_that_are_missing_are_refused(tmp_path):
+def test_identifiers_that_are_missing_are_rejected(tmp_path):
     path = write(tmp_path / "a.csv", "a,s\n1,u\n2,\n")
-    refused(path, "expected an identifier in column 's' for every row, got none in row 1", id="s")
+    rejected(path, "expected an identifier in column 's' for every row, got none in row 1", id="s")
 
 
 # Columns that identify rows.
@@ -997,15 +997,15 @@ def test_identifiers_of_parquet_keep_whole_numbers(tmp_path, pandas):
         ({"a": np.array([], np.float64)}, ["expected at least one row"]),
     ],
 )
-def test_bad_parquet_columns_are_refused(tmp_path, pandas, columns, needed):
+def test_bad_parquet_columns_are_rejected(tmp_path, pandas, columns, needed):
     pandas.DataFrame(columns).to_parquet(tmp_path / "a.parquet")
-    refused(tmp_path / "a.parquet", *needed)
+    rejected(tmp_path / "a.parquet", *needed)
 
 
-def test_text_in_categories_is_refused(tmp_path, pandas):
+def test_text_in_categories_is_rejected(tmp_path, pandas):
     frame = pandas.DataFrame({"a": [1, 2], "b": pandas.Categorical(["1", "2"])})
     frame.to_parquet(tmp_path / "a.parquet")
-    refused(tmp_path / "a.parquet", "column 'b'", "text")
+    rejected(tmp_path / "a.parquet", "column 'b'", "text")
     frame["b"] = pandas.Categorical([7, 9])
     frame.to_parquet(tmp_path / "a.parquet")
     np.testing.assert_array_equal(load_dataset(tmp_path / "a.parquet").x, [[1, 7], [2, 9]])
@@ -1021,11 +1021,11 @@ def test_decimals_are_numbers(tmp_path, pandas):
     assert data.y.tolist() == [0, 0]
 
 
-def test_damaged_parquet_is_refused(tmp_path, pandas):
+def test_damaged_parquet_is_rejected(tmp_path, pandas):
     pandas.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "a.parquet")
     content = (tmp_path / "a.parquet").read_bytes()
     for piece in (content[:-10], content[:4], b"a,b\n1,2\n", content[20:]):
-        refused(write(tmp_path / "a.parquet", piece), "expected an intact parquet file")
+        rejected(write(tmp_path / "a.parquet", piece), "expected an intact parquet file")
 
 
 def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
@@ -1039,19 +1039,19 @@ def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("file", ["a.h5", "a", "a.csv.gz", "a.txt", "a.pkl"])
-def test_other_suffixes_are_refused(tmp_path, file):
-    refused(write(tmp_path / file, b"1"), ".npy, .npz, .csv, .tsv, .parquet")
+def test_other_suffixes_are_rejected(tmp_path, file):
+    rejected(write(tmp_path / file, b"1"), ".npy, .npz, .csv, .tsv, .parquet")
 
 
 @pytest.mark.parametrize("file", ["folder", "folder.csv"])
-def test_a_folder_is_refused(tmp_path, file):
+def test_a_folder_is_rejected(tmp_path, file):
     (tmp_path / file).mkdir()
-    refused(tmp_path / file, "expected a file, got a folder")
+    rejected(tmp_path / file, "expected a file, got a folder")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".tsv", ".parquet"])
-def test_an_empty_file_is_refused(tmp_path, suffix):
-    refused(write(tmp_path / f"a{suffix}", b""), "expected data, got an empty file")
+def test_an_empty_file_is_rejected(tmp_path, suffix):
+    rejected(write(tmp_path / f"a{suffix}", b""), "expected data, got an empty file")
 
 
 def test_the_home_folder_is_found(tmp_path, monkeypatch):
@@ -1061,7 +1061,7 @@ def test_the_home_folder_is_found(tmp_path, monkeypatch):
     assert load_dataset(Path("~/a.npy")).name == "a"
 
 
-# Memory: what is refused is refused before it fills any.
+# Memory: what is rejected is rejected before it fills any.
 
 
 def gzipped_zeros(n_bytes):
@@ -1118,7 +1118,7 @@ def write_hostile_tables(folder):
     parquet.write_table(part, folder / "texts.parquet")
     long = {"a": np.arange(100.0), "y": [f"{i}" * 10**6 for i in range(100)]}
     parquet.write_table(pyarrow.table(long), folder / "names.parquet", compression="zstd")
-    # As large as is let in, and refused by its last number: noise makes the file large enough.
+    # As large as is let in, and rejected by its last number: noise makes the file large enough.
     x = np.zeros((2_900_000, 10))
     x.reshape(-1)[:1_300_000] = np.random.default_rng(0).random(1_300_000)
     x[-1, -1] = np.nan
@@ -1157,14 +1157,14 @@ def peak():  # in MiB; that of getrusage includes the process this one was forke
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
 
-told, start = {}, peak()
+outcomes, start = {}, peak()
 for path, options in json.loads(sys.argv[1]):
     try:
         load_dataset(path, **options)
-        told[str(options.get("data_dir", path))] = ["read", peak() - start]
+        outcomes[str(options.get("data_dir", path))] = ["read", peak() - start]
     except ValueError as error:
-        told[str(options.get("data_dir", path))] = [str(error), peak() - start]
-print(json.dumps(told))
+        outcomes[str(options.get("data_dir", path))] = [str(error), peak() - start]
+print(json.dumps(outcomes))
 """
 
 
@@ -1180,9 +1180,9 @@ def test_hostile_files_fill_no_memory(tmp_path):
     tried.append(("reuters", {"data_dir": str(tmp_path / "rcv1")}))
     assert max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 10**7
     largest = [file for file in tried if "wide.parquet" in file[0]]
-    told = {}
+    outcomes = {}
     for some in ([file for file in tried if file not in largest], largest):
-        if some:  # the largest by itself, since memory that was used is kept
+        if some:  # the largest apart, since used memory is kept
             done = subprocess.run(
                 [sys.executable, "-c", MEASURE, json.dumps(some)],
                 capture_output=True,
@@ -1190,9 +1190,9 @@ def test_hostile_files_fill_no_memory(tmp_path):
                 check=True,
                 env={**os.environ, "JAX_PLATFORMS": "cpu"},
             )
-            told |= json.loads(done.stdout)
-    assert len(told) == len(tried) - 1
-    for name, (message, grown) in told.items():
+            outcomes |= json.loads(done.stdout)
+    assert len(outcomes) == len(tried) - 1
+    for name, (message, grown) in outcomes.items():
         assert grown <= 300, (name, message, grown)
         assert message != "read", name
         assert "\n" not in message

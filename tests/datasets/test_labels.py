@@ -52,7 +52,7 @@ def test_labels_of_python_are_not_merged(labels, y, names):
         ([object()] * 3, "expected a class"),
     ],
 )
-def test_labels_of_several_kinds_are_refused(labels, needed):
+def test_labels_of_several_kinds_are_rejected(labels, needed):
     with pytest.raises(ValueError, match="y: expected") as caught:
         encode_labels("y", labels, np.zeros((3, 1)))
     assert needed in str(caught.value)

@@ -13,7 +13,7 @@ NAMES = ["digits", "mnist", "fashion_mnist", "stl10", "cifar10", "reuters", "reu
 REAL_DIR = os.environ.get("JDEC_DATA_DIR")
 
 
-def refused(path, *needed, error=ValueError, **kwargs):
+def rejected(path, *needed, error=ValueError, **kwargs):
     """Load what cannot be loaded; the message is one line that names the file."""
     with pytest.raises(error) as caught:
         load_dataset(path, **kwargs)
@@ -29,7 +29,7 @@ def refused(path, *needed, error=ValueError, **kwargs):
     [{"label": "y"}, {"label": ""}, {"id": "a"}, {"drop": ["a"]}, {"image_shape": (8, 8)}],
 )
 @pytest.mark.parametrize("name", ["digits", "mnist", "reuters"])
-def test_options_of_files_are_refused_for_known_names(name, options):
+def test_options_of_files_are_rejected_for_known_names(name, options):
     with pytest.raises(ValueError, match=f"{name}: expected label, id, drop and image_shape for"):
         load_dataset(name, **options)
 
@@ -53,7 +53,7 @@ def test_a_missing_file_is_named_with_places_and_command(tmp_path, monkeypatch, 
     monkeypatch.setenv("JDEC_DATA_DIR", str(tmp_path / "variable"))
     write_images(tmp_path / "given" / "fashion-mnist")
     (tmp_path / "given" / "fashion-mnist" / IDX_FILES[2]).unlink()
-    refused(
+    rejected(
         "fashion_mnist",
         IDX_FILES[2],
         str(tmp_path / "given"),
@@ -66,7 +66,7 @@ def test_a_missing_file_is_named_with_places_and_command(tmp_path, monkeypatch, 
 
 
 def test_a_missing_file_without_source_says_where_to_place_it(tmp_path):
-    message = refused("cifar10", "place cifar10/cifar10_13k.npz", error=FileNotFoundError)
+    message = rejected("cifar10", "place cifar10/cifar10_13k.npz", error=FileNotFoundError)
     assert "--download" not in message
 
 
@@ -80,17 +80,17 @@ def test_a_missing_file_without_source_says_where_to_place_it(tmp_path):
     ],
 )
 def test_an_unknown_name_gets_a_suggestion(name, close):
-    refused(name, *NAMES, "no such file exists", f"did you mean {close!r}?")
+    rejected(name, *NAMES, "no such file exists", f"did you mean {close!r}?")
 
 
 @pytest.mark.parametrize("name", ["nothing/like.csv", Path("absent.npy"), "", "qqq"])
-def test_an_absent_file_is_refused(name):
-    message = refused(name, *NAMES, "no such file exists")
+def test_an_absent_file_is_rejected(name):
+    message = rejected(name, *NAMES, "no such file exists")
     assert "did you mean" not in message
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", 3, None, "~no-such-user-here/x.csv"])
-def test_a_name_that_is_no_path_is_refused(name):
+def test_a_name_that_is_no_path_is_rejected(name):
     with pytest.raises(ValueError, match="name: expected"):
         load_dataset(name)
 
@@ -104,14 +104,14 @@ def test_the_home_folder_is_found(tmp_path, monkeypatch):
     assert dataset_table()[1].path == tmp_path / "data" / "mnist"
 
 
-def test_data_dir_that_is_no_path_is_refused():
+def test_data_dir_that_is_no_path_is_rejected():
     with pytest.raises(ValueError, match="data_dir: expected a path, got 3"):
         load_dataset("mnist", data_dir=3)
 
 
 def test_a_path_object_is_never_a_known_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(Path("digits"), "no such file exists")
+    rejected(Path("digits"), "no such file exists")
 
 
 # The table.

@@ -100,7 +100,7 @@ def damage_images(how, arrays):
         *("pixels", "labels"),
     ],
 )
-def test_damaged_images_are_refused(tmp_path, how):
+def test_damaged_images_are_rejected(tmp_path, how):
     arrays = write_images(tmp_path / "mnist")
     which, content, needed = damage_images(how, arrays)
     path = write(tmp_path / "mnist" / IDX_FILES[which], content)
@@ -111,7 +111,7 @@ def test_damaged_images_are_refused(tmp_path, how):
     assert "\n" not in str(caught.value)
 
 
-def test_no_images_at_all_are_refused(tmp_path):
+def test_no_images_at_all_are_rejected(tmp_path):
     write_images(tmp_path / "mnist", image_arrays(0, 0))
     with pytest.raises(ValueError, match="mnist: expected at least one row"):
         load_dataset("mnist", data_dir=tmp_path)

@@ -155,7 +155,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, caplog):
     assert "could not be cached" in caplog.text
 
 
-def test_rows_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+def test_rows_that_do_not_fit_into_memory_are_rejected(tmp_path, monkeypatch):
     documents = make_documents()
     write_corpus(tmp_path, documents)
     monkeypatch.setattr(reuters, "free_host_bytes", lambda: 1000)
@@ -201,7 +201,7 @@ ONE = ".I 30000\n.W\naa bb\n"
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_bad_files_are_refused(tmp_path, file, change, needed, zipped):
+def test_bad_files_are_rejected(tmp_path, file, change, needed, zipped):
     documents = make_documents()
     write_corpus(tmp_path, documents, zipped)
     text = topics(documents) if file == TOPICS_FILE else tokens(split(documents)[0])
@@ -214,7 +214,7 @@ def test_bad_files_are_refused(tmp_path, file, change, needed, zipped):
 
 @pytest.mark.parametrize("file", [TOPICS_FILE, FIRST, TRAIN])
 @pytest.mark.parametrize("how", ["cut", "flipped", "not UTF-8"])
-def test_damaged_files_are_refused(tmp_path, file, how):
+def test_damaged_files_are_rejected(tmp_path, file, how):
     write_corpus(tmp_path, make_documents())
     content = bytearray((tmp_path / file).read_bytes())
     if how == "cut":
@@ -331,7 +331,7 @@ def test_a_finished_conversion_is_not_repeated(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("how", ["cut", "lengths", "topics"])
-def test_a_damaged_copy_of_scikit_learn_is_refused(tmp_path, how):
+def test_a_damaged_copy_of_scikit_learn_is_rejected(tmp_path, how):
     folder = tmp_path / "scikit-learn" / "RCV1"
     write_scikit_learn(folder.parent, make_documents())
     samples, ids, _, names = (folder / file for file in PICKLES)
@@ -365,7 +365,7 @@ def test_a_damaged_copy_of_scikit_learn_is_refused(tmp_path, how):
         {"data": np.zeros(3, object)},
     ],
 )
-def test_damaged_arrays_of_the_copy_are_refused(tmp_path, change):
+def test_damaged_arrays_of_the_copy_are_rejected(tmp_path, change):
     write_scikit_learn(tmp_path / "scikit-learn", make_documents())
     path = download_dataset("reuters", data_dir=tmp_path) / reuters.FETCH_RCV1_FILE
     with np.load(path) as archive:
@@ -463,7 +463,7 @@ def test_reuters10k_without_names_keeps_its_numbers(tmp_path):
         ({"x": np.eye(3), "y": [0, 1, 9], "names": ["a", "b"]}, "expected labels 0 to 1"),
     ],
 )
-def test_reuters10k_refuses(tmp_path, arrays, needed):
+def test_reuters10k_rejects(tmp_path, arrays, needed):
     path = tmp_path / "reuters10k.npz"
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=r"reuters10k\.npz") as caught:
@@ -471,7 +471,7 @@ def test_reuters10k_refuses(tmp_path, arrays, needed):
     assert needed in str(caught.value)
 
 
-def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
+def test_a_folder_in_place_of_a_file_is_rejected(tmp_path):
     (tmp_path / "reuters10k.npz").mkdir()
     with pytest.raises(ValueError, match=r"reuters10k\.npz: expected a readable file"):
         load_dataset("reuters10k", data_dir=tmp_path)

@@ -260,7 +260,7 @@ def test_an_interrupted_extraction_leaves_nothing(tmp_path, monkeypatch, cache_d
         ("test_y.bin", lambda raw: b"\x01\x0b", "expected labels 1 to 10, got 11 in row 1"),
     ],
 )
-def test_bad_binaries_are_refused(tmp_path, file, change, needed):
+def test_bad_binaries_are_rejected(tmp_path, file, change, needed):
     write_stl10(tmp_path / "stl10_binary")
     path = tmp_path / "stl10_binary" / file
     path.write_bytes(change(path.read_bytes()))
@@ -272,7 +272,7 @@ def test_bad_binaries_are_refused(tmp_path, file, change, needed):
 
 
 @pytest.mark.parametrize("file", ["train_X.bin", "test_y.bin"])
-def test_a_folder_in_place_of_a_binary_is_refused(tmp_path, file):
+def test_a_folder_in_place_of_a_binary_is_rejected(tmp_path, file):
     write_stl10(tmp_path / "stl10_binary")
     (tmp_path / "stl10_binary" / file).unlink()
     (tmp_path / "stl10_binary" / file).mkdir()
@@ -353,7 +353,7 @@ def test_files_that_are_damaged_are_fetched_again(tmp_path, serve, caplog):
         assert (folder / file).read_bytes() == (tmp_path / "made" / file).read_bytes()
 
 
-def test_an_archive_with_another_checksum_is_refused(tmp_path, serve):
+def test_an_archive_with_another_checksum_is_rejected(tmp_path, serve):
     write_stl10(tmp_path / "made")
     serve(pack(tmp_path / "made", FILES), "md5:" + 32 * "0")
     with pytest.raises(ValueError, match="stl10: could not download http") as caught:
@@ -362,14 +362,14 @@ def test_an_archive_with_another_checksum_is_refused(tmp_path, serve):
     assert list((tmp_path / "data" / "stl10_binary").iterdir()) == []
 
 
-def test_an_archive_without_a_file_is_refused(tmp_path, serve):
+def test_an_archive_without_a_file_is_rejected(tmp_path, serve):
     write_stl10(tmp_path / "made")
     serve(pack(tmp_path / "made", FILES[:-1]))
     with pytest.raises(ValueError, match=r"tar\.gz: expected unlabeled_X\.bin in it"):
         download_dataset("stl10", data_dir=tmp_path / "data")
 
 
-def test_an_archive_that_is_none_is_refused(tmp_path, serve):
+def test_an_archive_that_is_none_is_rejected(tmp_path, serve):
     serve(b"no archive")
     with pytest.raises(ValueError, match=r"tar\.gz: could not be unpacked"):
         download_dataset("stl10", data_dir=tmp_path / "data")
@@ -419,7 +419,7 @@ def test_cifar10(tmp_path, folder, n_unlabelled):
         ({"labels": np.zeros(5, int)}, "expected as many entries as x has (6), got 5"),
     ],
 )
-def test_bad_arrays_of_cifar10_are_refused(tmp_path, change, needed):
+def test_bad_arrays_of_cifar10_are_rejected(tmp_path, change, needed):
     arrays = {
         name: value for name, value in (cifar10_arrays() | change).items() if value is not None
     }
@@ -431,7 +431,7 @@ def test_bad_arrays_of_cifar10_are_refused(tmp_path, change, needed):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 cut off", b"text"])
-def test_a_damaged_file_of_cifar10_is_refused(tmp_path, content):
+def test_a_damaged_file_of_cifar10_is_rejected(tmp_path, content):
     (tmp_path / "cifar10_13k.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"cifar10_13k\.npz: expected") as caught:
         load_dataset("cifar10", data_dir=tmp_path)
