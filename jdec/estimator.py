@@ -1,6 +1,6 @@
 """Deep Embedded Clustering as a scikit-learn estimator."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +19,14 @@ from sklearn.utils.validation import check_is_fitted
 from jdec._checks import as_path, check_flag, check_seed, shown
 from jdec._columns import column_names
 from jdec._validation import make_generator, validate_rows
-from jdec.trainer.config import Config, preset_config
+from jdec.core.dec import ExtraLossFn
+from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
+from jdec.trainer.history import Callback
 from jdec.trainer.inputs import check_config
 from jdec.trainer.model import assign, load_model, save_model
+from jdec.trainer.presets import preset_config
+from jdec.trainer.programs import AugmentFn
 
 # What is kept with a model, and read from its file: nothing else of a file becomes an attribute.
 _SAVED: dict[str, type] = {
@@ -45,7 +49,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         pretrain_steps: End-to-end pretraining steps; None takes the preset's.
         update_interval: Mini-batch steps between refreshes of the target distribution; None takes
             the preset's.
-        max_intervals: Most refreshes; None takes the preset's.
+        max_intervals: Maximum number of refreshes; None takes the preset's.
         alpha: Degrees of freedom of Student's t kernel; None takes the preset's.
         tol: Stop when fewer than this share of the labels change; None takes the preset's.
         scaling: ``rms``, ``standard``, ``minmax`` or ``none``; None takes the preset's.
@@ -53,11 +57,19 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         settings: Any other field of :class:`jdec.Config` by its dotted name, such as
             ``{"pretrain.layerwise_steps": 1000}``.
         config: A whole configuration, in place of all arguments above.
+        network: The autoencoder, in place of the built-in one: an :class:`jdec.Autoencoder`, or a
+            Flax module with methods ``encode`` and ``decode``.
+        extra_loss: ``extra_loss(key, params, batch) -> scalar``, added to the KL; see
+            :func:`jdec.fit`.
+        augment: ``augment(key, x [B D]) -> x [B D]``, of the scaled rows of mini-batches.
+        tx: Optax optimizers by phase, ``pretrain`` and ``clustering``.
+        callbacks: Called with each record of the history, and a snapshot if they take two
+            arguments.
         random_state: Integer seed (``jax.random.key`` of it is the key of :func:`jdec.fit`), NumPy
             RandomState, or None.
         workdir: Folder for checkpoints, of one fit: what fits many times, as GridSearchCV does,
             needs None.
-        resume: Go on with the interrupted run in ``workdir``.
+        resume: Resume the interrupted run in ``workdir``.
         verbose: Show progress bars.
 
     Attributes:
@@ -97,6 +109,11 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         image_shape: tuple[int, ...] | None = None,
         settings: Mapping[str, Any] | None = None,
         config: Config | None = None,
+        network: Any = None,
+        extra_loss: ExtraLossFn | None = None,
+        augment: AugmentFn | None = None,
+        tx: Mapping[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
         random_state: int | np.random.RandomState | None = None,
         workdir: str | Path | None = None,
         resume: bool = False,
@@ -115,6 +132,11 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         self.image_shape = image_shape
         self.settings = settings
         self.config = config
+        self.network = network
+        self.extra_loss = extra_loss
+        self.augment = augment
+        self.tx = tx
+        self.callbacks = callbacks
         self.random_state = random_state
         self.workdir = workdir
         self.resume = resume
@@ -141,6 +163,11 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             X,
             self._config(len(X)),
             feature_names=names,
+            network=self.network,
+            extra_loss=self.extra_loss,
+            augment=self.augment,
+            tx=self.tx,
+            callbacks=self.callbacks,
             workdir=self.workdir,
             resume=self.resume,
             progress=self.verbose,
@@ -170,6 +197,16 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         """Return the embedding of each row, [N Z]."""
         return self._assign(X)[0]
 
+    def inverse_transform(self, X: Any) -> Float[np.ndarray, "N D"]:
+        """Reconstruct rows from embeddings [N Z], in the units of the data.
+
+        Raises:
+            ValueError: If the decoder was not trained along, as it is with a setting
+                ``clustering.reconstruction_weight`` above 0.
+        """
+        check_is_fitted(self)
+        return self.model_.inverse_transform(X)
+
     def save(self, path: str | Path) -> None:
         """Write the fitted estimator to one file, whole or not at all; no pickles.
 
@@ -185,11 +222,12 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         save_model(path, self.model_, extra)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, network: Any = None) -> Self:
         """Read an estimator from a file that :meth:`save`, ``jdec fit`` or ``jdec sweep`` wrote.
 
         Args:
             path: The file.
+            network: The autoencoder of a model that was trained with one that is not built in.
 
         Returns:
             A fitted estimator, whose ``config`` holds the settings it was made with. Of a sweep's
@@ -198,14 +236,14 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         Raises:
             ValueError: If the file is missing, damaged, not a model, or holds what no fit has.
         """
-        model, extra = load_model(path)
+        model, extra = load_model(path, network=network)
         for name, value in extra.items():
             if name not in _SAVED or not isinstance(value, _SAVED[name]):
                 raise ValueError(
                     f"model: {path} is damaged or not a jdec model: expected "
                     f"{', '.join(_SAVED)} beside the model, got {name!r} ({type(value).__name__})"
                 )
-        estimator = cls(model.config.n_clusters, config=model.config)
+        estimator = cls(model.config.n_clusters, config=model.config, network=network)
         estimator.model_ = model
         estimator.cluster_centers_ = np.asarray(model.centroids)
         estimator.n_features_in_ = len(model.scaling.shift)
@@ -226,7 +264,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         record = as_path("workdir", self.workdir) / "run.json"
         if record.exists():
             raise ValueError(
-                f"workdir: {record.parent} already holds a run; resume=True goes on with it. An "
+                f"workdir: {record.parent} already holds a run; resume=True resumes it. An "
                 "estimator that is fitted many times, as in GridSearchCV, needs workdir=None"
             )
 

@@ -247,8 +247,8 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
         "scaling/factor": model.scaling.factor,
         "centroids": model.centroids,
     }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
-        arrays[f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = leaf
+    for where, leaf in jax.tree_util.tree_leaves_with_path(model.params):
+        arrays[f"params/{jax.tree_util.keystr(where, simple=True, separator='/')}"] = leaf
     values = {}
     for name, value in (extra or {}).items():
         if not isinstance(name, str):
