@@ -16,7 +16,6 @@ from jdec.core.functional import soft_assignment
 from jdec.core.kmeans import kmeans
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
-from jdec.core.training import Batches
 from jdec.datasets import load_dataset
 from jdec.estimator import DEC
 from jdec.metrics import clustering_scores
