@@ -3,9 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 
 from jdec._checks import check_same_length
 from jdec._rows import as_labels
@@ -38,8 +35,11 @@ def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
 
     Source: Xie et al. 2016, Eq. 10.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and not part of a fit
+
     labels_true, labels_pred = _as_labels(labels_true, labels_pred)
-    counts = contingency_matrix(labels_true, labels_pred)
+    counts = np.zeros((labels_true.max() + 1, labels_pred.max() + 1), np.int64)
+    np.add.at(counts, (labels_true, labels_pred), 1)
     rows, columns = linear_sum_assignment(counts, maximize=True)
     return float(counts[rows, columns].sum() / len(labels_true))
 
@@ -61,6 +61,9 @@ def clustering_scores(labels_true: Any, labels_pred: Any) -> dict[str, float]:
         >>> clustering_scores([0, 0, 1, 1], [1, 1, 0, 0])
         {'acc': 1.0, 'nmi': 1.0, 'ari': 1.0}
     """
+    # scikit-learn imports pandas, which takes seconds.
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     labels_true, labels_pred = _as_labels(labels_true, labels_pred)
     return {
         "acc": clustering_accuracy(labels_true, labels_pred),
