@@ -1,11 +1,10 @@
 """Optimizers by name, with what the authors' solver files can say and Optax has no word for."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -27,6 +26,26 @@ OPTIMIZERS = (
 )
 
 _WARMUP_SHARE = 0.15  # of a one-cycle schedule
+
+
+def takes_weight_decay(name: str) -> bool:
+    """Whether weight decay can be set for an optimizer of :data:`OPTIMIZERS`.
+
+    Examples:
+        >>> takes_weight_decay("lion"), takes_weight_decay("rmsprop")
+        (True, False)
+    """
+    return name in ("sgd", "adam") or "weight_decay" in _parameters(name)
+
+
+def check_weight_decay(name: str, weight_decay: Any) -> None:
+    """Raise if there is weight decay for an optimizer of :data:`OPTIMIZERS` that takes none."""
+    if weight_decay and not takes_weight_decay(name):
+        raise ValueError(f"weight_decay: expected 0 for {name}, which has none; got {weight_decay}")
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(optax, name)).parameters
 
 
 def make_optimizer(
@@ -69,8 +88,8 @@ def make_optimizer(
 
     Examples:
         >>> tx = make_optimizer("sgd", 0.1, n_steps=100)
-        >>> updates, _ = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
-        >>> bool(jnp.allclose(updates, -0.1))
+        >>> updates, _ = tx.update(jax.numpy.ones(1), tx.init(jax.numpy.zeros(1)))
+        >>> bool(jax.numpy.allclose(updates, -0.1))
         True
 
     Source: the authors' solver files; Xie et al. 2016, section 4.3.
@@ -83,6 +102,7 @@ def make_optimizer(
     check_fraction("momentum", momentum)
     check_positive("bias_multiplier", bias_multiplier)
     check_non_negative("weight_decay", weight_decay)
+    check_weight_decay(name, weight_decay)
     rate: Any = _schedule(schedule, learning_rate, n_steps, decay_every, decay_rate)
     parts = []
     if name == "adam":
@@ -129,17 +149,14 @@ def _schedule(
 
 
 def _alias(name: str, rate: Any, weight_decay: float) -> optax.GradientTransformation:
-    make = getattr(optax, name)
-    takes = inspect.signature(make).parameters
+    takes = _parameters(name)
     options: dict[str, Any] = {}
     mask = next((option for option in ("mask", "weight_decay_mask") if option in takes), None)
-    if weight_decay and "weight_decay" not in takes:
-        raise ValueError(f"weight_decay: expected 0 for {name}, which has none; got {weight_decay}")
     if "weight_decay" in takes:
         options["weight_decay"] = weight_decay
         if mask is not None:
             options[mask] = _leaves_named("kernel")
-    return make(rate, **options)
+    return getattr(optax, name)(rate, **options)
 
 
 def _leaves_named(name: str) -> Callable[[Params], PyTree[bool]]:

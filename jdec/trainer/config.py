@@ -24,7 +24,7 @@ from jdec._checks import (
 from jdec._io import parse_json, read_json
 from jdec.core.augmentation import Augmentation
 from jdec.core.networks import INITIALIZERS, PRECISIONS
-from jdec.core.optimizers import OPTIMIZERS, SCHEDULES
+from jdec.core.optimizers import OPTIMIZERS, SCHEDULES, check_weight_decay
 from jdec.core.start import CRITERIA
 from jdec.core.training import BATCH_ORDERS
 from jdec.trainer.scaling import SCALINGS
@@ -74,6 +74,7 @@ class OptimizerConfig:
         _check_count(self, "momentum_warmup_steps", minimum=0)
         _check_float(self, "bias_multiplier", check_positive)
         _check_float(self, "weight_decay", check_non_negative)
+        check_weight_decay(self.name, self.weight_decay)
 
 
 @dataclass(frozen=True)
