@@ -1,4 +1,4 @@
-"""The cache of compiled programs: whose folder is used, and what is said where none can be."""
+"""The persistent compilation cache: its folder, permissions and warnings."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import jax
 import platformdirs
 import pytest
 
-from jdec.trainer.compilation import CompilationClock, keep_programs
+from jdec.trainer.compilation import CompilationClock, enable_compilation_cache
 
 SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
@@ -19,10 +19,10 @@ posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX
 
 @pytest.fixture(autouse=True)
 def default(tmp_path, monkeypatch):
-    """Return the folder that is the default here."""
+    """Return the default folder."""
     old = {name: jax.config.values[name] for name in SETTINGS}
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
-    folder = keep_programs()
+    folder = enable_compilation_cache()
     for name, value in old.items():
         jax.config.update(name, value)
     folder.rmdir()
@@ -36,49 +36,49 @@ def in_use():
 
 
 def test_the_default_folder_is_made_for_its_owner_alone(default):
-    assert keep_programs() == default == Path(in_use())
+    assert enable_compilation_cache() == default == Path(in_use())
     if os.name == "posix":
         assert default.stat().st_mode & 0o077 == 0
 
 
-def test_machines_with_other_instructions_have_folders_of_their_own(default, monkeypatch):
+def test_machines_with_different_instruction_sets_have_different_folders(default, monkeypatch):
     text = "flags : sse avx avx512f"
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    folders = {keep_programs(): text}
+    folders = {enable_compilation_cache(): text}
     jax.config.update("jax_compilation_cache_dir", None)
     text = "flags : sse avx"
-    folders[keep_programs()] = text
+    folders[enable_compilation_cache()] = text
     assert len(folders | {default: ""}) == 3
     assert {folder.parent for folder in folders} == {default.parent}
 
 
-def test_another_folder_is_used_where_it_is_named(tmp_path, default, monkeypatch):
+def test_another_folder_is_used_if_given(tmp_path, default, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert keep_programs("~/elsewhere") == tmp_path / "elsewhere" == Path(in_use())
+    assert enable_compilation_cache("~/elsewhere") == tmp_path / "elsewhere" == Path(in_use())
     assert not default.exists()
 
 
-def test_the_setting_of_jax_goes_first(tmp_path, default):
+def test_the_setting_of_jax_takes_precedence(tmp_path, default):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     tmp_path.chmod(0o700)
-    assert keep_programs() == keep_programs(tmp_path / "other") == tmp_path
+    assert enable_compilation_cache() == enable_compilation_cache(tmp_path / "other") == tmp_path
     assert not default.exists()
     jax.config.update("jax_compilation_cache_dir", "gs://bucket/programs")
-    assert keep_programs() is not None
+    assert enable_compilation_cache() is not None
 
 
-def test_it_can_be_turned_off(default):
+def test_it_can_be_disabled(default):
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        assert keep_programs() is None
+        assert enable_compilation_cache() is None
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
     assert not default.exists()
 
 
 @pytest.mark.parametrize("where", ["a file in the way", "below a file", "a folder of the system"])
-def test_a_folder_that_cannot_be_written_is_none_and_nothing_is_said(default, where):
+def test_an_unwritable_folder_disables_the_cache_silently(default, where):
     default.parent.mkdir(parents=True, exist_ok=True)
     if where == "a file in the way":
         default.write_text("")
@@ -89,8 +89,8 @@ def test_a_folder_that_cannot_be_written_is_none_and_nothing_is_said(default, wh
         default.symlink_to("/proc")  # not even root can write there
     else:
         pytest.skip("no such folder")
-    assert keep_programs() is None
-    assert keep_programs(default) is None
+    assert enable_compilation_cache() is None
+    assert enable_compilation_cache(default) is None
     assert in_use() is None
 
 
@@ -99,9 +99,9 @@ def test_a_folder_that_cannot_be_written_is_none_and_nothing_is_said(default, wh
 def test_a_default_folder_that_others_can_write_to_is_not_used(default, mode):
     default.mkdir(parents=True)
     default.chmod(mode)
-    with pytest.warns(UserWarning, match=str(default)) as told:
-        assert keep_programs() is None
-    assert len(told) == 1
+    with pytest.warns(UserWarning, match=str(default)) as caught:
+        assert enable_compilation_cache() is None
+    assert len(caught) == 1
     assert in_use() is None
 
 
@@ -111,7 +111,7 @@ def test_a_default_folder_of_another_user_is_not_used(default):
     default.mkdir(parents=True, mode=0o700)
     os.chown(default, 12345, -1)
     with pytest.warns(UserWarning, match="belongs to another user"):
-        assert keep_programs() is None
+        assert enable_compilation_cache() is None
     assert in_use() is None
 
 
@@ -121,23 +121,23 @@ def test_a_named_folder_that_others_can_write_to_is_used_with_a_warning(tmp_path
     tmp_path.chmod(0o777)
     if by_jax:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    with pytest.warns(UserWarning, match="can write to it") as told:
-        assert keep_programs(None if by_jax else tmp_path) == tmp_path == Path(in_use())
-    assert len(told) == 1
+    with pytest.warns(UserWarning, match="can write to it") as caught:
+        assert enable_compilation_cache(None if by_jax else tmp_path) == tmp_path == Path(in_use())
+    assert len(caught) == 1
 
 
-def test_programs_that_cannot_be_kept_are_no_news(default):
-    keep_programs()
+def test_an_unwritable_cache_is_silent(default):
+    enable_compilation_cache()
     for verb in ("reading", "writing"):
         warnings.warn(f"Error {verb} persistent compilation cache entry for 'jit_f'", stacklevel=1)
 
 
 @posix
-def test_a_disk_that_fills_up_is_no_news(tmp_path):
+def test_a_full_disk_is_silent(tmp_path):
     """As a limit on the size of files, which is there once the folder was found to be good."""
     code = (
         "import resource, sys, jax, jdec;"
-        "folder = jdec.trainer.keep_programs(sys.argv[1]);"
+        "folder = jdec.trainer.enable_compilation_cache(sys.argv[1]);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY));"
         "print(folder, jax.jit(lambda x: x + 1)(1.0))"
     )
@@ -160,3 +160,4 @@ def test_the_clock_counts_programs():
     record = clock.as_record()
     assert record["programs"] >= 1
     assert record["seconds"] >= 0
+    assert record["cache_hits"] >= 0

@@ -1,218 +1,178 @@
-"""Several processes on the loopback interface, as they would run on several machines."""
+"""The handshake before jax.distributed is initialised; threads stand for processes here."""
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
+import jax
 import pytest
-import quick
-from sklearn.datasets import load_digits
 
-# 2 processes of 2 devices share 203 rows: neither is a multiple of the other.
-N_ROWS = 203
-SETTINGS = [
-    *("--n-clusters", "5", "--network.hidden-dims", "12", "--network.latent-dim", "4"),
-    *("--pretrain.finetune-steps", "40", "--pretrain.batch-size", "30"),
-    *("--pretrain.optimizer.name", "sgd", "--pretrain.optimizer.learning-rate", "0.05"),
-    *("--kmeans.n-init", "3", "--kmeans.oversampling", "1", "--kmeans.select", "inertia"),
-    *("--clustering.update-interval", "25", "--clustering.batch-size", "32"),
-    *("--clustering.optimizer.name", "sgd", "--clustering.optimizer.learning-rate", "0.01"),
-    *("--clustering.tol", "0"),
-]
+from jdec.trainer.distributed import initialize_distributed
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("distributed")
-    np.save(folder / "rows.npy", load_digits().data[:N_ROWS].astype(np.float32))
-    return folder
+@pytest.fixture
+def joined(monkeypatch):
+    """Record calls to JAX, which this process can no longer initialise."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
+    return calls
 
 
-def start(folder, *options, n_devices=1, data="rows.npy"):
-    """Start ``jdec fit`` in a process of its own."""
-    environment = quick.environment(folder / "programs", JAX_NUM_CPU_DEVICES=str(n_devices))
-    command = [sys.executable, "-m", "jdec", "fit", data, *SETTINGS, *options, "--quiet"]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost:1234",), "expected all three or none, got 'localhost:1234', None, None"),
+        ((None, 2, 0), "expected all three or none, got None, 2, 0"),
+        (("localhost:1234", 2), "expected all three or none"),
+        (("localhost:1234", None, 1), "expected all three or none"),
+        ((None, None, 0), "expected all three or none, got None, None, 0"),
+        (("localhost:1234", 2, 2), "process_id: expected one of 0 … 1, got 2"),
+        (("localhost:1234", 2, -1), "process_id: expected an integer >= 0, got -1"),
+        (("localhost:1234", 0, 0), "num_processes: expected an integer >= 1, got 0"),
+        (("localhost:1234", 2, 0.0), "process_id: expected an integer >= 0, got 0.0"),
+        (("localhost", 2, 0), "coordinator: expected HOST:PORT, got 'localhost'"),
+        (("localhost:", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:'"),
+        ((":1234", 2, 0), "coordinator: expected HOST:PORT, got ':1234'"),
+        (("localhost:port", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:port'"),
+        (("localhost:65536", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:65536'"),
+        (("localhost:0", 2, 0), "coordinator: expected HOST:PORT, got 'localhost:0'"),
+    ],
+)
+def test_invalid_arguments_raise(joined, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        initialize_distributed(*arguments)
+    assert joined == []
 
 
-def start_two(folder, *options, second=(), data=("rows.npy", "rows.npy")):
+def test_arguments_are_passed_to_jax(joined):
+    initialize_distributed("[::1]:65535", 1, 0, timeout=20)
+    initialize_distributed()
+    first, second = joined
+    assert first["coordinator_address"] == "[::1]:65535"
+    assert (first["num_processes"], first["process_id"]) == (1, 0)
+    assert first["initialization_timeout"] == 20
+    for name in ("coordinator_address", "num_processes", "process_id"):
+        assert second[name] is None
+
+
+def test_the_heartbeat_timeout_is_at_least_a_second(joined):
+    initialize_distributed("localhost:1234", 1, 0, timeout=1)
+    initialize_distributed("localhost:1234", 1, 0, timeout=9)
+    assert [given["heartbeat_timeout_seconds"] for given in joined] == [1, 4]
+
+
+@pytest.mark.parametrize("timeout", [0, -3, 0.5])
+def test_a_timeout_is_an_integer(joined, timeout):
+    with pytest.raises(ValueError, match=f"timeout: expected an integer >= 1, got {timeout}"):
+        initialize_distributed("localhost:1234", 2, 0, timeout=timeout)
+    assert joined == []
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_a_failed_initialisation_is_one_line(monkeypatch, kind):
+    def initialize(**_):
+        raise kind("DEADLINE_EXCEEDED: nobody there\nmore about it")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match="coordinator: could not join") as caught:
+        initialize_distributed("localhost:1234", 1, 0, timeout=3)
+    message = str(caught.value)
+    assert "at localhost:1234 within 3 s: DEADLINE_EXCEEDED: nobody there" in message
+    assert "\n" not in message
+
+
+def test_an_unreachable_coordinator_is_reported_in_time(joined):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens there
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=f"could not reach process 0 at {address} within 1 s"):
+            initialize_distributed(address, 2, 1, timeout=1)
+    assert 0.9 < time.monotonic() - began < 10
+    assert joined == []
+
+
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", *options]
-    return [
-        start(folder, *shared, "--process-id", "0", n_devices=2, data=data[0]),
-        start(folder, *shared, *second, "--process-id", "1", n_devices=2, data=data[1]),
-    ]
+        return probe.getsockname()[1]
 
 
-def end(process, timeout=100):
-    _, errors = process.communicate(timeout=timeout)
-    return process.returncode, errors.decode()
+def meet(*processes, port=None, timeout=20):
+    """Let each (num_processes, process_id) connect; return its error, or None."""
+    address = f"127.0.0.1:{port or free_port()}"
+
+    def one(process):
+        try:
+            initialize_distributed(address, *process, timeout=timeout)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(one, processes))
 
 
-def results(folder, out):
-    return [np.load(folder / out / f"{name}.npy") for name in ("labels", "soft_assignment")]
+def test_all_are_initialised_once_all_are_connected(joined):
+    assert meet((3, 2), (3, 0), (3, 1)) == [None] * 3
+    assert sorted(given["process_id"] for given in joined) == [0, 1, 2]
 
 
-@pytest.fixture(scope="module")
-def alone(folder):
-    """One process with one device."""
-    code, errors = end(start(folder, "--clustering.max-intervals", "4", "--out", "alone"))
-    assert code == 0, errors
-    return results(folder, "alone")
-
-
-def test_two_processes_find_what_one_does(folder, alone):
-    processes = start_two(folder, "--clustering.max-intervals", "4")
-    for code, errors in [end(process) for process in processes]:
-        assert code == 0, errors
-    labels, q = results(folder, "runs/rows")
-    assert np.array_equal(labels, alone[0])
-    assert np.abs(q - alone[1]).max() < 1e-5
-    assert len(labels) == N_ROWS
-    metrics = json.loads((folder / "runs/rows/metrics.json").read_text())
-    assert metrics["environment"]["n_devices"] == 4
-
-
-def test_a_killed_process_ends_the_other_and_one_alone_goes_on(folder, alone):
-    processes = start_two(folder, "--clustering.max-intervals", "4000", "--out", "killed")
-    history = folder / "killed" / "history.jsonl"
-    while not (history.exists() and '"clustering"' in history.read_text()):
-        assert processes[0].poll() is None, end(processes[0])
-        time.sleep(0.05)
-    processes[1].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    code, errors = end(processes[0])
-    assert time.monotonic() - killed < 60
-    one_line(code, errors, "another process of this run has stopped", "--resume")
-    end(processes[1])
-    # What was saved belongs to 4000 intervals; a folder of another run is refused, not overwritten.
-    code, errors = end(
-        start(folder, "--clustering.max-intervals", "4", "--out", "killed", "--resume")
-    )
-    assert code == 1
-    assert "max_intervals" in errors
-
-
-def test_when_process_0_is_killed_the_other_says_so_in_a_line(folder):
-    """JAX ends it by a signal, more often than not; its parent tells what that means."""
-    processes = start_two(folder, "--clustering.max-intervals", "4000", "--out", "headless")
-    history = folder / "headless" / "history.jsonl"
-    while not (history.exists() and '"clustering"' in history.read_text()):
-        assert processes[0].poll() is None, end(processes[0])
-        time.sleep(0.05)
-    processes[0].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    code, errors = end(processes[1])
-    assert time.monotonic() - killed < 60
-    one_line(code, errors, "another process of this run has stopped", "--resume")
-    end(processes[0])
-    # Its child has ended with it: the folder is free.
-    code, errors = end(start(folder, "--clustering.max-intervals", "4", "--out", "headless"))
-    one_line(code, errors, "already holds a run")
-
-
-def test_processes_that_differ_say_in_what_before_any_work(folder):
-    second = ["--seed", "7", "--clustering.tol", "0.5", "--scaling", "standard"]
-    second += ["--clustering.update-interval", "7"]
-    processes = start_two(folder, "--out", "differing", second=second)
-    needed = ("clustering.tol: 0.5 against 0", "update_interval: 7 against 25", "random key")
-    for code, errors in [end(process) for process in processes]:
-        one_line(code, errors, "process 1 differs from process 0 in scaling", *needed)
-    assert not (folder / "differing").exists()
-
-
-def test_other_rows_in_one_process_are_told_by_all(folder):
-    rows = np.load(folder / "rows.npy")
-    rows[-1, 0] += 1
-    np.save(folder / "others.npy", rows)
-    processes = start_two(folder, "--out", "mixed", data=("rows.npy", "others.npy"))
-    for code, errors in [end(process) for process in processes]:
-        one_line(code, errors, "process 1 differs from process 0 in data")
-    assert not (folder / "mixed").exists()
-
-
-def one_line(code, errors, *needed):
-    assert code == 1, errors
-    lines = [line for line in errors.splitlines() if line.startswith("jdec: ")]
-    assert len(lines) == 1, errors
-    assert "Traceback" not in errors
-    assert "***" not in errors  # of a stack dump
-    assert all(text in lines[0] for text in needed), errors
-
-
-def test_a_run_goes_on_with_another_number_of_processes(folder, alone):
-    """Interrupted with two processes, resumed by one: ends like a run that was not interrupted."""
-    processes = start_two(folder, "--clustering.max-intervals", "4", "--out", "moved")
-    history = folder / "moved" / "history.jsonl"
-    while not history.exists():
-        assert processes[0].poll() is None, end(processes[0])
-        time.sleep(0.02)
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-    for process in processes:
-        end(process)
-    code, errors = end(
-        start(folder, "--clustering.max-intervals", "4", "--out", "moved", "--resume")
-    )
-    assert code == 0, errors
-    labels, q = results(folder, "moved")
-    assert np.array_equal(labels, alone[0])
-    assert np.abs(q - alone[1]).max() < 1e-5
-
-
-REFUSED = """
-import sys
-import jax, numpy as np
-from jdec import Config, fit
-from jdec.trainer import connect, data_mesh
-connect("127.0.0.1:{port}", 2, int(sys.argv[1]), timeout=40)
-x = np.ones((9, 3), np.float32)
-x[7, 1] = np.nan
-try:
-    fit(jax.random.key(0), x, Config(2), mesh=data_mesh())
-except ValueError as error:
-    print(error)
-"""
-
-
-def test_rows_that_one_process_refuses_all_refuse(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        code = REFUSED.format(port=probe.getsockname()[1])
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(process)],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(2)
-    ]
-    for process in processes:
-        told, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
-        assert told.splitlines()[-1].startswith("x: expected finite numbers, got NaN in row 7,")
-
-
-def test_a_coordinator_out_of_reach_is_one_line(folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = f"from jdec.trainer.distributed import connect\nconnect('127.0.0.1:{port}', 2, 1, timeout=4)"
+def test_a_missing_process_is_reported_to_all(joined):
     began = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
-    assert run.returncode != 0
-    assert time.monotonic() - began < 40
-    assert f"could not reach process 0 at 127.0.0.1:{port}" in run.stderr
+    errors = meet((4, 0), (4, 2), timeout=2)
+    assert time.monotonic() - began < 10
+    for error in errors:
+        assert "expected 4 processes" in error
+        assert "got none for process 1, 3" in error
+        assert "\n" not in error
+    assert joined == []
+
+
+@pytest.mark.parametrize(
+    ("processes", "message"),
+    [
+        ([(3, 0), (3, 1), (3, 1)], "process_id: 1 was given to two processes"),
+        ([(2, 0), (3, 1)], "num_processes: process 1 was started with 3, process 0 with 2"),
+    ],
+)
+def test_different_arguments_are_reported_to_all(joined, processes, message):
+    assert meet(*processes) == [message] * len(processes)
+    assert joined == []
+
+
+def test_a_port_in_use_is_reported(joined):
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"a free port .* got 127.0.0.1:{port}: Address"):
+            initialize_distributed(f"127.0.0.1:{port}", 2, 0, timeout=5)
+    assert joined == []
+
+
+def test_another_program_at_the_port_is_reported_in_time(joined):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # listens, and says nothing
+        port = server.getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=r"no answer from process 0 .* another program"):
+            initialize_distributed(f"127.0.0.1:{port}", 2, 1, timeout=1)
+    assert time.monotonic() - began < 10
+    assert joined == []
+
+
+def test_connections_of_other_programs_are_ignored(joined):
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        everyone = pool.submit(meet, (2, 0), port=port)
+        strangers = []
+        for message in (b"GET / HTTP/1.1\r\n\r\n", b"[" * 5000 + b"\n", b""):
+            while True:
+                try:
+                    strangers.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            strangers[-1].sendall(message)
+        assert meet((2, 1), port=port) == [None]
+        assert everyone.result() == [None]
+        for stranger in strangers:
+            stranger.close()
+    assert len(joined) == 2
