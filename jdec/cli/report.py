@@ -1,49 +1,33 @@
 """What the commands print when they are done."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jdec.cli.arguments import Fit, Sweep
 from jdec.cli.results import BASELINE_RESTARTS
-from jdec.datasets import Dataset
-from jdec.selection.sweep import AXES, SweepResult, sweep_table
+from jdec.selection.grid import AXES
+from jdec.selection.sweep import CRITERIA, SweepResult, setting_of
 from jdec.trainer.config import Config
 
-
-def recipe(arguments: Fit | Sweep) -> str:
-    """Say where the settings come from."""
-    if arguments.config is not None:
-        return f"settings of {arguments.config}"
-    return f"preset {arguments.preset}"
-
-
-def data_lines(dataset: Dataset, config: Config) -> list[str]:
-    """Say what the rows are taken for: their classes, identifiers and images, and any note."""
-    lines = []
-    if dataset.label_name is not None and dataset.feature_names is None:
-        lines.append(f"classes from array {dataset.label_name!r}, kept out of training")
-    elif dataset.label_name is not None:
-        lines.append(
-            f"classes from column {dataset.label_name!r}, kept out of training; --label none to "
-            "train on it"
-        )
-    if config.image_shape is not None:
-        size = "×".join(map(str, config.image_shape))
-        amounts = ", ".join(
-            f"{name} {value:g}" for name, value in vars(config.augmentation).items()
-        )
-        varied = f"varied at random in training (--augmentation: {amounts})"
-        lines.append(
-            f"rows are images of {size} (--image-shape), "
-            f"{varied if config.augmentation else 'trained on as they are'}"
-        )
-    return lines + [f"note: {dataset.note}"] * bool(dataset.note)
+_TITLES = {
+    "n_clusters": "k",
+    "learning_rate": "learning rate",
+    "kl": "KL",
+    "generalizability": "G",
+    "acc": "ACC",
+    "nmi": "NMI",
+    "ari": "ARI",
+}
+_STOPPED = {
+    "tol": "converged (label change < tol)",
+    "max_intervals": "reached max_intervals",
+}
 
 
 def score_table(scores: dict[str, dict[str, float]]) -> str:
-    """Lay out ACC, NMI and ARI of some methods."""
+    """Return ACC, NMI and ARI of some methods as a table."""
     width = max(len(name) for name in scores)
     lines = [f"{'':{width}}    ACC    NMI    ARI"]
     lines += [
@@ -53,76 +37,98 @@ def score_table(scores: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _start(config: Config) -> str:
-    if config.kmeans.oversampling == (1,):
-        return f"AE + k-means: best of {config.kmeans.n_init} restarts)"
-    factors = "/".join(map(str, config.kmeans.oversampling))
-    return f"AE + k-means: into {factors} pieces a cluster, merged by Ward linkage)"
+def _legend(config: Config) -> list[str]:
+    """Return what the names in the table of scores mean."""
+    factors, n_init = config.kmeans.overclustering_factors, config.kmeans.n_init
+    start = f"k-means on the same embedding, best of {n_init} restarts"
+    if factors != (1,):
+        start = f"{'/'.join(map(str, factors))} sub-clusters per cluster, merged by Ward linkage"
+    return [
+        f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;",
+        f"AE + k-means: on the pretrained embedding, best of {n_init} restarts;",
+        f"DEC initialisation: {start})",
+    ]
 
 
 def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float) -> str:
-    """Sum up a fit: scores, sizes, why it stopped, times and files."""
-    sizes = metrics["cluster_sizes"]
-    shown = ", ".join(map(str, sizes[:20])) + (", …" if len(sizes) > 20 else "")
-    reasons = {
-        "tol": "few enough labels changed",
-        "max_intervals": "all intervals used",
-    }
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in metrics["seconds"].items())
+    """Summarise a fit: scores, sizes, stop reason, times and files."""
+    sizes, changed, n_intervals = (
+        metrics[name] for name in ("cluster_sizes", "label_change", "n_intervals")
+    )
     lines = [""]
     if metrics["scores"] is not None:
-        lines += [score_table(metrics["scores"]), ""]
-        lines += [f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;", _start(config)]
-    changed = metrics["label_change"]
+        lines += [score_table(metrics["scores"]), "", *_legend(config)]
     lines += [
-        f"sizes    {shown}",
-        f"stopped  after {metrics['n_intervals']} intervals, {reasons[metrics['stop_reason']]}"
-        + (f" ({changed:.2%} in the last)" if changed is not None else ""),
-        f"seconds  {seconds}; {total:.1f} in all, {_compiling(metrics['compilation'])}",
-        f"files    {out}: {', '.join(_result_files(out))}",
+        f"sizes    {', '.join(map(str, sizes[:20]))}{', …' if len(sizes) > 20 else ''}",
+        f"stopped  after {n_intervals} interval{'s' * (n_intervals != 1)}, "
+        + _STOPPED[metrics["stop_reason"]]
+        + (f"; {changed:.2%} of labels changed in the last" if changed is not None else ""),
+        f"seconds  {_times(metrics, total)}",
+        f"files    {_files(out)}",
     ]
     return "\n".join(lines)
 
 
 def sweep_summary(out: Path, result: SweepResult, summary: dict[str, Any], total: float) -> str:
-    """Sum up a sweep: settings, what was chosen, times and files."""
+    """Summarise a sweep: settings, the selected fit, times and files."""
     best = result.members[result.best]
-    setting = f"seed {best['seed']}, k {best['n_clusters']}"
-    varied = {
-        name: len({row[name] for row in result.settings}) > 1 for name in best if name in AXES
-    }
-    setting += "".join(
-        f", {title} {best[name]:g}"
-        for name, title in (("alpha", "alpha"), ("learning_rate", "learning rate"))
-        if varied[name]
-    )
-    kind = "least" if result.criterion == "divergence" else "greatest"
+    axes = ["n_clusters", *[axis for axis in _varied(result.settings) if axis != "n_clusters"]]
+    setting = "".join(f", {_TITLES.get(axis, axis)} {best[axis]:g}" for axis in axes)
+    kind = "max" if CRITERIA[result.criterion] else "min"
+    criterion = _TITLES.get(result.criterion, result.criterion)
     lines = ["", sweep_table(result.settings), ""]
-    lines.append(f"best       {setting}: {kind} {result.criterion}, {best[result.criterion]:.3f}")
+    lines.append(
+        f"best       seed {best['seed']}{setting}: {kind} {criterion} {best[result.criterion]:.3f}"
+    )
     scores = result.consensus_scores
     if scores is not None:
-        siblings = [
-            row["acc"] for row in result.members if all(row[axis] == best[axis] for axis in AXES)
-        ]
+        siblings = [r["acc"] for r in result.members if setting_of(r) == setting_of(best)]
         lines.append(
             f"ACC        best {best['acc']:.3f}; consensus of its {len(siblings)} seeds "
             f"{scores['acc']:.3f}, mean of these {np.mean(siblings):.3f} "
-            "(classes: to report, not to choose)"
+            "(classes are not used for the selection)"
         )
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
-    lines += [
-        f"seconds    {seconds}; {total:.1f} in all, {_compiling(summary['compilation'])}",
-        f"files      {out}: {', '.join(_result_files(out))}",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"seconds    {_times(summary, total)}", f"files      {_files(out)}"])
 
 
-def _compiling(compilation: dict[str, Any]) -> str:
-    kept = compilation["kept from before"]
-    return f"{compilation['seconds']:.1f} of them compiling" + (
-        f" ({kept} programs kept from before)" if kept else ""
+def varied_axis(settings: Sequence[dict[str, Any]]) -> str | None:
+    """Return the first axis along which settings differ, if any does."""
+    return next(iter(_varied(settings)), None)
+
+
+def _varied(settings: Sequence[dict[str, Any]]) -> list[str]:
+    return [axis for axis in AXES if len({row[axis] for row in settings}) > 1]
+
+
+def sweep_table(settings: Sequence[dict[str, Any]]) -> str:
+    """Return settings as a table: mean ± standard deviation over seeds."""
+    axes = [axis for axis in AXES if axis == "n_clusters" or axis in _varied(settings)]
+    names = ("kl", "silhouette", "agreement", "generalizability", "acc", "nmi", "ari")
+    columns = [name for name in names if name in settings[0]]
+    table = [[_TITLES.get(name, name) for name in (*axes, *columns)]]
+    for row in settings:
+        cells = [f"{row[axis]:g}" for axis in axes]
+        for name in columns:
+            std = row[f"{name}_std"]
+            cells.append(f"{row[name]:.3f}" + (f" ± {std:.3f}" if np.isfinite(std) else ""))
+        table.append(cells)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
     )
 
 
-def _result_files(out: Path) -> list[str]:
-    return sorted(path.name for path in out.iterdir() if path.is_file() and path.name[0] != ".")
+def _times(record: dict[str, Any], total: float) -> str:
+    phases = ", ".join(f"{name} {value:.1f}" for name, value in record["seconds"].items())
+    compilation = record["compilation"]
+    hits = compilation["cache_hits"]
+    return (
+        f"{phases}; total {total:.1f} s ({compilation['seconds']:.1f} s compiling"
+        f"{f', {hits} cache hits' if hits else ''})"
+    )
+
+
+def _files(out: Path) -> str:
+    names = [path.name for path in out.iterdir() if path.is_file() and path.name[0] != "."]
+    return f"{out}: {', '.join(sorted(names))}"

@@ -1,8 +1,8 @@
-"""A process of several under a parent, which says in a line what ended it.
+"""Supervises a process of a multi-process run, and reports in one line why it ended.
 
-JAX ends a process by a signal, with a stack dump, when process 0 of its run is gone; nothing within
-that process can prevent it. So the command of such a process runs in a child, whose low-level
-messages go to a file, and the parent turns its end into an exit code and one line.
+When process 0 is gone, JAX kills the other processes by a signal, with a stack dump, and they
+cannot prevent it. So the command runs in a child process whose low-level messages go to a file, and
+the parent turns its end into an exit code and one line.
 """
 
 import contextlib
@@ -17,13 +17,19 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+#: What to do when another process of a run is gone.
+RESTART = (
+    "another process of this run has stopped or cannot be reached; restart all processes with "
+    "--resume"
+)
+
 _MARK = "JDEC_SUPERVISED"
 _LOG_TAIL = 2**16  # bytes
 _OPTIONS = ("--coordinator", "--num-processes", "--process-id", "--distributed")
 
 
 def wants_supervision(argv: Sequence[str]) -> bool:
-    """Whether a command line is that of a process of several, and no child of ours yet.
+    """Whether a command line is that of a multi-process run and is not supervised yet.
 
     Examples:
         >>> wants_supervision(["fit", "x.npy", "--coordinator", "host:1234"])
@@ -36,13 +42,13 @@ def wants_supervision(argv: Sequence[str]) -> bool:
 
 
 def supervise(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a command line in a child, and hand signals on to it.
+    """Run a command line in a child process and forward signals to it.
 
     Args:
         argv: Arguments of ``jdec``.
 
     Returns:
-        The child's exit code and an empty text; 1 and what to say, if a signal ended it.
+        The child's exit code and an empty text; 1 and a message if a signal ended it.
     """
     lifeline, held = os.pipe()
     stderr = os.dup(2)
@@ -52,18 +58,18 @@ def supervise(argv: Sequence[str]) -> tuple[int, str]:
             stderr=log,
             pass_fds=(lifeline, stderr),
             env=os.environ | {_MARK: f"{lifeline},{stderr}"},
-            process_group=0,  # Ctrl-C then reaches it once, through its parent
+            process_group=0,  # so that Ctrl-C reaches it once, through its parent
         )
         os.close(lifeline)
         os.close(stderr)
         stack.callback(os.close, held)
 
-        def hand_on(number: int, frame: FrameType | None) -> None:
+        def forward(number: int, frame: FrameType | None) -> None:
             del frame
             child.send_signal(number)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            stack.callback(signal.signal, number, signal.signal(number, hand_on))
+            stack.callback(signal.signal, number, signal.signal(number, forward))
         code = child.wait()
         if code >= 0:
             return code, ""
@@ -72,14 +78,11 @@ def supervise(argv: Sequence[str]) -> tuple[int, str]:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         reason = _reason(log.read().decode(errors="replace"))
     name = signal.Signals(-code).name
-    return 1, (
-        "another process of this run has stopped, or cannot be reached; once all are started "
-        f"again, --resume goes on ({name}{f': {reason}' if reason else ''})"
-    )
+    return 1, f"{RESTART} ({name}{f': {reason}' if reason else ''})"
 
 
 def accept_supervision() -> None:
-    """In a child: write to the parent's stderr, and end when the parent does."""
+    """In the child: write to the parent's stderr, and exit when the parent does."""
     mark = os.environ.pop(_MARK, None)
     if mark is None:
         return
@@ -88,7 +91,7 @@ def accept_supervision() -> None:
     sys.stderr = stream
 
     def watch() -> None:
-        os.read(lifeline, 1)  # nothing is ever written: it returns when the parent has gone
+        os.read(lifeline, 1)  # nothing is ever written: returns when the parent is gone
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,6 +1,6 @@
-r"""Choosing among fits without labels: agreement, silhouette, generalizability; and consensus.
+r"""Criteria to choose among fits without labels (ARI, silhouette, generalizability), and consensus.
 
-None of it looks at classes: the accuracy of what is chosen can be told afterwards.
+No criterion sees classes, so accuracy can be reported without bias afterwards.
 """
 
 from itertools import combinations
@@ -13,8 +13,6 @@ from jaxtyping import Array, Float, Int, Key
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from jdec._checks import (
-    as_labels,
-    as_rows,
     as_tuple,
     check_integer,
     check_key,
@@ -24,9 +22,10 @@ from jdec._checks import (
     check_real,
     check_same_length,
     check_seed,
-    column_names,
     shown,
 )
+from jdec._columns import column_names
+from jdec._rows import as_labels, as_rows
 from jdec.core.functional import (
     cluster_frequencies,
     clustering_loss,
@@ -37,11 +36,11 @@ from jdec.core.kmeans import KMeansResult, kmeans
 from jdec.trainer.model import Model, assign
 
 
-def pairwise_agreement(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M"]:
+def pairwise_ari(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M"]:
     """Adjusted Rand index between every two of several partitions of the same rows.
 
     Args:
-        labels: One partition a row, [M N].
+        labels: M partitions of the same rows, [M N].
 
     Returns:
         Symmetric, [M M], with ones on the diagonal.
@@ -50,38 +49,38 @@ def pairwise_agreement(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M M
         ValueError: If ``labels`` is not a matrix.
 
     Examples:
-        >>> pairwise_agreement(np.array([[0, 0, 1, 1], [1, 1, 0, 0]])).tolist()
+        >>> pairwise_ari(np.array([[0, 0, 1, 1], [1, 1, 0, 0]])).tolist()
         [[1.0, 1.0], [1.0, 1.0]]
 
     Source: Hubert & Arabie, "Comparing partitions", 1985.
     """
     labels = _as_partitions(labels)
-    agreement = np.ones((len(labels), len(labels)))
+    ari = np.ones((len(labels), len(labels)))
     for i, j in combinations(range(len(labels)), 2):
-        agreement[i, j] = agreement[j, i] = adjusted_rand_score(labels[i], labels[j])
-    return agreement
+        ari[i, j] = ari[j, i] = adjusted_rand_score(labels[i], labels[j])
+    return ari
 
 
-def agreement_with_others(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M"]:
-    """Mean adjusted Rand index of each partition with all others; its mean is their stability.
+def mean_ari(labels: Int[np.ndarray, "M N"]) -> Float[np.ndarray, "M"]:
+    """Mean adjusted Rand index of each partition with all others; the mean of it is stability.
 
     Args:
-        labels: One partition a row, [M N].
+        labels: M partitions of the same rows, [M N].
 
     Returns:
-        One value a partition, [M]; NaN where there is no other.
+        One value per partition, [M]; NaN for a single one.
 
     Raises:
         ValueError: If ``labels`` is not a matrix.
 
     Examples:
-        >>> agreement_with_others(np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]])).tolist()
+        >>> mean_ari(np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]])).tolist()
         [0.25, 0.25, -0.5]
     """
-    agreement = pairwise_agreement(labels)
-    if len(agreement) < 2:
-        return np.full(len(agreement), np.nan)
-    return (agreement.sum(axis=1) - 1) / (len(agreement) - 1)
+    ari = pairwise_ari(labels)
+    if len(ari) < 2:
+        return np.full(len(ari), np.nan)
+    return (ari.sum(axis=1) - 1) / (len(ari) - 1)
 
 
 def sampled_silhouette(
@@ -91,18 +90,18 @@ def sampled_silhouette(
     sample_size: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Mean silhouette of a random sample of the rows: how much nearer the own cluster is.
+    """Mean silhouette of a random sample of the rows.
 
     Args:
         embeddings: Where distances are taken, [N Z].
         labels: Partition, [N].
-        sample_size: Most rows to look at.
+        sample_size: Max number of rows.
         seed: Of the sample.
 
     Returns:
-        A value in -1 … 1; NaN where the sample holds a single cluster, or no two rows of one. Only
-        partitions of the same rows in the same space can be compared: each fit has an embedding
-        of its own, in which its own clusters are tight.
+        A value in -1 … 1; NaN if the sample has a single cluster, or no two rows of one. Compare
+        partitions of the same rows in the same space only: in the embedding of a fit the clusters
+        of that fit are tight.
 
     Raises:
         ValueError: If there is not one label for each row.
@@ -127,18 +126,18 @@ def sampled_silhouette(
 
 
 def generalizability(model: Model, x: Any, x_validation: Any) -> float:
-    r"""Ratio of the training loss to that of held-out rows, :math:`G = L_{train}/L_{validation}`.
+    r"""Ratio of the training loss to the held-out loss, :math:`G = L_{train}/L_{validation}`.
 
-    More clusters than the data has make held-out rows fit worse than those trained on: G drops.
-    The targets P of held-out rows come from the cluster frequencies of the training rows.
+    With too many clusters the model overfits the training rows and G drops. The targets P of
+    held-out rows use the cluster frequencies of the training rows.
 
     Args:
         model: Trained on ``x``.
         x: Unscaled training rows, [N D].
-        x_validation: Unscaled rows it was not trained on, [M D].
+        x_validation: Unscaled held-out rows, [M D].
 
     Returns:
-        G; 1 where both fit equally well.
+        G; 1 if both losses are equal.
 
     Raises:
         ValueError: For bad input.
@@ -180,25 +179,25 @@ def consensus(
     *,
     n_init: int = 20,
 ) -> KMeansResult:
-    r"""One partition from many: rows that most members put together are put together.
+    r"""Consensus clustering (cluster ensemble) of soft assignments.
 
-    Row i is described by its probabilities in all members, :math:`q_i \in R^{M K}`. Their products
-    :math:`A = Q Q^\top` count, softly, how often two rows share a cluster; the leading eigenvectors
-    of :math:`D^{-1/2} A D^{-1/2}` are found through the M·K × M·K matrix on the other side, so that
-    A itself, N×N, never exists. Rows are then partitioned by k-means on them, each brought to
-    length one. Members need not agree on how clusters are numbered, nor on how many there are.
+    Concatenate the probabilities of row i in all members, :math:`q_i \in R^{M K}`. The
+    co-association matrix :math:`A = Q Q^\top` (soft counts of shared clusters) is N×N and is never
+    formed: the leading eigenvectors of :math:`D^{-1/2} A D^{-1/2}` come from the M·K × M·K Gram
+    matrix. K-means then partitions the eigenvector rows, normalised to length one. Members may
+    number their clusters differently and have different numbers of them.
 
     Args:
         key: Typed random key of k-means.
         soft_assignments: q of each member, [M N K].
-        n_clusters: Clusters of the consensus.
+        n_clusters: Number of clusters of the consensus.
         n_init: Restarts of k-means.
 
     Returns:
-        The partition; its centroids live among the eigenvectors.
+        The partition; its centroids are in the space of the eigenvectors.
 
     Raises:
-        ValueError: If there is no finite member, rows are no probabilities, or K is out of range.
+        ValueError: If no member is finite, rows are not probabilities, or K is out of range.
 
     Examples:
         >>> first = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]
@@ -218,7 +217,7 @@ def consensus(
         raise ValueError("soft_assignments: expected at least one finite member, got none")
     check_n_clusters(n_clusters, q.shape[1])
     q = np.concatenate(list(q), axis=1, dtype=np.float64)
-    # Clusters no row belongs to would divide by zero.
+    # Empty clusters would divide by zero.
     q = q[:, q.sum(axis=0) > 0]
     degrees = q @ q.sum(axis=0)
     q /= np.sqrt(degrees)[:, None]
@@ -240,11 +239,11 @@ def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
         if q.dtype.kind not in "fiubO":
             raise TypeError(q.dtype)
         q = q.astype(np.float64)
-    except Exception as error:  # of a deleted array, or one of another library, as it likes
+    except Exception as error:  # deleted arrays and those of other libraries raise anything
         raise ValueError(f"{expected}, got {shown(soft_assignments)}") from error
     if q.ndim != 3:
-        raise ValueError(f"{expected}, got an array of shape {q.shape}; labels will not do")
-    wrong = (q < 0).any(axis=2) | (np.abs(q.sum(axis=2) - 1) > 1e-2)  # of NaN neither holds
+        raise ValueError(f"{expected}, got an array of shape {q.shape}; not labels")
+    wrong = (q < 0).any(axis=2) | (np.abs(q.sum(axis=2) - 1) > 1e-2)  # both False for NaN
     if wrong.any():
         member, row = np.argwhere(wrong)[0].tolist()
         raise ValueError(
@@ -255,7 +254,7 @@ def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
 
 
 def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
-    """Return partitions as a matrix of numbers, whatever their clusters are called."""
+    """Return partitions as a matrix of integer labels."""
     check_nothing_masked("labels", labels)
     partitions = [as_labels("labels", part) for part in as_tuple("labels", labels, "partitions")]
     if len({len(part) for part in partitions}) != 1:
@@ -270,7 +269,7 @@ def _as_embeddings(embeddings: Any) -> Float[np.ndarray, "N Z"]:
     check_nothing_masked("embeddings", embeddings)
     try:
         embeddings = np.asarray(embeddings)
-    except Exception as error:  # of a deleted array, or one of another library, as it likes
+    except Exception as error:  # deleted arrays and those of other libraries raise anything
         raise ValueError(f"embeddings: expected an array, got {shown(embeddings)}") from error
     check_rank("embeddings", embeddings, 2)
     check_real("embeddings", embeddings)

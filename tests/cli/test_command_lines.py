@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 
-import jdec.cli.commands
-from jdec.cli.arguments import names
-from jdec.cli.commands import main
-from jdec.cli.report import data_lines
+from jdec.cli import main
+from jdec.cli.inputs import data_lines
 from jdec.core.augmentation import Augmentation
 from jdec.datasets import Dataset
-from jdec.trainer.compilation import keep_programs
-from jdec.trainer.config import Config, check_memory
-from jdec.trainer.model import assign, load_model
+from jdec.trainer.compilation import enable_compilation_cache
+from jdec.trainer.config import Config
+from jdec.trainer.memory import check_memory
+from jdec.trainer.model import assign
+from jdec.trainer.model_file import load_model
 from jdec.trainer.workdir import lock_folder
 
 TINY = [
     *("--network.hidden-dims", "8", "--network.latent-dim", "2"),
     *("--pretrain.finetune-steps", "20", "--pretrain.batch-size", "16"),
-    *("--kmeans.n-init", "1", "--kmeans.oversampling", "1", "--kmeans.select", "inertia"),
+    *("--kmeans.n-init", "1", "--kmeans.overclustering-factors", "1", "--kmeans.select", "inertia"),
     *("--clustering.update-interval", "5", "--clustering.max-intervals", "1"),
 ]
 FIT = ["--n-clusters", "3", *TINY]
@@ -85,18 +85,18 @@ def read_table(path):
 def strictly(text):
     """Read JSON as other programs do: without NaN and infinity."""
 
-    def refuse(constant):
+    def fail(constant):
         raise AssertionError(constant)
 
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=fail)
 
 
 def snapshot(folder):
     return {path: path.is_file() and path.read_bytes() for path in sorted(folder.rglob("*"))}
 
 
-def refused(capfd, argv, *needed, code=1):
-    """Assert that a command line ends in one line, and return it."""
+def assert_fails(capfd, argv, *needed, code=1):
+    """Assert that a command line fails with one line, and return it."""
     before = snapshot(Path.cwd())
     assert main(argv) == code
     shown = capfd.readouterr()
@@ -114,7 +114,7 @@ def refused(capfd, argv, *needed, code=1):
 # Columns.
 
 
-def test_the_columns_are_told_and_kept(capfd, tmp_path):
+def test_the_columns_are_shown_and_saved(capfd, tmp_path):
     out = tmp_path / "run"
     assert main(["fit", "table.csv", "--id", "who", "--out", str(out), *FIT]) == 0
     lines = capfd.readouterr().out.splitlines()
@@ -136,7 +136,7 @@ def test_a_label_column_can_be_a_feature(tmp_path, capfd):
     assert (metrics["feature_names"], metrics["label_name"]) == ([*NAMES[1:], "y"], None)
 
 
-def test_what_rows_are_taken_for_is_told():
+def test_the_interpretation_of_the_rows_is_shown():
     rows = Dataset(X, Y, "rows")
     assert data_lines(rows, Config(3)) == []
     (line,) = data_lines(replace(rows, label_name="y"), Config(3))
@@ -147,7 +147,7 @@ def test_what_rows_are_taken_for_is_told():
         "note: a sample",
     ]
     (line,) = data_lines(rows, Config(3, image_shape=(2, 2)))
-    assert line == "rows are images of 2×2 (--image-shape), trained on as they are"
+    assert line == "rows are images of 2×2 (--image-shape), without augmentation"
     (line,) = data_lines(rows, Config(3, image_shape=(2, 2), augmentation=Augmentation(2, 10)))
     assert line == (
         "rows are images of 2×2 (--image-shape), varied at random in training "
@@ -155,12 +155,12 @@ def test_what_rows_are_taken_for_is_told():
     )
 
 
-def test_arrays_of_bytes_are_images_and_said_to_be(capfd, monkeypatch):
+def test_arrays_of_bytes_are_shown_as_images(capfd, monkeypatch):
     def stop(key, x, config, **kwargs):
         assert config.image_shape == (16, 16)
         raise ValueError("far enough")
 
-    monkeypatch.setattr(jdec.cli.commands, "fit", stop)
+    monkeypatch.setattr("jdec.cli.fit_commands.fit", stop)
     assert main(["fit", "images.npy", "--out", "never", *FIT]) == 1
     shown = capfd.readouterr().out.splitlines()
     assert shown[1].startswith("rows are images of 16×16 (--image-shape), varied at random")
@@ -174,10 +174,12 @@ def test_columns_in_another_order_are_put_into_that_of_the_model(tmp_path, optio
     assert np.load(out).tolist() == np.load("run/labels.npy").tolist()
 
 
-def test_other_columns_are_refused(capfd):
-    refused(capfd, ["predict", "run", "renamed.csv"], "missing: 'north'", "unexpected: 'NORTH'")
+def test_other_columns_raise(capfd):
+    assert_fails(
+        capfd, ["predict", "run", "renamed.csv"], "missing: 'north'", "unexpected: 'NORTH'"
+    )
     command = ["evaluate", "run", "table.csv", "--drop", "who,north"]
-    refused(capfd, command, "missing: 'north'")
+    assert_fails(capfd, command, "missing: 'north'")
 
 
 def test_identifiers_are_the_first_column_of_a_prediction(tmp_path):
@@ -199,16 +201,6 @@ def test_the_model_of_a_sweep_predicts(tmp_path, capfd):
     assert model.feature_names == tuple(NAMES)
     assert [int(label) for label in shown] == assign(model, X)[1].argmax(axis=1).tolist()
     assert main(["evaluate", "sweep", "table.csv", "--id", "who"]) == 0
-
-
-def test_column_names_are_listed_with_commas():
-    assert names("drop", None) == ()
-    assert names("drop", "a") == ("a",)
-    assert names("drop", "a, b") == ("a", "b")
-    assert names("drop", '"a,b",c') == ("a,b", "c")
-    assert names("drop", "") == ("",)  # of a column without a name
-    with pytest.raises(ValueError, match="drop: expected names"):
-        names("drop", '"a')
 
 
 # Files that other programs read.
@@ -252,13 +244,13 @@ def test_a_tilde_is_the_home_whoever_expands_it(tmp_path, monkeypatch, capfd):
         ["fit", "x.npy", "--out", "~nobody_of_this_name/a"],
         ["predict", "~nobody_/r", "x"],
     ):
-        refused(capfd, argv, "expected a path, got ~nobody", code=2)
+        assert_fails(capfd, argv, "expected a path, got ~nobody", code=2)
 
 
 SWEEP = ["sweep", "table.csv", "--id", "who", "--config", "run/config.json", "--seeds", "1"]
 
 
-def test_a_sweep_that_was_interrupted_starts_again(tmp_path, monkeypatch, capfd):
+def test_an_interrupted_sweep_is_restarted(tmp_path, monkeypatch, capfd):
     out = tmp_path / "new"
     command = [*SWEEP, "--out", str(out)]
     with monkeypatch.context() as patch:
@@ -266,32 +258,36 @@ def test_a_sweep_that_was_interrupted_starts_again(tmp_path, monkeypatch, capfd)
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        patch.setattr(jdec.cli.commands, "run_sweep", interrupt)
+        patch.setattr("jdec.cli.fit_commands.run_sweep", interrupt)
         assert main(command) == 130
     assert [path.name for path in out.iterdir()] == ["run.json"]
     shown = capfd.readouterr()
-    assert shown.err == "jdec: interrupted; the same command starts it again\n"
-    assert "starts again" not in shown.out
-    # Another sweep, or a fit, keeps out.
-    refused(capfd, [*command, "--alphas", "2"], "differs from this one in data sweep")
-    refused(capfd, ["fit", "table.csv", "--id", "who", "--out", str(out), "--quiet", *FIT], "holds")
+    assert shown.err == "jdec: interrupted; rerun to restart\n"
+    assert "restarted" not in shown.out
+    # Another sweep, or a fit, raises.
+    assert_fails(capfd, [*command, "--alphas", "2"], "differs from this one in data sweep")
+    assert_fails(
+        capfd, ["fit", "table.csv", "--id", "who", "--out", str(out), "--quiet", *FIT], "holds"
+    )
     assert main(command) == 0
-    assert f"{out} holds a sweep that was interrupted; it starts again\n" in capfd.readouterr().out
+    assert f"{out} holds an interrupted sweep; it is restarted\n" in capfd.readouterr().out
     assert (out / "labels.npy").read_bytes() == Path("sweep/labels.npy").read_bytes()
-    refused(capfd, command, "exists already")
+    assert_fails(capfd, command, "exists already")
 
 
-def test_a_sweep_keeps_out_of_folders_that_are_taken(capfd):
-    refused(capfd, [*SWEEP, "--out", "run"], "run holds a run of jdec fit")
-    refused(capfd, [*SWEEP, "--out", "sweep"], "a finished sweep exists already in sweep")
-    refused(capfd, [*SWEEP, "--out", "mine"], "mine holds labels.npy but no run.json")
-    refused(capfd, [*SWEEP, "--out", "file"], "expected a folder, got the file file")
-    refused(capfd, ["fit", "x.npy", "--out", "mine", "--quiet", *FIT], "mine holds labels.npy")
-    refused(capfd, ["fit", "x.npy", "--out", "sweep", "--quiet", *FIT], "sweep already holds a run")
+def test_a_sweep_raises_for_folders_that_are_taken(capfd):
+    assert_fails(capfd, [*SWEEP, "--out", "run"], "run holds a run of jdec fit")
+    assert_fails(capfd, [*SWEEP, "--out", "sweep"], "a finished sweep exists already in sweep")
+    assert_fails(capfd, [*SWEEP, "--out", "mine"], "mine holds labels.npy but no run.json")
+    assert_fails(capfd, [*SWEEP, "--out", "file"], "expected a folder, got the file file")
+    assert_fails(capfd, ["fit", "x.npy", "--out", "mine", "--quiet", *FIT], "mine holds labels.npy")
+    assert_fails(
+        capfd, ["fit", "x.npy", "--out", "sweep", "--quiet", *FIT], "sweep already holds a run"
+    )
 
 
 @pytest.mark.parametrize("command", [SWEEP, ["fit", "x.npy", *FIT]])
-def test_a_folder_in_use_is_refused(tmp_path, capfd, command):
+def test_a_folder_in_use_raises(tmp_path, capfd, command):
     locked, done = threading.Event(), threading.Event()
 
     def hold():
@@ -303,7 +299,7 @@ def test_a_folder_in_use_is_refused(tmp_path, capfd, command):
     thread.start()
     locked.wait(60)
     try:
-        refused(
+        assert_fails(
             capfd, [*command, "--quiet", "--out", str(tmp_path / "new")], "is in use by process"
         )
     finally:
@@ -311,13 +307,13 @@ def test_a_folder_in_use_is_refused(tmp_path, capfd, command):
         thread.join()
 
 
-def test_a_full_disk_is_told_in_a_line(tmp_path, monkeypatch, capfd):
+def test_a_full_disk_is_reported_in_one_line(tmp_path, monkeypatch, capfd):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device", str(tmp_path / "new" / "members.csv"))
 
-    monkeypatch.setattr(jdec.cli.commands, "run_sweep", fail)
-    line = refused(capfd, [*SWEEP, "--quiet", "--out", str(tmp_path / "new")])
-    assert "members.csv: No space left on device; the same command starts the sweep again" in line
+    monkeypatch.setattr("jdec.cli.fit_commands.run_sweep", fail)
+    line = assert_fails(capfd, [*SWEEP, "--quiet", "--out", str(tmp_path / "new")])
+    assert "members.csv: No space left on device; rerun to restart the sweep" in line
 
 
 @pytest.mark.parametrize(
@@ -335,35 +331,35 @@ def test_a_full_disk_is_told_in_a_line(tmp_path, monkeypatch, capfd):
 )
 def test_a_prediction_overwrites_nothing_that_is_read_or_a_result(monkeypatch, capfd, out, needed):
     def fail(*args, **kwargs):
-        raise AssertionError("the model was applied before the refusal")
+        raise AssertionError("the model was applied before the check")
 
-    monkeypatch.setattr(jdec.cli.commands, "assign", fail)
+    monkeypatch.setattr("jdec.cli.model_commands.assign", fail)
     Path("folder.csv").mkdir(exist_ok=True)
-    refused(capfd, ["predict", "run", "table.csv", "--id", "who", "--out", out], needed)
+    assert_fails(capfd, ["predict", "run", "table.csv", "--id", "who", "--out", out], needed)
 
 
 def test_the_model_is_not_overwritten_by_what_it_predicts(tmp_path, capfd):
     shutil.copy("run/model.npz", tmp_path / "m.npy")
     np.save(tmp_path / "x.npy", X)
     out = ["--out", str(tmp_path / "m.npy")]
-    refused(capfd, ["predict", str(tmp_path / "m.npy"), "x.npy", *out], "which is read")
+    assert_fails(capfd, ["predict", str(tmp_path / "m.npy"), "x.npy", *out], "which is read")
     (tmp_path / "link.npy").symlink_to(tmp_path / "x.npy")
     command = ["predict", "run", str(tmp_path / "x.npy"), "--out", str(tmp_path / "link.npy")]
-    refused(capfd, command, "which is read")
+    assert_fails(capfd, command, "which is read")
 
 
 # Command lines.
 
 BIG, BIGGER = "9" * 400, "9" * 5000
-LISTS = "takes all that follows it, and so"
+LISTS = "takes all values that follow it, including"
 MISTAKES = {
     "a list takes the data": (
         *(2, ["fit", "--network.hidden-dims", "32", "32", "digits", "--out", "never"]),
         ["--network.hidden-dims", LISTS, "'digits'", " -- digits", "jdec fit --help"],
     ),
     "another list": (
-        *(2, ["fit", "--kmeans.oversampling", "2", "x.npy", "--out", "never"]),
-        ["--kmeans.oversampling", LISTS, "'x.npy'"],
+        *(2, ["fit", "--kmeans.overclustering-factors", "2", "x.npy", "--out", "never"]),
+        ["--kmeans.overclustering-factors", LISTS, "'x.npy'"],
     ),
     "a list spelt with _": (
         *(2, ["fit", "--network.hidden_dims", "32", "x.npy", "--out", "never"]),
@@ -481,21 +477,21 @@ for _value in ("1e400", "nan", "1e39", "-1", "0"):
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told_in_a_line_before_any_work(capfd, name):
+def test_mistakes_are_one_line_before_any_work(capfd, name):
     code, argv, needed = MISTAKES[name]
-    refused(capfd, argv, *needed, code=code)
+    assert_fails(capfd, argv, *needed, code=code)
 
 
-def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
+def test_errors_of_the_library_have_a_traceback(monkeypatch):
     def fail(*args, **kwargs):
         raise TypeError("a mistake of the library")
 
-    monkeypatch.setattr(jdec.cli.commands, "load_dataset", fail)
+    monkeypatch.setattr("jdec.cli.inputs.load_dataset", fail)
     with pytest.raises(TypeError, match="a mistake of the library"):
         main(["fit", "x.npy", *FIT])
 
 
-def test_memory_is_weighed_before_any_work():
+def test_memory_is_estimated_before_any_work():
     check_memory(Config(10), n_rows=70_000, n_features=784)
     fields = {"network.hidden_dims": [2**16, 2**14]}
     with pytest.raises(ValueError, match=r"network\.hidden_dims: expected settings that"):
@@ -564,17 +560,17 @@ def test_no_output_at_all_will_do(monkeypatch, tmp_path):
     ],
     ids=" ".join,
 )
-def test_a_platform_that_is_not_here_is_told_in_a_line(monkeypatch, capfd, argv, error):
+def test_an_unavailable_platform_is_reported_in_one_line(monkeypatch, capfd, argv, error):
     def fail(*args):
         raise error
 
     monkeypatch.setattr(jax, "devices", fail)
-    refused(capfd, argv, "JAX_PLATFORMS: expected", "unset it")
+    assert_fails(capfd, argv, "JAX_PLATFORMS: expected", "unset it")
     for other in (["--version"], ["--help"], ["datasets"]):
         assert main(other) == 0
 
 
-def test_an_odd_environment_is_told_in_a_line():
+def test_an_odd_environment_is_reported_in_one_line():
     """Of a notebook's kernel, or a profile written for another machine."""
     environment = os.environ | {"JAX_PLATFORMS": "cuda", "MPLBACKEND": "nowhere"}
     done = subprocess.run(
@@ -606,13 +602,13 @@ def test_output_that_cannot_be_written_is_a_failure_in_a_line():
 
 
 @posix
-@pytest.mark.filterwarnings("always:compiled programs are not kept")
-def test_a_cache_that_others_can_write_to_is_told_in_a_line(tmp_path, monkeypatch, capfd):
+@pytest.mark.filterwarnings("always:compilation cache disabled")
+def test_a_cache_that_others_can_write_to_is_reported_in_one_line(tmp_path, monkeypatch, capfd):
     argv = ["jdec", "predict", "run", "turned.csv", "--id", "who", "--out", str(tmp_path / "a.npy")]
     monkeypatch.setattr(sys, "argv", argv)
     cache_of_the_tests = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", None)
-    programs = keep_programs()
+    programs = enable_compilation_cache()
     programs.chmod(0o777)
     jax.config.update("jax_compilation_cache_dir", None)
     try:
@@ -620,6 +616,6 @@ def test_a_cache_that_others_can_write_to_is_told_in_a_line(tmp_path, monkeypatc
     finally:
         jax.config.update("jax_compilation_cache_dir", cache_of_the_tests)
     shown = capfd.readouterr()
-    assert shown.err.startswith(f"jdec: warning: compiled programs are not kept: {programs} ")
+    assert shown.err.startswith(f"jdec: warning: compilation cache disabled: {programs} ")
     assert shown.err.count("\n") == 1
     assert not list(programs.iterdir())

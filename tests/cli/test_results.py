@@ -1,6 +1,5 @@
 import dataclasses
 import json
-from importlib.metadata import version
 
 import jax
 import matplotlib.image
@@ -9,13 +8,13 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from jdec._environment import environment
+from jdec.cli.inputs import scoring_key
 from jdec.cli.results import score_methods, write_results
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
-from jdec.trainer.model import load_model
+from jdec.trainer.model_file import load_model
 
 X, Y = (array[:150] for array in load_digits(return_X_y=True))
 CONFIG = Config(6).replace(
@@ -103,27 +102,18 @@ def test_metrics_tell_about_the_run(tmp_path, result, scores):
     assert metrics["label_change"] == result.history[-1]["label_change"]
     assert metrics["scores"] == scores
     assert (metrics["recipe"], metrics["seed"]) == ("by hand", 7)
-    names = {"pretraining", "kmeans", "clustering", "pictures"}
+    assert metrics["environment"]["jax"] == jax.__version__
+    names = {"pretraining", "kmeans", "clustering", "figures"}
     assert names <= set(metrics["seconds"])
     assert all(value >= 0 for value in metrics["seconds"].values())
-    for name in names - {"pictures"}:
+    for name in names - {"figures"}:
         assert metrics["seconds"][name] == pytest.approx(result.seconds[name], abs=0.01)
 
 
-def test_environment_tells_versions_and_device():
-    found = environment()
-    assert found["jdec"] == version("jdec")
-    for package in ("jax", "numpy"):
-        assert found[package] == version(package)
-    assert jax.devices()[0].platform in found["device"]
-    assert found["n_devices"] == jax.device_count()
-    json.dumps(found)
-
-
 def test_scores_are_those_of_the_labels(result, scores):
-    assert list(scores) == ["k-means", "AE + k-means", "DEC"]
+    assert list(scores) == ["k-means", "AE + k-means", "DEC initialisation", "DEC"]
     assert scores["DEC"] == clustering_scores(Y, result.labels)
-    assert scores["AE + k-means"] == clustering_scores(Y, result.initial.labels)
+    assert scores["DEC initialisation"] == clustering_scores(Y, result.initial.labels)
     assert scores["DEC"]["acc"] == result.history[-1]["acc"]
     for score in scores.values():
         assert set(score) == {"acc", "nmi", "ari"}
@@ -137,13 +127,33 @@ def test_the_baseline_is_k_means_on_the_scaled_input(result, scores):
     assert again == scores
 
 
+def test_ae_k_means_is_plain_k_means_on_the_pretrained_embedding(result, scores):
+    pretrained = fit(jax.random.key(0), X, CONFIG.replace({"clustering.max_intervals": 0}))
+    labels = KMeans(6, n_init=20, random_state=0).fit_predict(pretrained.embedding)
+    expected = clustering_scores(Y, labels)["nmi"]
+    assert scores["AE + k-means"]["nmi"] == pytest.approx(expected, abs=0.05)
+    # Neither the initialisation nor DEC affects it.
+    others = result._replace(initial=result.initial._replace(labels=Y), labels=Y)
+    again = score_methods(jax.random.key(1), DATASET, CONFIG, others)
+    assert again["AE + k-means"] == scores["AE + k-means"]
+    assert again["DEC initialisation"]["acc"] == again["DEC"]["acc"] == 1
+
+
+def test_the_key_of_the_baselines_is_not_one_that_fit_derives():
+    keys = jax.random.split(jax.random.key(3), 1000)
+    derived = [keys, *(jax.random.split(key, 50) for key in keys[:4])]
+    derived = {tuple(data) for part in derived for data in jax.random.key_data(part).tolist()}
+    assert tuple(jax.random.key_data(jax.random.fold_in(jax.random.key(3), 1)).tolist()) in derived
+    assert tuple(jax.random.key_data(scoring_key(3)).tolist()) not in derived
+
+
 def test_without_classes_there_are_no_scores(tmp_path, result):
     metrics = write(tmp_path, result, dataclasses.replace(DATASET, y=None))
     assert metrics["scores"] is None
     assert files(tmp_path) == FILES
 
 
-def test_without_intervals_no_change_is_told(tmp_path, result):
+def test_without_intervals_there_is_no_label_change(tmp_path, result):
     history = [record for record in result.history if not record.get("interval")]
     assert history[-1]["phase"] == "clustering"
     metrics = write(tmp_path, result._replace(history=history, n_intervals=0))
@@ -180,7 +190,7 @@ def test_coloured_images_are_drawn(tmp_path, result):
     assert (tmp_path / "top_samples.png").exists()
 
 
-def test_results_replace_those_before_as_whole_files(tmp_path, result):
+def test_results_are_replaced_atomically(tmp_path, result):
     write(tmp_path, result)
     (tmp_path / "labels.npy").write_bytes(b"old")
     (tmp_path / "notes.txt").write_text("kept")

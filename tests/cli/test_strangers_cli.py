@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jdec.cli.commands import main
+from jdec.cli import main
 from jdec.trainer.config import Config
-from jdec.trainer.model import Model, save_model
+from jdec.trainer.model import Model
+from jdec.trainer.model_file import save_model
 from jdec.trainer.scaling import Scaling
 
 CONFIG = Config(2).replace({"network.hidden_dims": [4], "network.latent_dim": 2})
@@ -140,7 +141,7 @@ def snapshot():
 
 FIT = ["--n-clusters", "2", "--quiet"]
 SWEEP = ["--n-clusters", "2", "--quiet", "--seeds", "1"]
-#: Too many for the rows: what is not refused earlier is for that.
+#: Too many for the rows: what does not fail earlier fails for that.
 MANY = ["--n-clusters", "20", "--quiet"]
 DIGITS, MORE_DIGITS = "9" * 400, "9" * 5000
 NO_NUMBERS = ["", "x", "nan", "-1", DIGITS, MORE_DIGITS, "0x10", "true", "1,2", "[1]", "{}", "a\nb"]
@@ -265,7 +266,7 @@ def test_every_odd_command_line_ends_in_one_line(capfd, group):
     for argv in COMMANDS[group]:
         try:
             code = main(argv)
-        except BaseException as error:  # an exit is none of ours either
+        except BaseException as error:  # SystemExit is wrong as well
             code = repr(error)[:200]
         shown = capfd.readouterr()
         line = shown.err

@@ -7,10 +7,10 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from jdec.selection.criteria import (
-    agreement_with_others,
     consensus,
     generalizability,
-    pairwise_agreement,
+    mean_ari,
+    pairwise_ari,
     sampled_silhouette,
 )
 from jdec.trainer.config import Config
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 
 
 def noisy(labels, share, rng, n_clusters=4):
-    """Return the labels with a share of them drawn anew."""
+    """Return the labels with a share of them redrawn."""
     drawn = rng.integers(0, n_clusters, len(labels))
     return np.where(rng.random(len(labels)) < share, drawn, labels)
 
@@ -34,23 +34,23 @@ def soft(labels, n_clusters, certainty=0.9):
     return q
 
 
-def test_agreement_is_the_rand_index_of_each_pair():
+def test_ari_of_each_pair():
     labels = RNG.integers(0, 3, (4, 60))
-    agreement = pairwise_agreement(labels)
+    ari = pairwise_ari(labels)
     for i, j in itertools.product(range(4), repeat=2):
-        assert agreement[i, j] == pytest.approx(adjusted_rand_score(labels[i], labels[j]))
-    others = [np.delete(agreement[i], i).mean() for i in range(4)]
-    assert agreement_with_others(labels) == pytest.approx(others)
+        assert ari[i, j] == pytest.approx(adjusted_rand_score(labels[i], labels[j]))
+    others = [np.delete(ari[i], i).mean() for i in range(4)]
+    assert mean_ari(labels) == pytest.approx(others)
 
 
-def test_the_partition_that_most_resemble_agrees_most():
+def test_an_unrelated_partition_has_the_min_ari():
     truth = RNG.integers(0, 4, 300)
     labels = np.stack([*(noisy(truth, 0.1, RNG) for _ in range(3)), RNG.integers(0, 4, 300)])
-    assert agreement_with_others(labels).argmin() == 3
+    assert mean_ari(labels).argmin() == 3
 
 
-def test_a_single_partition_agrees_with_nobody():
-    assert np.isnan(agreement_with_others(np.zeros((1, 5), int))).all()
+def test_the_mean_ari_of_a_single_partition_is_nan():
+    assert np.isnan(mean_ari(np.zeros((1, 5), int))).all()
 
 
 def test_silhouette_of_few_rows_is_that_of_all():
@@ -72,7 +72,7 @@ def test_silhouette_of_a_broken_embedding_is_nan():
 
 def test_consensus_is_better_than_its_members():
     truth = np.repeat(np.arange(4), 60)
-    # Members number their clusters each in its own way.
+    # Every member numbers its clusters differently.
     members = []
     for _ in range(9):
         order = RNG.permutation(4)
@@ -103,7 +103,7 @@ def test_consensus_clusters_the_co_association_matrix():
     assert float(result.inertia) == pytest.approx(inertia, rel=1e-3)
 
 
-def test_consensus_takes_members_with_unused_clusters_and_leaves_out_broken_ones():
+def test_consensus_handles_empty_clusters_and_drops_members_that_are_not_finite():
     truth = np.repeat(np.arange(2), 30)
     members = np.zeros((3, 60, 4))
     members[0, :, :2] = members[1, :, :2] = soft(truth, 2)
@@ -112,7 +112,7 @@ def test_consensus_takes_members_with_unused_clusters_and_leaves_out_broken_ones
     assert adjusted_rand_score(truth, joint) == 1
 
 
-def test_consensus_of_nothing_is_refused():
+def test_consensus_validates_its_arguments():
     with pytest.raises(ValueError, match="at least one finite member"):
         consensus(jax.random.key(0), np.full((2, 5, 2), np.nan), 2)
     with pytest.raises(ValueError, match="n_clusters"):
@@ -126,12 +126,12 @@ def test_consensus_of_nothing_is_refused():
     [
         (np.zeros((2, 5, 2)), r"probabilities that sum to one, got \[0.0, 0.0\] for row 0"),
         (np.full((2, 5, 2), -0.5), "probabilities that sum to one"),
-        (np.array([[0, 1, 7], [2, 0, 1]]), "labels will not do"),
+        (np.array([[0, 1, 7], [2, 0, 1]]), "not labels"),
         ([["a"]], "expected q of each member"),
         (None, "got an array of shape ()"),
     ],
 )
-def test_what_are_no_probabilities_is_refused(q, message):
+def test_invalid_probabilities_raise(q, message):
     with pytest.raises(ValueError, match="soft_assignments: .*" + message.replace("()", r"\(\)")):
         consensus(jax.random.key(0), q, 2)
 

@@ -15,19 +15,20 @@ import pytest
 import quick
 from sklearn.datasets import make_blobs
 
-import jdec.cli.commands
-from jdec.cli.commands import main
+from jdec.cli import main
 from jdec.estimator import DEC
 from jdec.metrics import clustering_scores
-from jdec.trainer.config import Config, preset_config, read_config
+from jdec.trainer.config import Config, read_config
 from jdec.trainer.fit import fit
-from jdec.trainer.model import assign, load_model
+from jdec.trainer.model import assign
+from jdec.trainer.model_file import load_model
+from jdec.trainer.presets import preset_config
 
 COMMANDS = ["fit", "sweep", "predict", "evaluate", "datasets", "info"]
 SETTINGS = [
     *("--network.hidden-dims", "8", "--network.latent-dim", "2"),
     *("--pretrain.finetune-steps", "40", "--pretrain.batch-size", "32"),
-    *("--kmeans.n-init", "2", "--kmeans.oversampling", "1", "--kmeans.select", "inertia"),
+    *("--kmeans.n-init", "2", "--kmeans.overclustering-factors", "1", "--kmeans.select", "inertia"),
     *("--clustering.batch-size", "32", "--clustering.tol", "0"),
     *("--clustering.update-interval", "10", "--clustering.max-intervals", "3"),
 ]
@@ -39,7 +40,7 @@ CONFIG = preset_config("fast", n_clusters=3, n_rows=90, image_shape=(4, 4)).repl
         "pretrain.finetune_steps": 40,
         "pretrain.batch_size": 32,
         "kmeans.n_init": 2,
-        "kmeans.oversampling": (1,),
+        "kmeans.overclustering_factors": (1,),
         "kmeans.select": "inertia",
         "clustering.batch_size": 32,
         "clustering.tol": 0.0,
@@ -169,7 +170,7 @@ def test_the_settings_of_an_earlier_run_give_the_same(tmp_path):
     assert recipe == f"settings of {Path('run/config.json')}"
 
 
-def test_options_go_before_the_settings_of_an_earlier_run(tmp_path):
+def test_options_override_the_settings_of_an_earlier_run(tmp_path):
     command = ["fit", "xy.npz", "--config", "run/config.json", "--n-clusters", "2"]
     changes = ["--clustering.max-intervals", "0", "--kmeans.n-init", "1"]
     assert main([*command, *changes, "--out", str(tmp_path), "--quiet"]) == 0
@@ -197,9 +198,16 @@ def test_what_is_shown(tmp_path, capfd):
     assert "ACC    NMI    ARI" in shown.out
     sizes = np.bincount(np.load(out / "labels.npy"), minlength=3)
     assert f"sizes    {', '.join(map(str, sizes))}\n" in shown.out
-    assert "stopped  after 3 intervals, all intervals used (" in shown.out
+    assert "stopped  after 3 intervals, reached max_intervals; " in shown.out
     assert f"files    {out}: {', '.join(n for n in FILES if n != 'checkpoints')}" in shown.out
     assert "seconds  pretraining " in shown.out
+    assert re.search(r"; total \d+\.\d s \(\d+\.\d s compiling(, \d+ cache hits)?\)\n", shown.out)
+    legend = shown.out.split("ARI\n")[1].split("sizes")[0].splitlines()[-3:]
+    assert legend == [
+        "(k-means: on the input, best of 5 restarts;",
+        "AE + k-means: on the pretrained embedding, best of 2 restarts;",
+        "DEC initialisation: k-means on the same embedding, best of 2 restarts)",
+    ]
     for phase in ("pretraining, finetune: 100%", "clustering: 100%"):
         assert phase in shown.err
     # A run without classes has no table.
@@ -212,21 +220,21 @@ def test_quiet_is_quiet(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_results_go_to_runs_unless_told_otherwise(tmp_path, monkeypatch):
+def test_results_go_to_runs_by_default(tmp_path, monkeypatch):
     shutil.copy("xy.npz", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "xy.npz", "--quiet", *FIT]) == 0
     assert names("runs/xy") == FILES
 
 
-def test_a_named_data_set_has_its_own_shape_and_classes(tmp_path, monkeypatch):
+def test_a_named_data_set_has_its_shape_and_classes(tmp_path, monkeypatch):
     seen = []
 
     def stop(key, x, config, **kwargs):
         seen.append((x.shape, config))
         raise ValueError("far enough")
 
-    monkeypatch.setattr(jdec.cli.commands, "fit", stop)
+    monkeypatch.setattr("jdec.cli.fit_commands.fit", stop)
     assert main(["fit", "digits", "--out", str(tmp_path / "a")]) == 1
     assert main(["fit", "digits", "--out", str(tmp_path / "b"), "--preset", "paper"]) == 1
     for (shape, config), preset in zip(seen, ("fast", "paper"), strict=True):
@@ -260,7 +268,7 @@ def test_an_interrupted_run_is_resumed(tmp_path, capsys):
     assert lines(out / "history.jsonl") == lines("run/history.jsonl")
 
 
-def test_a_damaged_checkpoint_is_said_in_a_line(tmp_path, capfd):
+def test_a_damaged_checkpoint_is_reported_in_one_line(tmp_path, capfd):
     out = tmp_path / "run"
     shutil.copytree("run", out)
     newest = max((out / "checkpoints").iterdir())
@@ -340,7 +348,7 @@ def test_datasets_are_listed(tmp_path, capsys):
     assert all(len(line) < 100 + len(str(tmp_path)) for line in shown.splitlines())
 
 
-def test_info_tells_versions_devices_and_folders(capsys, monkeypatch):
+def test_info_shows_versions_devices_and_folders(capsys, monkeypatch):
     monkeypatch.setenv("JDEC_DATA_DIR", "some/folder")
     assert main(["info"]) == 0
     shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
@@ -350,7 +358,7 @@ def test_info_tells_versions_devices_and_folders(capsys, monkeypatch):
     assert shown["presets"] == "paper, fast"
 
 
-def test_the_data_folder_is_told(capsys, monkeypatch):
+def test_info_shows_the_data_folder(capsys, monkeypatch):
     monkeypatch.setenv("JDEC_DATA_DIR", "some/folder")
     main(["info"])
     assert re.search(r"^data +some/folder$", capsys.readouterr().out, re.MULTILINE)
@@ -368,7 +376,10 @@ def test_help_shows_the_defaults_of_the_preset(capsys, options):
     config = preset_config(preset, n_clusters=2, n_rows=10_000)
     for option, value in (
         ("--pretrain.finetune-steps INT", config.pretrain.finetune_steps),
-        ("--kmeans.oversampling [INT [INT ...]]", config.kmeans.oversampling[0]),
+        (
+            "--kmeans.overclustering-factors [INT [INT ...]]",
+            config.kmeans.overclustering_factors[0],
+        ),
         ("--clustering.optimizer.learning-rate FLOAT", config.clustering.optimizer.learning_rate),
     ):
         _, rest = shown.split(f"{option} ")
@@ -389,7 +400,7 @@ def test_without_a_command_the_usage_is_shown(capsys):
     assert "usage: jdec COMMAND" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_shown(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"jdec {version('jdec')}\n"
 
@@ -471,11 +482,11 @@ MISTAKES = {
     ),
     "another run": (
         *(1, ["fit", "xy.npz", "--out", "run", *FIT, "--resume", "--clustering.alpha", "2"]),
-        ["differs from this one in clustering.alpha: 1.0 against 2.0"],
+        ["differs from this one in clustering.alpha: 1.0 in run.json, 2.0 requested"],
     ),
     "another seed": (
         *(1, ["fit", "xy.npz", "--out", "run", *FIT, "--resume", "--seed", "1"]),
-        ["random key: ", "0, 0] against ", "0, 1]"],
+        ["random key: ", "0, 0] in run.json, ", "0, 1] requested"],
     ),
     "NaN": (
         *(1, ["fit", "nan.csv", "--n-clusters", "3", "--out", "new"]),
@@ -561,7 +572,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(place, capfd, name):
+def test_mistakes_are_one_line_and_leave_no_files(place, capfd, name):
     code, argv, needed = MISTAKES[name]
     before = snapshot(place)
     assert main(argv) == code
@@ -575,7 +586,7 @@ def test_mistakes_are_told_in_a_line_and_leave_nothing_behind(place, capfd, name
     assert snapshot(place) == before
 
 
-def test_divergence_is_told_in_a_line(tmp_path, capfd):
+def test_a_loss_that_is_not_finite_is_reported_in_one_line(tmp_path, capfd):
     rate = ["--pretrain.optimizer.learning-rate", "1e30"]
     assert main(["fit", "xy.npz", "--out", str(tmp_path / "run"), "--quiet", *FIT, *rate]) == 1
     shown = capfd.readouterr()
@@ -592,7 +603,7 @@ def test_a_failed_prediction_leaves_the_old_one(tmp_path, monkeypatch, capsys):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jdec.cli.commands.np, "save", save)
+    monkeypatch.setattr("jdec.cli.model_commands.np.save", save)
     assert main(["predict", "run", "x.npy", "--out", str(out)]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert out.read_bytes() == b"old"
@@ -601,11 +612,11 @@ def test_a_failed_prediction_leaves_the_old_one(tmp_path, monkeypatch, capsys):
 
 # Processes.
 
-# A shell may have told its jobs to ignore the signal.
+# A shell may have started its jobs with the signal ignored.
 INTERRUPTIBLE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jdec.cli.commands import main
+from jdec.cli import main
 sys.exit(main())
 """
 MODULE = [sys.executable, "-m", "jdec"]
@@ -641,7 +652,7 @@ def test_the_command_is_installed():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_a_reader_that_has_had_enough_is_no_failure():
+def test_a_closed_pipe_is_not_a_failure():
     with subprocess.Popen(
         [*MODULE, "datasets"],
         stdout=subprocess.PIPE,
@@ -654,7 +665,7 @@ def test_a_reader_that_has_had_enough_is_no_failure():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT of POSIX")
-def test_an_interrupt_says_how_to_go_on(tmp_path, capsys):
+def test_an_interrupted_run_can_be_resumed(tmp_path, capsys):
     """Interrupted at its first checkpoint and resumed, a run ends with the same bits."""
     out = tmp_path / "run"
     command = ["fit", "xy.npz", "--out", str(out), "--quiet", *FIT]
@@ -670,7 +681,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, capsys):
         started.send_signal(signal.SIGINT)
         shown = started.communicate(timeout=120)
     assert started.returncode == 130
-    assert shown == ("", "jdec: interrupted; the same command with --resume goes on\n")
+    assert shown == ("", "jdec: interrupted; rerun with --resume to continue\n")
     assert set(names(out)) <= {"checkpoints", "config.json", "run.json", "history.jsonl"}
     assert main([*command, "--resume"]) == 0
     for name in ARRAYS:

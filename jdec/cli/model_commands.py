@@ -1,0 +1,87 @@
+"""``jdec predict`` and ``jdec evaluate``: commands on the model of a finished run."""
+
+import csv
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from jdec._io import atomic_write
+from jdec.cli.arguments import Evaluate, Predict
+from jdec.cli.inputs import check_platform, load_data, load_run
+from jdec.cli.report import score_table
+from jdec.datasets import Dataset
+from jdec.metrics import clustering_scores
+from jdec.trainer.model import assign
+from jdec.trainer.workdir import RESULT_FILES
+
+
+def run_predict(arguments: Predict) -> int:
+    """Run ``jdec predict``."""
+    if arguments.out is not None:
+        _check_output(arguments.out, arguments)
+    dataset, q = _assign(arguments)
+    labels = q.argmax(axis=1).astype(np.int32)
+    if arguments.out is None:
+        print("\n".join(map(str, labels.tolist())))
+        return 0
+    with atomic_write(arguments.out) as file:
+        if arguments.out.suffix == ".npy":
+            np.save(file, labels, allow_pickle=False)
+        else:
+            file.write(_table(dataset, labels, q.max(axis=1)).encode())
+    print(f"{len(labels)} labels written to {arguments.out}")
+    return 0
+
+
+def run_evaluate(arguments: Evaluate) -> int:
+    """Run ``jdec evaluate``."""
+    dataset, q = _assign(arguments)
+    print(score_table({"DEC": clustering_scores(dataset.y, q.argmax(axis=1))}))
+    return 0
+
+
+def _assign(arguments: Predict | Evaluate) -> tuple[Dataset, np.ndarray]:
+    check_platform()
+    model = load_run(arguments.run)
+    dataset = load_data(arguments)
+    if isinstance(arguments, Evaluate) and dataset.y is None:
+        raise ValueError(f"{arguments.data}: expected classes to compare with, got none")
+    return dataset, assign(model, dataset.x, feature_names=dataset.feature_names)[1]
+
+
+def _check_output(out: Path, arguments: Predict) -> None:
+    """Raise, before any work, if ``out`` cannot be written or must not be overwritten."""
+    if out.suffix not in (".npy", ".csv"):
+        raise ValueError(f"out: expected a name that ends in .npy or .csv, got {out}")
+    if out.is_dir():
+        raise ValueError(f"out: expected a file, got the folder {out}")
+    data = Path(os.path.expanduser(arguments.data))  # noqa: PTH111 (no error without a home)
+    for path in (data, arguments.run, arguments.run / "model.npz"):
+        if out.exists() and path.exists() and out.samefile(path):
+            raise ValueError(f"out: expected another file than {path}, which is read")
+    beside = [out.parent / name for name in ("run.json", "sweep.json", "model.npz")]
+    if out.name in RESULT_FILES and any(path.exists() for path in beside):
+        raise ValueError(f"out: {out} is a result of the run there; choose another name")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"out: {error.strerror}: '{out}'; expected a writable folder") from error
+
+
+def _table(dataset: Dataset, labels: np.ndarray, probabilities: np.ndarray) -> str:
+    """Return a CSV table of labels and their probabilities."""
+    columns = {
+        "label": labels.tolist(),
+        "probability": [f"{probability:.6f}" for probability in probabilities],
+    }
+    if dataset.ids is not None:
+        columns = {"id": dataset.ids.tolist()} | columns
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()

@@ -1,0 +1,130 @@
+"""Writes the output directory of ``jdec sweep``: tables, the selected model, labels, a figure."""
+
+import contextlib
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Array, Key
+
+from jdec._environment import environment
+from jdec._io import atomic_write, read_json, write_json, write_json_lines
+from jdec.cli.report import varied_axis
+from jdec.cli.results import dataset_record, rounded, save_arrays
+from jdec.datasets import Dataset
+from jdec.plotting import default_style, plot_sweep, save_figure
+from jdec.selection.grid import Grid
+from jdec.selection.sweep import SweepResult
+from jdec.trainer.config import Config
+from jdec.trainer.fingerprint import check_same_run, fingerprint, sampled_digest
+from jdec.trainer.model_file import save_model
+from jdec.trainer.workdir import check_no_other_files
+
+
+@contextlib.contextmanager
+def begin_sweep(
+    out: Path, key: Key[Array, ""], dataset: Dataset, config: Config, grid: Grid, *, criterion: str
+) -> Iterator[bool]:
+    """Record in a folder what it is a sweep of, or raise if the folder is taken.
+
+    An interrupted sweep restarts in its folder. After invalid arguments a folder is left unchanged.
+
+    Args:
+        out: The folder, locked by the caller.
+        key: As for :func:`run_sweep`, like the other arguments.
+        dataset: Rows.
+        config: What all members have in common.
+        grid: What they differ in.
+        criterion: Selection criterion.
+
+    Yields:
+        Whether the same sweep was begun there before.
+
+    Raises:
+        ValueError: If the folder holds a finished sweep, another run, or files of the user with
+            names of results; or a file cannot be written.
+    """
+    record = out / "run.json"
+    check_no_other_files(out)
+    if (out / "sweep.json").exists():
+        raise ValueError(f"out: a finished sweep exists already in {out}; choose another folder")
+    *axes, held_out = vars(grid).values()
+    data = {
+        "shape": list(dataset.x.shape),
+        "digest": sampled_digest(dataset.x),
+        "sweep": [*map(list, axes), criterion, held_out],
+    }
+    mine = fingerprint(key, config, data)
+    is_again = record.exists()
+    if is_again:
+        if _is_of_a_fit(record):
+            raise ValueError(f"out: {out} holds a run of jdec fit; choose another folder")
+        check_same_run(record, mine, resume=True)
+    try:
+        write_json(record, mine)
+        yield is_again
+    except OSError as error:
+        raise ValueError(
+            f"out: cannot write {error.filename}: {error.strerror}; rerun to restart the sweep"
+        ) from error
+    except ValueError:
+        if not is_again:
+            record.unlink(missing_ok=True)
+        raise
+
+
+def _is_of_a_fit(record: Path) -> bool:
+    try:
+        return "sweep" not in read_json(record)["data"]
+    except (OSError, ValueError, TypeError, KeyError):  # damaged: check_same_run reports it
+        return False
+
+
+def write_sweep(
+    out: Path, dataset: Dataset, config: Config, result: SweepResult, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Write tables, the best member's model and labels, the consensus and a figure atomically.
+
+    Args:
+        out: The folder; created if missing.
+        dataset: Of the sweep.
+        config: What the members have in common.
+        result: From :func:`run_sweep`.
+        about: More entries of sweep.json.
+
+    Returns:
+        The content of sweep.json.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("members", result.members), ("settings", result.settings)):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        # Other programs read an empty cell as missing.
+        writer.writerows(
+            {name: None if value != value else value for name, value in row.items()} for row in rows
+        )
+        with atomic_write(out / f"{name}.csv") as file:
+            file.write(text.getvalue().encode())
+    save_arrays(out, {"labels": result.labels, "consensus": result.consensus_labels})
+    save_model(out / "model.npz", result.population.member(result.best))
+    write_json(out / "config.json", config.to_dict())
+    write_json_lines(out / "history.jsonl", result.population.history)
+    axis = varied_axis(result.settings)
+    if axis is not None:
+        with default_style():
+            save_figure(plot_sweep(result.settings, axis), out / "sweep.png")
+    summary = {
+        **dataset_record(dataset),
+        "criterion": result.criterion,
+        "best": result.members[result.best],
+        "consensus": result.consensus_scores,
+        "members_at_once": result.population.members_at_once,
+        "seconds": rounded(result.seconds),
+        "environment": environment(),
+        **about,
+    }
+    write_json(out / "sweep.json", summary)
+    return summary
