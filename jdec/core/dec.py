@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from jdec._checks import check_integer, check_non_negative, check_positive
 from jdec._typing import EncodeFn, Params
@@ -215,8 +215,8 @@ def run_interval(
 
 
 def is_finished(
-    interval: Int[Array, "..."],
-    label_change: Float[Array, "..."],
+    interval: Int[ArrayLike, "..."],
+    label_change: Float[ArrayLike, "..."],
     *,
     tol: float,
     max_intervals: int,
