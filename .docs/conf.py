@@ -124,6 +124,7 @@ MODULES = [
 SIGNATURES = (
     (re.escape(stringify_annotation(optax.OptState, mode="smart")), "~optax.OptState"),
     (r"~?\bjaxlib\._jax\.Array\b", "~jax.Array"),
+    (r"<factory>", "..."),  # Sphinx parses signatures as Python
     (r"<(?:function|class) '?([\w.]+)'?>", r"\1"),
 )
 
