@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from jdec.estimator import DEC as DEC
     from jdec.metrics import clustering_accuracy as clustering_accuracy
     from jdec.trainer.config import Config as Config
-    from jdec.trainer.presets import preset_config as preset_config
-    from jdec.trainer.fit import FitResult as FitResult
     from jdec.trainer.fit import fit as fit
     from jdec.trainer.model import Model as Model
-    from jdec.trainer.model import load_model as load_model
-    from jdec.trainer.population import PopulationResult as PopulationResult
+    from jdec.trainer.model_file import load_model as load_model
     from jdec.trainer.population import fit_population as fit_population
+    from jdec.trainer.presets import preset_config as preset_config
+    from jdec.trainer.results import FitResult as FitResult
+    from jdec.trainer.results import PopulationResult as PopulationResult
 
 __version__ = "0.1.0"
 
@@ -40,9 +40,9 @@ _HOMES = {
     "DEC": "estimator",
     "Autoencoder": "core.autoencoder",
     "Config": "trainer.config",
-    "FitResult": "trainer.fit",
+    "FitResult": "trainer.results",
     "Model": "trainer.model",
-    "PopulationResult": "trainer.population",
+    "PopulationResult": "trainer.results",
     "StackedDenoisingAutoencoder": "core.networks",
     "clustering_accuracy": "metrics",
     "clustering_loss": "core.functional",
@@ -52,7 +52,7 @@ _HOMES = {
     "kmeans": "core.kmeans",
     "layerwise": "core.pretraining",
     "load_dataset": "datasets.load",
-    "load_model": "trainer.model",
+    "load_model": "trainer.model_file",
     "log_soft_assignment": "core.functional",
     "preset_config": "trainer.presets",
     "run": "core.dec",

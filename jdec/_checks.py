@@ -4,7 +4,6 @@ Each failure is a ValueError that says what was expected and what came.
 """
 
 import contextlib
-import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
@@ -241,14 +240,3 @@ def check_nothing_masked(name: str, array: Any) -> None:
             f"{name}: expected a value in every place, got a masked array with {n_masked} masked; "
             "fill or drop them first"
         )
-
-
-def __getattr__(name: str) -> Any:
-    # For core and trainer, until their imports are changed; both modules import this one.
-    if name in ("check_feature_names", "column_name", "column_names", "names_to_compare"):
-        return getattr(importlib.import_module("jdec._columns"), name)
-    if name in ("as_float32", "as_labels", "as_rows", "check_finite_rows"):
-        return getattr(importlib.import_module("jdec._rows"), name)
-    if name in ("DataWarning", "IdentifierWarning"):
-        return getattr(importlib.import_module("jdec._rows"), name)
-    raise AttributeError(f"module 'jdec._checks' has no attribute {name!r}")

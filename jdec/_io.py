@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import glob
-import importlib
 import json
 import math
 import os
@@ -12,8 +11,6 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
-
-from jdec._checks import in_a_line as in_a_line  # also for trainer, until it is moved
 
 if sys.platform == "win32":
     import msvcrt
@@ -204,10 +201,3 @@ def open_file(path: Path) -> IO[bytes]:
     if path.is_fifo():  # which may wait forever for who writes into it
         raise ValueError("expected a file, got a pipe")
     return path.open("rb")
-
-
-def __getattr__(name: str) -> Any:
-    # For trainer, until its imports are changed; jdec._archives imports this module.
-    if name == "read_npz":
-        return importlib.import_module("jdec._archives").read_npz
-    raise AttributeError(f"module 'jdec._io' has no attribute {name!r}")

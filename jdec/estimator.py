@@ -24,7 +24,8 @@ from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 from jdec.trainer.history import Callback
 from jdec.trainer.inputs import check_config
-from jdec.trainer.model import assign, load_model, save_model
+from jdec.trainer.model import assign
+from jdec.trainer.model_file import load_model, save_model
 from jdec.trainer.presets import preset_config
 from jdec.trainer.programs import AugmentFn
 

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec._checks import (
-    as_rows,
     check_integer,
     check_key,
     check_n_clusters,
@@ -26,6 +25,7 @@ from jdec._checks import (
     check_real,
     shown,
 )
+from jdec._rows import as_rows
 
 _BLOCK_ENTRIES = 2**20
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from jdec._checks import (
-    as_rows,
     check_choice,
     check_integer,
     check_key,
@@ -17,6 +16,7 @@ from jdec._checks import (
     check_not_deleted,
     check_rank,
 )
+from jdec._rows import as_rows
 from jdec.core.functional import log_soft_assignment, mean_kl
 from jdec.core.kmeans import KMeansResult, MapFn, kmeans, product
 

@@ -11,7 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jdec._io import atomic_write, in_a_line, parse_json, read_npz, remove_temporaries
+from jdec._archives import read_npz
+from jdec._checks import in_a_line
+from jdec._io import atomic_write, parse_json, remove_temporaries
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from jdec._io import in_a_line, read_json
+from jdec._checks import in_a_line
+from jdec._io import read_json
 from jdec.trainer.config import Config
 
 
@@ -163,3 +165,32 @@ def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
             f"workdir: {workdir} holds a run that differs from this one in "
             + "; ".join(map(in_a_line, differences[:50]))
         )
+
+
+def values_to_compare(
+    key: Key[Array, ""], x: Any, config: Config, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what all processes of a run must have in common, by name.
+
+    Args:
+        key: Typed random key of the run.
+        x: Rows, [N D]; of a large array, a sample is compared.
+        config: Its settings.
+        more: Name to JSON value, tuple of texts, or arrays that are replaced by their digest.
+    """
+    return {
+        **config.flat(),
+        "random key": jax.random.key_data(key).tolist(),
+        "shape of x": list(np.shape(x)),
+        "data": sampled_digest(x)[:16],
+        **{name: _comparable(value) for name, value in more.items()},
+        "JAX_ENABLE_X64": bool(jax.config.values["jax_enable_x64"]),
+        "jax": jax.__version__,
+        "jdec": version("jdec"),
+    }
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return digest(np.array(value))
+    return value if value is None or isinstance(value, int | str) else digest(value)[:16]

@@ -1,59 +1,45 @@
 """A fit: validate, place, resume, loop, result."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Key
 
-from jdec._checks import (
-    as_labels,
-    as_path,
-    as_rows,
-    check_feature_names,
-    check_flag,
-    check_integer,
-    check_key,
-    check_n_clusters,
-    check_rank,
-    column_names,
-)
+from jdec._checks import as_path, check_flag, check_key, check_n_clusters
+from jdec._columns import check_feature_names, column_names
 from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
 from jdec.core.dec import ExtraLossFn
-from jdec.core.kmeans import KMeansResult
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
-from jdec.trainer.fingerprint import digest, fingerprint, rows_digest, sampled_digest
+from jdec.trainer.fingerprint import fingerprint, sampled_digest, values_to_compare
 from jdec.trainer.history import Callback, Record, Reporter
 from jdec.trainer.inputs import (
     check_arrays,
     check_callbacks,
+    check_classes,
     check_config,
     check_hooks,
     check_image_shape,
+    check_n_train,
     check_network,
     check_same_columns,
-    inspect_columns,
 )
-from jdec.trainer.loop import pretrain, restore, self_train, start, template
 from jdec.trainer.model import Model, assign_scaled
+from jdec.trainer.pretraining import pretrain
 from jdec.trainer.processes import (
-    allgather,
     check_processes_agree,
     is_primary,
     raised_everywhere,
 )
 from jdec.trainer.programs import (
-    BLOCK_SIZE,
     AugmentFn,
     Plan,
     describe_plan,
@@ -61,9 +47,12 @@ from jdec.trainer.programs import (
     partition,
     split_run_key,
 )
+from jdec.trainer.results import FitResult, warn_of_empty_clusters
+from jdec.trainer.rows import Data, digest_rows, own_rows, scale_rows, scaled_blocks
 from jdec.trainer.run import Run, Saved, to_host
-from jdec.trainer.run_folder import Journal, open_run
+from jdec.trainer.run_folder import Journal, open_run, template
 from jdec.trainer.scaling import Scaling
+from jdec.trainer.self_training import restore, self_train, start
 from jdec.trainer.sharding import (
     DATA,
     Mesh,
@@ -72,25 +61,6 @@ from jdec.trainer.sharding import (
     concatenate_rows,
     replicate,
 )
-
-
-class FitResult(NamedTuple):
-    """What :func:`fit` found."""
-
-    model: Model
-    labels: Int[np.ndarray, "N"]  # argmax of the soft assignment
-    soft_assignment: Float[np.ndarray, "N K"]
-    embedding: Float[np.ndarray, "N Z"]
-    autoencoder_params: Params  # of encoder and decoder, after pretraining
-    initial: KMeansResult  # DEC initialisation: where self-training started
-    history: list[Record]
-    stop_reason: str  # "tol" or "max_intervals"
-    n_intervals: int
-    seconds: dict[str, float]  # by phase, over all sessions of a resumed run
-
-
-class EmptyClusterWarning(UserWarning):
-    """Some clusters have no rows, or share their centroid with another."""
 
 
 def fit(
@@ -180,19 +150,19 @@ def fit(
         check_flag("progress", progress)
         folder = None if workdir is None else as_path("workdir", workdir)
         feature_names = check_feature_names(feature_names, x)
-        rows, n_rows = _own_rows("x", x, mesh, feature_names)
-        data = _Data(rows, RowSharding(n_rows, mesh), feature_names)
+        rows, n_rows = own_rows("x", x, mesh, feature_names)
+        data = Data(rows, RowSharding(n_rows, mesh), feature_names)
         check_n_clusters(config.n_clusters, n_rows)
-        labels = _check_labels(y, n_rows)
-        n_train = _check_n_train(config, n_train, n_rows)
+        labels = check_classes(y, n_rows)
+        n_train = check_n_train(config, n_train, n_rows)
         check_image_shape(config, rows.shape[1])
         network = check_network(network, config, rows.shape[1])
         hooks = check_hooks(network, config, rows.shape[1], tx, extra_loss, augment)
         others = None
         if unlabeled is not None:
-            more, n_more = _own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))
+            more, n_more = own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))
             check_same_columns(feature_names, rows, unlabeled, more)
-            others = _Data(more, RowSharding(n_more, mesh))
+            others = Data(more, RowSharding(n_more, mesh))
         plan = Plan(config, network, data.sharding, hooks)
         if autoencoder_params is not None:
             shapes = network_shapes(network, rows.shape[1]).params
@@ -207,20 +177,25 @@ def fit(
         **describe_plan(plan),
     }
     if jax.process_count() > 1:
-        check_processes_agree(
-            _values_to_compare(key, x, unlabeled, labels, plan, resume, more_than_settings)
-        )
+        more = {
+            **more_than_settings,
+            "unlabeled": None if unlabeled is None else sampled_digest(unlabeled)[:16],
+            "classes y": labels,
+            "resume": resume,
+            "devices": 1 if mesh is None else mesh.size,
+        }
+        check_processes_agree(values_to_compare(key, x, config, more))
     reporter = Reporter(callbacks, progress=progress and is_primary())
     with ExitStack() as stack:
         if folder is not None:
             record = {
                 "shape": [n_rows, rows.shape[1]],
-                "digest": _digest(data),
-                "unlabeled": None if others is None else _digest(others),
+                "digest": digest_rows(data),
+                "unlabeled": None if others is None else digest_rows(others),
                 **more_than_settings,
             }
             folder = open_run(folder, fingerprint(key, config, record), config, resume, stack)
-        scaling = _scale(data, config)
+        scaling = scale_rows(data, config)
         journal = Journal(folder, reporter)
         run = Run(
             plan,
@@ -236,98 +211,6 @@ def fit(
         return result
 
 
-class _Data(NamedTuple):
-    """Rows of this process, and how all rows lie."""
-
-    rows: Shaped[np.ndarray, "n D"]
-    sharding: RowSharding
-    feature_names: tuple[str, ...] | None = None
-
-    def put(self, scaling: Scaling) -> Float[Array, "M D"]:
-        """Scale the rows and put them onto the devices."""
-        first_row = self.sharding.local().start
-        return self.sharding.put(scaling.apply(self.rows, first_row=first_row))
-
-
-def _own_rows(
-    name: str, x: Any, mesh: Mesh | None, columns: Sequence[str] | None
-) -> tuple[Shaped[np.ndarray, "n D"], int]:
-    """Return the rows of this process, and how many there are in all."""
-    if mesh is None or jax.process_count() == 1:
-        rows = as_rows(name, x, columns=columns)
-        return rows, len(rows)
-    x = np.asarray(x) if not isinstance(x, np.ndarray) else x
-    check_rank(name, x, 2)
-    mine = RowSharding(len(x), mesh).local()
-    if mine.start >= mine.stop:  # there may be more devices than rows
-        return np.zeros((0, x.shape[1]), np.float32), len(x)
-    return as_rows(name, x[mine], first_row=mine.start, columns=columns), len(x)
-
-
-def _check_labels(y: Any, n_rows: int) -> np.ndarray | None:
-    if y is None:
-        return None
-    labels = as_labels("y", y)
-    if len(labels) != n_rows:
-        raise ValueError(f"y: expected as many entries as x has ({n_rows}), got {len(labels)}")
-    return labels
-
-
-def _check_n_train(config: Config, n_train: Any, n_rows: int) -> int:
-    """Return the number of rows of pretraining."""
-    if n_train is None:
-        return n_rows
-    check_integer("n_train", n_train)
-    if n_train > n_rows:
-        raise ValueError(f"n_train: expected at most the {n_rows} rows of x, got {n_train}")
-    return n_train if config.pretrain.rows == "train" else n_rows
-
-
-def _values_to_compare(
-    key: Key[Array, ""],
-    x: Any,
-    unlabeled: Any,
-    y: np.ndarray | None,
-    plan: Plan,
-    resume: bool,
-    more: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return what all processes of a run must have in common, by name."""
-    mesh = plan.rows.mesh
-    return {
-        **plan.config.flat(),
-        "random key": jax.random.key_data(key).tolist(),
-        "shape of x": list(np.shape(x)),
-        "data": sampled_digest(x)[:16],
-        "unlabeled": None if unlabeled is None else sampled_digest(unlabeled)[:16],
-        "classes y": None if y is None else digest(y)[:16],
-        **{name: _plain(value) for name, value in more.items()},
-        "resume": resume,
-        "devices": 1 if mesh is None else mesh.size,
-        "JAX_ENABLE_X64": bool(jax.config.values["jax_enable_x64"]),
-        "jax": jax.__version__,
-        "jdec": version("jdec"),
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return digest(np.array(value))
-    return value if value is None or isinstance(value, int | str) else digest(value)
-
-
-def _digest(data: _Data) -> str:
-    parts = allgather(rows_digest(data.rows, data.sharding.local().start))
-    return "".join(f"{part:016x}" for part in parts.sum(axis=0))
-
-
-def _scale(data: _Data, config: Config) -> Scaling:
-    scaling, found = inspect_columns(data.rows, config, data.feature_names, over_parts=allgather)
-    for warning in found:
-        warnings.warn(warning, stacklevel=3)
-    return scaling
-
-
 def _score(y: np.ndarray | None, sharding: RowSharding, labels: Any) -> Record:
     return {} if y is None else clustering_scores(y, sharding.fetch(labels))
 
@@ -335,7 +218,7 @@ def _score(y: np.ndarray | None, sharding: RowSharding, labels: Any) -> Record:
 def _run(
     run: Run,
     journal: Journal,
-    data: _Data,
+    data: Data,
     scaling: Scaling,
     pretrained: Params | None,
     n_train: int,
@@ -343,7 +226,9 @@ def _run(
 ) -> FitResult:
     """Run every phase that is still to do."""
     plan = run.plan
-    shapes = pretrained or network_shapes(plan.network, run.x.shape[1]).params
+    shapes = pretrained
+    if shapes is None:
+        shapes = network_shapes(plan.network, run.x.shape[1]).params
     initial_shapes = jax.eval_shape(partial(partition, plan=plan), run.keys.kmeans, shapes, run.x)
     kept = {"autoencoder": shapes, "initial": initial_shapes}
     saved = journal.restore(lambda phase, about: template(run, phase, about, shapes, kept))
@@ -368,10 +253,10 @@ def _run(
         own_network(plan),
         plan.keeps_decoder,
     )
-    parts = assign_scaled(model, _scaled_blocks(run, data, scaling))
+    parts = assign_scaled(model, scaled_blocks(run, data, scaling))
     embedding, q = (data.sharding.join(part[: len(data.rows)]) for part in parts)
     labels = q.argmax(axis=1).astype(np.int32)
-    _warn_of_empty_clusters(labels, np.asarray(centroids))
+    warn_of_empty_clusters(labels, np.asarray(centroids))
     tol = plan.config.clustering.tol
     settled = int(state.interval) > 0 and float(targets.label_change) < tol
     return FitResult(
@@ -403,45 +288,3 @@ def _pretrained(
         joined, sharding = concatenate_rows(run.x, RowSharding(n_train, mesh), *others)
         rows = (joined, sharding.n_rows)
     return pretrain(run, rows=rows, saved=saved)
-
-
-def _scaled_blocks(run: Run, data: _Data, scaling: Scaling) -> Iterator[Float[np.ndarray, "B D"]]:
-    """Yield the scaled rows of this process, from the device where it has them all."""
-    if run.plan.rows.mesh is None:
-        x = np.asarray(run.x)
-        for first in range(0, len(x), BLOCK_SIZE):
-            yield x[first : first + BLOCK_SIZE]
-        return
-    # A process may have no rows, where there are more devices than rows.
-    rows = data.rows if len(data.rows) else np.zeros((1, data.rows.shape[1]), np.float32)
-    for first in range(0, len(rows), BLOCK_SIZE):
-        yield scaling.apply(rows[first : first + BLOCK_SIZE], first_row=first)
-
-
-def _warn_of_empty_clusters(
-    labels: Int[np.ndarray, "N"], centroids: Float[np.ndarray, "K Z"]
-) -> None:
-    sizes = np.bincount(labels, minlength=len(centroids))
-    empty = np.flatnonzero(sizes == 0).tolist()
-    if empty:
-        warnings.warn(
-            f"{len(empty)} of {len(sizes)} clusters are empty: {_listed(empty)}; "
-            "fewer clusters or a lower clustering learning rate may fit the data better",
-            EmptyClusterWarning,
-            stacklevel=4,
-        )
-    distances = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)
-    np.fill_diagonal(distances, np.inf)
-    spread = float(np.linalg.norm(centroids - centroids.mean(axis=0), axis=1).mean())
-    collapsed = np.flatnonzero((distances <= 1e-3 * spread).any(axis=1) & (sizes > 0)).tolist()
-    if len(collapsed) > 1:
-        warnings.warn(
-            f"clusters {_listed(collapsed)} have collapsed onto the same centroid",
-            EmptyClusterWarning,
-            stacklevel=4,
-        )
-
-
-def _listed(indices: list[int]) -> str:
-    shown = ", ".join(map(str, indices[:20]))
-    return shown + (f" and {len(indices) - 20} more" if len(indices) > 20 else "")

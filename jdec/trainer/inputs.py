@@ -9,16 +9,9 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from jdec._checks import (
-    DataWarning,
-    IdentifierWarning,
-    as_tuple,
-    column_names,
-    names_to_compare,
-    shown,
-)
-from jdec._columns import identifier_columns
-from jdec._io import in_a_line
+from jdec._checks import as_tuple, check_integer, in_a_line, shown
+from jdec._columns import column_names, identifier_columns, names_to_compare
+from jdec._rows import DataWarning, IdentifierWarning, as_labels
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
 from jdec.core.dec import DECBatch
 from jdec.core.targets import DECParams
@@ -122,6 +115,11 @@ def check_network(network: Any, config: Config, n_features: int) -> Autoencoder:
     """Return the autoencoder of a run: the caller's, or the built-in one of its configuration."""
     built_in = network is None
     network = as_autoencoder(build_network(config) if built_in else network, n_features)
+    for name, leaf in _leaves(network_shapes(network, n_features).params).items():
+        if not jax.numpy.issubdtype(leaf.dtype, np.floating):
+            raise ValueError(
+                f"network: expected floating-point parameters, got dtype {leaf.dtype} in {name}"
+            )
     if config.pretrain.layerwise_steps and not is_layered(network):
         raise ValueError(
             f"pretrain.layerwise_steps: expected 0 for {describe(network)[:100]}, which has no "
@@ -209,3 +207,23 @@ def inspect_columns(
             for name in identifier_columns(rows, feature_names)
         ]
     return scaling, warned
+
+
+def check_classes(y: Any, n_rows: int) -> np.ndarray | None:
+    """Return classes [N] as an array, or raise."""
+    if y is None:
+        return None
+    labels = as_labels("y", y)
+    if len(labels) != n_rows:
+        raise ValueError(f"y: expected as many entries as x has ({n_rows}), got {len(labels)}")
+    return labels
+
+
+def check_n_train(config: Config, n_train: Any, n_rows: int) -> int:
+    """Return the number of rows of pretraining."""
+    if n_train is None:
+        return n_rows
+    check_integer("n_train", n_train)
+    if n_train > n_rows:
+        raise ValueError(f"n_train: expected at most the {n_rows} rows of x, got {n_train}")
+    return n_train if config.pretrain.rows == "train" else n_rows

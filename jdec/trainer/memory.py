@@ -84,7 +84,7 @@ def members_that_fit(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
         # Compiling to know takes seconds, and is skipped where there is plenty.
         if 4 * _estimate_bytes(plan, x, n_members) // n_devices <= budget:
             break
-        n_bytes = _compiled_bytes(plan, x, n_members)
+        n_bytes = compiled_bytes(plan, x, n_members)
         if n_bytes <= budget:
             break
         n_members = max(1, min(n_members - 1, int(n_members * budget / n_bytes)))
@@ -99,7 +99,7 @@ def _estimate_bytes(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
     return 4 * n_members * (4 * n_parameters + batches + 4 * len(x) * config.n_clusters)
 
 
-def _compiled_bytes(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
+def compiled_bytes(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
     """Return the bytes on a device that the largest of the programs needs."""
     config, common = plan.config, {"plan": plan}
     keys = jax.random.split(jax.random.key(0), n_members)

@@ -1,8 +1,6 @@
 """A trained model: assigns rows to clusters, embeds and reconstructs them."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,23 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from jdec._checks import (
-    as_path,
-    as_rows,
-    check_feature_names,
-    column_names,
-    names_to_compare,
-    shown,
-)
-from jdec._io import atomic_write, in_a_line, parse_json, read_npz
+from jdec._checks import shown
+from jdec._columns import check_feature_names, column_names, names_to_compare
+from jdec._rows import as_rows
 from jdec._typing import Params
-from jdec.core.autoencoder import Autoencoder, as_autoencoder, network_shapes
+from jdec.core.autoencoder import Autoencoder, network_shapes
 from jdec.trainer.config import Config
-from jdec.trainer.fingerprint import describe
 from jdec.trainer.programs import BLOCK_SIZE, assign_block, build_network
 from jdec.trainer.scaling import Scaling
-
-_FORMAT = "jdec model 1"
 
 
 class Model(NamedTuple):
@@ -221,159 +210,6 @@ def assign_scaled(
     return np.concatenate(embeddings), np.concatenate(assignments)
 
 
-def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None = None) -> None:
-    """Write a model to one .npz file, whole or not at all.
-
-    Args:
-        path: File name; its folder must exist.
-        model: What to write.
-        extra: More to keep with it: numeric arrays, or JSON values.
-
-    Raises:
-        ValueError: If the model could not be loaded again, such as one with NaN, or the file
-            cannot be written.
-    """
-    if not isinstance(model, Model):
-        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
-    path = as_path("path", path)
-    if path.is_dir():
-        raise ValueError(f"model: cannot write {path}: it is a folder")
-    check_form(model)
-    check_finite(model)
-    if extra is not None and not isinstance(extra, Mapping):
-        raise ValueError(f"extra: expected arrays or JSON values by name, got {shown(extra)}")
-    arrays: dict[str, Any] = {
-        "scaling/shift": model.scaling.shift,
-        "scaling/factor": model.scaling.factor,
-        "centroids": model.centroids,
-    }
-    for where, leaf in jax.tree_util.tree_leaves_with_path(model.params):
-        arrays[f"params/{jax.tree_util.keystr(where, simple=True, separator='/')}"] = leaf
-    values = {}
-    for name, value in (extra or {}).items():
-        if not isinstance(name, str):
-            raise ValueError(f"extra: expected texts for names, got {shown(name)}")
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"model: expected a numeric array in {name}, got dtype {value.dtype}"
-                )
-            arrays[f"extra/{name}"] = value
-        else:
-            values[name] = value
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    header = {
-        "format": _FORMAT,
-        "config": model.config.to_dict(),
-        "feature_names": model.feature_names,
-        "network": None if model.network is None else describe(model.network),
-        "has_decoder": model.has_decoder,
-        "extra": values,
-        "arrays": list(arrays),
-    }
-    try:
-        text = json.dumps(header)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"model: expected arrays or JSON values in extra, got an error: {error}"
-        ) from error
-    try:
-        with atomic_write(path) as file:
-            np.savez(file, header=np.array(text), **arrays)
-    except OSError as error:
-        raise ValueError(f"model: cannot write {path}: {error.strerror}") from error
-
-
-def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[str, Any]]:
-    """Read a model from a file that :func:`save_model` wrote.
-
-    Args:
-        path: The .npz file.
-        network: The autoencoder of a model that was trained with one that is not built in.
-
-    Returns:
-        The model, and what was kept with it.
-
-    Raises:
-        ValueError: If the file is missing, damaged, or not a model, or holds parameters of another
-            tree or shape than those of the network.
-    """
-    path = as_path("path", path)
-    try:
-        arrays = read_npz(path, compressed=False)
-        header = _read_header(arrays.pop("header", None))
-    except FileNotFoundError:
-        raise ValueError(f"model: no file {path}; fit one first") from None
-    except Exception as error:  # whatever a damaged file makes of its reader
-        raise ValueError(
-            f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
-        ) from error
-    if header.get("network") is not None and network is None:
-        raise ValueError(
-            f"model: {path} was trained with a network that is not built in, "
-            f"{in_a_line(header['network'])[:200]}; pass it as network="
-        )
-    try:
-        model = _assemble(header, arrays, network)
-    except Exception as error:  # whatever a damaged file makes of its reader
-        raise ValueError(
-            f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
-        ) from error
-    kept = {name: array for name, array in arrays.items() if name.startswith("extra/")}
-    return model, header["extra"] | {name.removeprefix("extra/"): kept[name] for name in kept}
-
-
-def _read_header(array: np.ndarray | None) -> dict[str, Any]:
-    if array is None or array.dtype.kind != "U" or array.ndim:
-        raise ValueError("expected a text named header")
-    header = parse_json(str(array))
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise ValueError(f"expected a header of format {_FORMAT!r}")
-    for name, kind in (("config", dict), ("extra", dict), ("arrays", list)):
-        if not isinstance(header.get(name), kind):
-            raise ValueError(f"expected {name} in the header, got {header.get(name)!r}")
-    return header
-
-
-def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any], network: Any) -> Model:
-    """Make a model of its parts, if all of them are there and fit together."""
-    expected, got = set(header["arrays"]), set(arrays)
-    if expected != got:
-        raise ValueError(
-            f"missing arrays: {', '.join(sorted(expected - got)) or 'none'}; "
-            f"unexpected arrays: {', '.join(sorted(got - expected)) or 'none'}"
-        )
-    given: dict[str, Any] = {}
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf" or not array.dtype.isnative:
-            raise ValueError(f"expected numbers in {name}, got dtype {array.dtype}")
-        kind, _, rest = name.partition("/")
-        if kind == "params":
-            given[rest.replace("/", ".")] = array
-        elif kind != "extra" and name not in ("centroids", "scaling/shift", "scaling/factor"):
-            raise ValueError(f"unexpected array: {name}")
-    config, has_decoder = Config.from_dict(header["config"]), bool(header.get("has_decoder"))
-    if network is not None:
-        network = as_autoencoder(network, arrays["scaling/shift"].size)
-    model = Model(
-        Scaling(arrays["scaling/shift"], arrays["scaling/factor"]),
-        given,
-        arrays["centroids"],
-        config,
-        network=network,
-        has_decoder=has_decoder,
-    )
-    template = _template(model)
-    _compare(_leaves("params", template), {f"params.{name}": given[name] for name in given})
-    in_order = [given[name.removeprefix("params.")] for name in _leaves("params", template)]
-    model = model._replace(params=jax.tree.unflatten(jax.tree.structure(template), in_order))
-    _check_arrays(model)
-    check_finite(model)
-    return model._replace(
-        feature_names=check_feature_names(header.get("feature_names"), model.scaling.shift[None, :])
-    )
-
-
 def check_form(model: Model) -> None:
     """Raise unless the parts of a model are what they should be, and fit together.
 
@@ -383,7 +219,7 @@ def check_form(model: Model) -> None:
     """
     try:
         _check_parts(model)
-        _check_arrays(model)
+        check_shapes(model)
         check_feature_names(model.feature_names, np.empty((1, len(model.scaling.shift))))
     except ValueError as error:
         raise ValueError(f"model: {error}") from error
@@ -401,33 +237,35 @@ def _check_parts(model: Model) -> None:
         raise ValueError(f"expected an array in scaling.shift, got {shown(model.scaling.shift)}")
 
 
-def _template(model: Model) -> Params:
+def params_template(model: Model) -> Params:
     """Return shapes and dtypes of the parameters, as the network has them."""
     shapes = network_shapes(network_of(model), np.size(model.scaling.shift))
     return shapes.params if model.has_decoder else shapes.encoder
 
 
-def _leaves(name: str, tree: Any) -> dict[str, Any]:
+def named_leaves(name: str, tree: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree by their dotted names."""
     return {
         f"{name}.{jax.tree_util.keystr(path, simple=True, separator='.')}": leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 
-def _check_arrays(model: Model) -> None:
+def check_shapes(model: Model) -> None:
     """Raise unless the arrays have the shapes and dtypes of the network and configuration."""
     n_features = np.size(model.scaling.shift)
     latent_dim = network_shapes(network_of(model), n_features).latent_dim
-    wanted = _leaves("params", _template(model)) | {
+    wanted = named_leaves("params", params_template(model)) | {
         "centroids": jax.ShapeDtypeStruct((model.config.n_clusters, latent_dim), np.float32),
         "scaling.shift": jax.ShapeDtypeStruct((n_features,), np.float64),
         "scaling.factor": jax.ShapeDtypeStruct((n_features,), np.float64),
     }
-    given = _leaves("params", model.params) | _leaves("scaling", model.scaling)
-    _compare(wanted, given | {"centroids": model.centroids})
+    given = named_leaves("params", model.params) | named_leaves("scaling", model.scaling)
+    compare_arrays(wanted, given | {"centroids": model.centroids})
 
 
-def _compare(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def compare_arrays(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise unless arrays have the names, shapes and dtypes wanted."""
     for name in dict.fromkeys([*wanted, *given]):
         if name not in given or name not in wanted:
             raise ValueError(f"{'missing' if name in wanted else 'unexpected'} array: {name}")

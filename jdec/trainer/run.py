@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from jdec.core.targets import DECParams
 from jdec.trainer.history import Record, Reporter
 from jdec.trainer.programs import MemberOverrides, Plan, RunKeys
+from jdec.trainer.sharding import replicate
 
 
 class NotFiniteError(FloatingPointError):
@@ -113,3 +114,31 @@ def copy(tree: Any) -> Any:
 def to_host(tree: Any) -> Any:
     """Return arrays as NumPy's."""
     return jax.tree.map(np.array, tree)
+
+
+def placed(run: Run, tree: Any) -> Any:
+    """Put the same arrays on all devices of a fit."""
+    # The compiler places what has a member axis.
+    return replicate(tree, run.plan.rows.mesh) if run.members is None else tree
+
+
+def mean_losses(losses: Float[np.ndarray, "*M S"]) -> Any:
+    """Return the mean loss of the steps: a number, or one for each member."""
+    return losses.mean(axis=-1, dtype=np.float64).tolist()
+
+
+def show(bar: Any, **values: Any) -> None:
+    """Show numbers beside a progress bar; lists, of members, are left out."""
+    shown = {name: f"{value:.4f}" for name, value in values.items() if isinstance(value, float)}
+    bar.set_postfix(shown, refresh=False)
+
+
+def check_losses(losses: Float[np.ndarray, "S"], phase: str, first_step: int) -> None:
+    """Raise unless all losses of a fit are finite: names the first step that is not."""
+    broken = ~np.isfinite(losses)
+    if broken.any():
+        step = first_step + int(np.argmax(broken)) + 1
+        raise NotFiniteError(
+            f"{phase}: the loss became {losses[broken][0]} at step {step}; lower the learning rate "
+            "or scale the data"
+        )

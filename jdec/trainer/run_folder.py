@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jdec._io import read_json, write_json, write_json_lines
+from jdec._typing import Params
+from jdec.core.autoencoder import network_shapes
 from jdec.trainer.checkpoint import Checkpoints
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import check_same_run
@@ -21,7 +25,8 @@ from jdec.trainer.processes import (
     is_primary,
     raised_everywhere,
 )
-from jdec.trainer.run import Saved
+from jdec.trainer.programs import init_stage, init_state, pretraining_stages
+from jdec.trainer.run import Ended, Run, Saved
 from jdec.trainer.workdir import check_no_other_files, explained_writing, lock_folder
 
 #: ``template(phase, about) -> pytree`` of shapes and dtypes of what was saved.
@@ -132,3 +137,40 @@ class Journal:
         return Saved(
             metadata["phase"], metadata["step"], broadcast_from_primary(tree), metadata["about"]
         )
+
+
+def template(run: Run, phase: str, about: dict[str, Any], params: Params, kept: Any) -> Any:
+    """Return shapes and dtypes of what :func:`pretrain` and :func:`self_train` save.
+
+    Args:
+        run: The run.
+        phase: A stage of pretraining, or ``clustering``.
+        about: Positions of members, as saved.
+        params: Pretrained parameters of encoder and decoder, or their shapes; for members, of one.
+        kept: What ``run.kept`` holds by then, or its shapes.
+    """
+    plan = run.plan
+    one = replace(plan, members=None)
+    stages = {stage.name: stage for stage in pretraining_stages(plan.config, plan.network)}
+    if phase in stages:
+        state = jax.eval_shape(partial(init_stage, plan=one, stage=stages[phase]), params)
+        return state if run.members is None else _stacked(state, len(run.keys.pretraining))
+    latent_dim = network_shapes(plan.network, run.x.shape[1]).latent_dim
+    centroids = jax.ShapeDtypeStruct((plan.config.n_clusters, latent_dim), jnp.float32)
+    # Overrides are numbers: they change no shape.
+    state = jax.eval_shape(partial(init_state, plan=one), params, centroids)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    tree = {**kept, "state": state, "label_change": number}
+    if run.members is None:
+        return tree
+    n_left, n_ended = len(about["left"]), len(about["ended"])
+    tree = {**kept, **_stacked({"state": state, "label_change": number}, n_left)}
+    if n_ended:
+        tree["ended"] = _stacked(Ended(state.params, state.interval, number, number), n_ended)
+    return tree
+
+
+def _stacked(tree: Any, n_members: int) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((n_members, *leaf.shape), leaf.dtype), tree
+    )

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jdec._checks import check_choice, check_positive, column_name
+from jdec._checks import check_choice, check_positive
+from jdec._columns import column_name
 
 #: Names of the scalings.
 SCALINGS = ("rms", "standard", "minmax", "none")

@@ -1,4 +1,4 @@
-"""The two host loops, pretraining and self-training, of a fit and of a batch of members alike.
+"""The host loop of self-training, of a fit and of a batch of members alike.
 
 What differs: the arrays of members have a leading axis; a fit raises when it is not finite, while a
 member ends and lets the others go on; and once half of the members have finished, the others go on
@@ -12,144 +12,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jdec._typing import Params
-from jdec.core.autoencoder import network_shapes
 from jdec.core.dec import DECState, is_finished
 from jdec.core.targets import DECParams, Targets
-from jdec.trainer.history import Record, Snapshot, chunks
+from jdec.trainer.history import Record, Snapshot
 from jdec.trainer.programs import (
-    Stage,
     embed,
-    init_params,
-    init_stage,
     init_state,
-    is_finite,
-    pretrain_steps,
-    pretraining_stages,
     refresh,
     train,
 )
-from jdec.trainer.run import Ended, NotFiniteError, Run, Saved, copy, to_host
-from jdec.trainer.sharding import replicate
-
-# Pretraining -------------------------------------------------------------------------------------
-
-
-def pretrain(
-    run: Run,
-    *,
-    rows: tuple[Float[Array, "M D"], int] | None = None,
-    saved: Saved | None = None,
-) -> Params:
-    """Run all stages of pretraining that are still to do.
-
-    Args:
-        run: The run.
-        rows: Rows to train on and how many they are, where not those of the run.
-        saved: To resume from.
-
-    Returns:
-        Parameters of encoder and decoder.
-
-    Raises:
-        NotFiniteError: If the loss or a weight of a fit becomes NaN or infinite.
-    """
-    plan = run.plan
-    stages = pretraining_stages(plan.config, plan.network)
-    first = 0
-    if saved is None:
-        params = init_params(run.keys.init, plan=plan, n_features=run.x.shape[1])
-        _check_initial(run, params)
-    else:
-        first = [stage.name for stage in stages].index(saved.phase)
-        params = saved.tree.params
-    for index in range(first, len(stages)):
-        if saved is not None and index == first:
-            state, step = saved.tree, saved.step
-        else:
-            state, step = init_stage(params, plan=plan, stage=stages[index]), 0
-        x, n_rows = rows or (run.x, plan.rows.n_rows)
-        state = copy(_placed(run, state))
-        params = _pretrain_stage(run, index, stages[index], state, step, x, n_rows)
-    return params
-
-
-def _placed(run: Run, tree: Any) -> Any:
-    # The compiler places what has a member axis.
-    return replicate(tree, run.plan.rows.mesh) if run.members is None else tree
-
-
-def _check_initial(run: Run, params: Params) -> None:
-    if not np.asarray(is_finite(params, plan=run.plan)).any():
-        raise NotFiniteError("network: init returned parameters that are NaN or infinite")
-
-
-def _pretrain_stage(
-    run: Run,
-    index: int,
-    stage: Stage,
-    state: Any,
-    first_step: int,
-    x: Float[Array, "M D"],
-    n_rows: int,
-) -> Params:
-    plan, reporter = run.plan, run.reporter
-    phase = f"pretraining{run.title}, {stage.name}"
-    key = (
-        jax.random.fold_in(run.keys.pretraining, index)
-        if run.members is None
-        else jax.vmap(lambda key: jax.random.fold_in(key, index))(run.keys.pretraining)
-    )
-    options: Any = {"plan": plan, "stage": stage, "n_rows": n_rows}
-    with reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
-        for start, n_steps in chunks(stage.n_steps, first_step):
-            with reporter.timed("pretraining"):
-                state, losses = pretrain_steps(key, state, x, start, n_steps=n_steps, **options)
-                losses = np.asarray(losses)
-                finite = np.asarray(is_finite(state.params, plan=plan))
-            if run.members is None:
-                _check_losses(losses, phase, start)
-                if not finite:
-                    raise NotFiniteError(
-                        f"{phase}: the weights became NaN or infinite between steps {start + 1} "
-                        f"and {start + n_steps}; lower pretrain.optimizer.learning_rate or scale "
-                        "the data"
-                    )
-            done = start + n_steps
-            loss = _means(losses)
-            record: Record = {"phase": stage.name, "step": done}
-            if run.members is not None:
-                record["members"] = run.members.tolist()
-            reporter.report({**record, "loss": loss}, Snapshot(state.params))
-            _show(bar, loss=loss)
-            bar.update(n_steps)
-            run.save(stage.name, done, state, {})
-    return state.params
-
-
-def _means(losses: Float[np.ndarray, "*M S"]) -> Any:
-    """Return the mean loss of the steps: a number, or one for each member."""
-    return losses.mean(axis=-1, dtype=np.float64).tolist()
-
-
-def _show(bar: Any, **values: Any) -> None:
-    shown = {name: f"{value:.4f}" for name, value in values.items() if isinstance(value, float)}
-    bar.set_postfix(shown, refresh=False)
-
-
-def _check_losses(losses: Float[np.ndarray, "S"], phase: str, first_step: int) -> None:
-    broken = ~np.isfinite(losses)
-    if broken.any():
-        step = first_step + int(np.argmax(broken)) + 1
-        raise NotFiniteError(
-            f"{phase}: the loss became {losses[broken][0]} at step {step}; lower the learning rate "
-            "or scale the data"
-        )
-
-
-# Self-training -----------------------------------------------------------------------------------
+from jdec.trainer.run import (
+    Ended,
+    NotFiniteError,
+    Run,
+    Saved,
+    check_losses,
+    copy,
+    mean_losses,
+    placed,
+    show,
+    to_host,
+)
 
 
 def start(run: Run, params: Params, centroids: Any) -> tuple[DECState, Targets]:
@@ -187,7 +72,7 @@ def restore(run: Run, saved: Saved) -> tuple[DECState, Targets]:
     P and the labels belong to the parameters and are not saved: what is saved then neither grows
     with the rows nor depends on how many devices share them.
     """
-    state, label_change = _placed(run, (saved.tree["state"], saved.tree["label_change"]))
+    state, label_change = placed(run, (saved.tree["state"], saved.tree["label_change"]))
     targets, _ = _refresh(run, state.params)
     return state, targets._replace(label_change=jnp.copy(label_change))
 
@@ -230,7 +115,7 @@ def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECSta
             state, targets, loss, sizes = _interval(run, state, targets, finished, done)
             done += 1
             _report(run, state, targets, loss, sizes, ~np.asarray(finished))
-            _show(bar, loss=loss, changed=np.asarray(targets.label_change).tolist())
+            show(bar, loss=loss, changed=np.asarray(targets.label_change).tolist())
             bar.update(1)
             run.save("clustering", done, _tree(run, state, targets), run.roster.about())
 
@@ -247,7 +132,7 @@ def _interval(
         )
         losses = np.asarray(losses)
     if run.members is None:
-        _check_losses(losses, "clustering", done * n_steps)
+        check_losses(losses, "clustering", done * n_steps)
     labels, targets = targets.labels, None  # type: ignore[assignment]  # P makes room for the next
     with run.reporter.timed("target refresh"):
         targets, sizes = _refresh(run, state.params, labels)
@@ -260,7 +145,7 @@ def _interval(
             f"clustering: weights or embedding are not finite after step {(done + 1) * n_steps}; "
             "lower clustering.optimizer.learning_rate"
         )
-    return state, targets, _means(losses), sizes
+    return state, targets, mean_losses(losses), sizes
 
 
 def _retire(
@@ -332,40 +217,3 @@ def _embedding(run: Run, params: Params) -> np.ndarray:
     if run.members is None:
         return run.plan.rows.fetch(embeddings)
     return np.asarray(embeddings)[:, : run.plan.rows.n_rows]
-
-
-def template(run: Run, phase: str, about: dict[str, Any], params: Params, kept: Any) -> Any:
-    """Return shapes and dtypes of what :func:`pretrain` and :func:`self_train` save.
-
-    Args:
-        run: The run.
-        phase: A stage of pretraining, or ``clustering``.
-        about: Positions of members, as saved.
-        params: Pretrained parameters of encoder and decoder, or their shapes; for members, of one.
-        kept: What ``run.kept`` holds by then, or its shapes.
-    """
-    plan = run.plan
-    one = replace(plan, members=None)
-    stages = {stage.name: stage for stage in pretraining_stages(plan.config, plan.network)}
-    if phase in stages:
-        state = jax.eval_shape(partial(init_stage, plan=one, stage=stages[phase]), params)
-        return state if run.members is None else _stacked(state, len(run.keys.pretraining))
-    latent_dim = network_shapes(plan.network, run.x.shape[1]).latent_dim
-    centroids = jax.ShapeDtypeStruct((plan.config.n_clusters, latent_dim), jnp.float32)
-    # Overrides are numbers: they change no shape.
-    state = jax.eval_shape(partial(init_state, plan=one), params, centroids)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    tree = {**kept, "state": state, "label_change": number}
-    if run.members is None:
-        return tree
-    n_left, n_ended = len(about["left"]), len(about["ended"])
-    tree = {**kept, **_stacked({"state": state, "label_change": number}, n_left)}
-    if n_ended:
-        tree["ended"] = _stacked(Ended(state.params, state.interval, number, number), n_ended)
-    return tree
-
-
-def _stacked(tree: Any, n_members: int) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((n_members, *leaf.shape), leaf.dtype), tree
-    )

@@ -1,0 +1,115 @@
+"""The host loop of pretraining, of a fit and of a batch of members alike."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jdec._typing import Params
+from jdec.trainer.history import Record, Snapshot, chunks
+from jdec.trainer.programs import (
+    Stage,
+    init_params,
+    init_stage,
+    is_finite,
+    pretrain_steps,
+    pretraining_stages,
+)
+from jdec.trainer.run import (
+    NotFiniteError,
+    Run,
+    Saved,
+    check_losses,
+    copy,
+    mean_losses,
+    placed,
+    show,
+)
+
+
+def pretrain(
+    run: Run,
+    *,
+    rows: tuple[Float[Array, "M D"], int] | None = None,
+    saved: Saved | None = None,
+) -> Params:
+    """Run all stages of pretraining that are still to do.
+
+    Args:
+        run: The run.
+        rows: Rows to train on and how many they are, where not those of the run.
+        saved: To resume from.
+
+    Returns:
+        Parameters of encoder and decoder.
+
+    Raises:
+        NotFiniteError: If the loss or a weight of a fit becomes NaN or infinite.
+    """
+    plan = run.plan
+    stages = pretraining_stages(plan.config, plan.network)
+    first = 0
+    if saved is None:
+        params = init_params(run.keys.init, plan=plan, n_features=run.x.shape[1])
+        _check_initial(run, params)
+    else:
+        first = [stage.name for stage in stages].index(saved.phase)
+        params = saved.tree.params
+    for index in range(first, len(stages)):
+        if saved is not None and index == first:
+            state, step = saved.tree, saved.step
+        else:
+            state, step = init_stage(params, plan=plan, stage=stages[index]), 0
+        x, n_rows = rows or (run.x, plan.rows.n_rows)
+        state = copy(placed(run, state))
+        params = _pretrain_stage(run, index, stages[index], state, step, x, n_rows)
+    return params
+
+
+def _check_initial(run: Run, params: Params) -> None:
+    if not np.asarray(is_finite(params, plan=run.plan)).any():
+        raise NotFiniteError("network: init returned parameters that are NaN or infinite")
+
+
+def _pretrain_stage(
+    run: Run,
+    index: int,
+    stage: Stage,
+    state: Any,
+    first_step: int,
+    x: Float[Array, "M D"],
+    n_rows: int,
+) -> Params:
+    plan, reporter = run.plan, run.reporter
+    phase = f"pretraining{run.title}, {stage.name}"
+    key = (
+        jax.random.fold_in(run.keys.pretraining, index)
+        if run.members is None
+        else jax.vmap(lambda key: jax.random.fold_in(key, index))(run.keys.pretraining)
+    )
+    options: Any = {"plan": plan, "stage": stage, "n_rows": n_rows}
+    with reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
+        for start, n_steps in chunks(stage.n_steps, first_step):
+            with reporter.timed("pretraining"):
+                state, losses = pretrain_steps(key, state, x, start, n_steps=n_steps, **options)
+                losses = np.asarray(losses)
+                finite = np.asarray(is_finite(state.params, plan=plan))
+            if run.members is None:
+                check_losses(losses, phase, start)
+                if not finite:
+                    raise NotFiniteError(
+                        f"{phase}: the weights became NaN or infinite between steps {start + 1} "
+                        f"and {start + n_steps}; lower pretrain.optimizer.learning_rate or scale "
+                        "the data"
+                    )
+            done = start + n_steps
+            loss = mean_losses(losses)
+            record: Record = {"phase": stage.name, "step": done}
+            if run.members is not None:
+                record["members"] = run.members.tolist()
+            reporter.report({**record, "loss": loss}, Snapshot(state.params))
+            show(bar, loss=loss)
+            bar.update(n_steps)
+            run.save(stage.name, done, state, {})
+    return state.params
