@@ -21,7 +21,7 @@ from jdec._checks import check_integer, check_non_negative, check_positive
 from jdec._typing import EncodeFn, Params
 from jdec.core.functional import clustering_loss, log_soft_assignment
 from jdec.core.targets import DECParams, EmbedFn, Targets, embed_in_blocks, refresh_targets
-from jdec.core.training import Algorithm, Batches, apply_gradients, scan_steps
+from jdec.core.training import Algorithm, Batches, apply_gradients, check_batches, scan_steps
 
 
 class DECState(NamedTuple):
@@ -210,8 +210,14 @@ def run_interval(
     Source: Xie et al. 2016, section 3.1.
     """
     state, infos = train_interval(key, state, targets, x, algorithm, **settings)
-    n_rows = settings["batches"].n_rows if "batches" in settings else None
+    n_rows = _rows_of(settings)
     return state, algorithm.refresh(state.params, x, targets.labels, n_rows=n_rows), infos
+
+
+def _rows_of(settings: dict[str, Any]) -> int | None:
+    batches = settings.get("batches", Batches())
+    check_batches(batches)
+    return batches.n_rows
 
 
 def is_finished(
@@ -273,7 +279,7 @@ def run(
     """
     check_non_negative("tol", tol)
     check_integer("max_intervals", max_intervals)
-    n_rows = settings["batches"].n_rows if "batches" in settings else None
+    n_rows = _rows_of(settings)
     targets = algorithm.refresh(state.params, x, n_rows=n_rows)
 
     def goes_on(carry: tuple[DECState, Targets]) -> Bool[Array, ""]:
