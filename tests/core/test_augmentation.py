@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdec.core import Augmentation, random_affine
+from jdec.core.augmentation import Augmentation, corrupt, random_affine
 
 KEY = jax.random.key(0)
 EVERYTHING = Augmentation(max_shift=2.0, max_rotation=30.0, max_zoom=0.2, max_shear=0.3)
@@ -189,6 +189,45 @@ def test_eager_jit_and_vmap_agree(dtype):
     np.testing.assert_array_equal(random_affine(KEY, x, (6, 5), EVERYTHING), moved)
     stacked = jax.vmap(lambda x: random_affine(KEY, x, (6, 5), EVERYTHING))(jnp.stack([x, x + 1]))
     np.testing.assert_array_equal(stacked[0], moved)
+
+
+# Masking noise.
+
+
+def positive_rows(n_rows, width):
+    x = 1 + np.abs(np.random.default_rng(0).standard_normal((n_rows, width)))
+    return jnp.asarray(x, jnp.float32)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.7])
+def test_corruption_masks_its_share_and_keeps_the_expectation(rate):
+    x = positive_rows(200, 100)
+    noisy = np.asarray(corrupt(KEY, x, rate))
+    kept = noisy != 0
+    sigma = (rate * (1 - rate) / x.size) ** 0.5
+    np.testing.assert_allclose(kept.mean(), 1 - rate, atol=5 * sigma)
+    np.testing.assert_allclose(noisy[kept], np.asarray(x)[kept] / (1 - rate), rtol=1e-6)
+    np.testing.assert_allclose(noisy.mean(), x.mean(), rtol=0.05)
+    # Entry by entry, not whole rows or columns.
+    assert 0 < kept.mean(axis=0).min() < kept.mean(axis=0).max() < 1
+    assert 0 < kept.mean(axis=1).min() < kept.mean(axis=1).max() < 1
+
+
+def test_corruption_at_rate_zero_is_nothing():
+    x = positive_rows(3, 4)
+    assert corrupt(KEY, x, 0.0) is x
+
+
+def test_the_key_determines_the_corruption():
+    x = jnp.ones((20, 20))
+    first, again, other = (corrupt(jax.random.key(seed), x, 0.5) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_corruption_keeps_the_dtype(dtype):
+    assert corrupt(KEY, jnp.ones((2, 3), dtype), 0.3).dtype == dtype
 
 
 # Bad arguments.

@@ -11,6 +11,7 @@ from jdec.core.functional import (
     cluster_frequencies,
     clustering_loss,
     log_soft_assignment,
+    mean_kl,
     soft_assignment,
     squared_distances,
     target_distribution,
@@ -21,6 +22,7 @@ ALPHAS = [0.5, 1.0, 3.0]
 assign = jax.jit(lambda z, mu, alpha: soft_assignment(z, mu, alpha=alpha))
 log_assign = jax.jit(lambda z, mu, alpha: log_soft_assignment(z, mu, alpha=alpha))
 target = jax.jit(target_distribution)
+kl_of_all = jax.jit(mean_kl)
 
 
 def loss_sum(z, mu, p, alpha):
@@ -83,6 +85,20 @@ def test_loss_by_hand():
     np.testing.assert_allclose(clustering_loss(jnp.log(p), p), 0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("q", "kl"),
+    [
+        ([[0.5, 0.5], [0.5, 0.5]], 0.0),
+        ([[1.0, 0.0], [0.0, 1.0]], 0.0),
+        # f = (1/2, 3/2), so p = (3/4, 1/4) and (0, 1).
+        ([[0.5, 0.5], [0.0, 1.0]], (0.75 * np.log(1.5) + 0.25 * np.log(0.5)) / 2),
+    ],
+)
+def test_mean_kl_by_hand(q, kl):
+    log_q = jnp.maximum(jnp.log(jnp.array(q)), -1e30)
+    np.testing.assert_allclose(mean_kl(log_q), kl, rtol=1e-6, atol=1e-7)
+
+
 def test_loss_of_a_zero_target_is_zero():
     log_q = jnp.log(jnp.array([[0.25, 0.75]]))
     np.testing.assert_allclose(
@@ -116,6 +132,16 @@ def test_target_distribution_is_the_oracles(seed, shape):
     np.testing.assert_allclose(
         cluster_frequencies(jnp.asarray(q, jnp.float32)), q.sum(axis=0), rtol=1e-6
     )
+
+
+@given(seeds, shapes, st.sampled_from(ALPHAS))
+def test_mean_kl_is_the_oracles(seed, shape, alpha):
+    z, mu = points(seed, *shape)
+    q = reference.soft_assignment(z, mu, alpha)
+    expected = reference.kl(reference.target_distribution(q), q).mean()
+    found = kl_of_all(log_assign(z, mu, alpha))
+    assert (found.dtype, found.shape) == (jnp.float32, ())
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @given(seeds, shapes, st.sampled_from(ALPHAS))
@@ -312,72 +338,74 @@ def test_a_row_on_its_centroid_has_a_gradient():
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
-# How it may be called, and what it costs.
+# Masked clusters.
 
-
-# Clusters that take no part.
-
-ACTIVE = jnp.array([True, False, True, True, False])
+MASK = jnp.array([True, False, True, True, False])
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_clusters_that_take_no_part_are_as_if_they_were_not_there(alpha):
+def test_masked_clusters_are_as_if_they_were_not_there(alpha):
     z, mu = points(3, 9, 5, 3)
-    q = soft_assignment(z, mu, alpha=alpha, active=ACTIVE)
-    assert (q[:, ~ACTIVE] == 0).all()
-    np.testing.assert_allclose(q[:, ACTIVE], assign(z, mu[ACTIVE], alpha), rtol=1e-5)
+    q = soft_assignment(z, mu, alpha=alpha, cluster_mask=MASK)
+    assert (q[:, ~MASK] == 0).all()
+    np.testing.assert_allclose(q[:, MASK], assign(z, mu[MASK], alpha), rtol=1e-5)
     p = target(q)
-    assert (p[:, ~ACTIVE] == 0).all()
-    np.testing.assert_allclose(p[:, ACTIVE], target(q[:, ACTIVE]), rtol=1e-5)
-    loss = clustering_loss(log_soft_assignment(z, mu, alpha=alpha, active=ACTIVE), p)
-    expected = reference.soft_assignment(z, mu[ACTIVE], alpha)
+    assert (p[:, ~MASK] == 0).all()
+    np.testing.assert_allclose(p[:, MASK], target(q[:, MASK]), rtol=1e-5)
+    loss = clustering_loss(log_soft_assignment(z, mu, alpha=alpha, cluster_mask=MASK), p)
+    expected = reference.soft_assignment(z, mu[MASK], alpha)
     expected_loss = reference.kl(reference.target_distribution(expected), expected)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("far", [1.0, 1e3])
-def test_clusters_that_take_no_part_get_no_gradient(far):
+def test_masked_clusters_get_no_gradient(far):
     z, mu = points(3, 9, 5, 3)
     mu = mu.at[1].multiply(far)
-    p = target(soft_assignment(z, mu, active=ACTIVE))
+    p = target(soft_assignment(z, mu, cluster_mask=MASK))
 
     def loss(z, mu):
-        return clustering_loss(log_soft_assignment(z, mu, active=ACTIVE), p).sum()
+        return clustering_loss(log_soft_assignment(z, mu, cluster_mask=MASK), p).sum()
 
     grad_z, grad_mu = jax.jit(jax.grad(loss, argnums=(0, 1)))(z, mu)
-    assert (grad_mu[~ACTIVE] == 0).all()
-    expected = reference.kl_gradients(z, mu[ACTIVE], p[:, ACTIVE])
+    assert (grad_mu[~MASK] == 0).all()
+    expected = reference.kl_gradients(z, mu[MASK], p[:, MASK])
     np.testing.assert_allclose(grad_z, expected[0], rtol=1e-3, atol=1e-3 * far**0.5)
-    np.testing.assert_allclose(grad_mu[ACTIVE], expected[1], rtol=1e-3, atol=1e-3 * far**0.5)
+    np.testing.assert_allclose(grad_mu[MASK], expected[1], rtol=1e-3, atol=1e-3 * far**0.5)
 
 
 @pytest.mark.parametrize("far", [1e8, 1e30, np.inf, np.nan])
-@pytest.mark.parametrize("active", [ACTIVE, ~ACTIVE])
-def test_where_clusters_that_take_no_part_lie_does_not_matter(far, active):
+@pytest.mark.parametrize("cluster_mask", [MASK, ~MASK])
+def test_where_masked_clusters_lie_does_not_matter(far, cluster_mask):
     z, mu = points(3, 9, 5, 3)
-    p = target(soft_assignment(z, mu, active=active))
+    p = target(soft_assignment(z, mu, cluster_mask=cluster_mask))
 
     def loss(z, mu):
-        return clustering_loss(log_soft_assignment(z, mu, active=active), p).sum()
+        return clustering_loss(log_soft_assignment(z, mu, cluster_mask=cluster_mask), p).sum()
 
-    expected = soft_assignment(z, mu, active=active)
+    expected = soft_assignment(z, mu, cluster_mask=cluster_mask)
     (grad_z, grad_mu) = jax.grad(loss, argnums=(0, 1))(z, mu)
-    elsewhere = jnp.where(active[:, None], mu, far)
-    assert (soft_assignment(z, elsewhere, active=active) == expected).all()
+    elsewhere = jnp.where(cluster_mask[:, None], mu, far)
+    assert (soft_assignment(z, elsewhere, cluster_mask=cluster_mask) == expected).all()
     (found_z, found_mu) = jax.grad(loss, argnums=(0, 1))(z, elsewhere)
     assert (found_z == grad_z).all()
     assert (found_mu == grad_mu).all()
 
 
-def test_each_of_several_problems_may_leave_out_clusters_of_its_own():
+def test_masks_may_differ_under_vmap():
     z, mu = points(3, 9, 5, 3)
-    masks = jnp.stack([ACTIVE, ~ACTIVE, jnp.ones(5, bool)])
-    together = jax.jit(jax.vmap(lambda active: soft_assignment(z, mu, active=active)))(masks)
-    for q, active in zip(together, masks, strict=True):
-        assert (q[:, ~active] == 0).all()
-        np.testing.assert_allclose(q[:, active], assign(z, mu[active], 1.0), rtol=1e-5)
-    # To leave out nothing is not to ask for it at all.
+    masks = jnp.stack([MASK, ~MASK, jnp.ones(5, bool)])
+    together = jax.jit(
+        jax.vmap(lambda cluster_mask: soft_assignment(z, mu, cluster_mask=cluster_mask))
+    )(masks)
+    for q, cluster_mask in zip(together, masks, strict=True):
+        assert (q[:, ~cluster_mask] == 0).all()
+        np.testing.assert_allclose(q[:, cluster_mask], assign(z, mu[cluster_mask], 1.0), rtol=1e-5)
+    # A mask of all clusters is no mask.
     np.testing.assert_allclose(together[2], assign(z, mu, 1.0), rtol=1e-6)
+
+
+# Transformations, and memory.
 
 
 def test_eager_jit_vmap_and_scan_agree():
@@ -436,12 +464,16 @@ Z, MU = np.zeros((4, 2), np.float32), np.zeros((3, 2), np.float32)
             r"frequencies: expected shape \(2,\), got \(3,\)",
         ),
         (
-            lambda: soft_assignment(Z, MU, active=np.ones(2, bool)),
-            r"active: expected shape \(3,\), got \(2,\)",
+            lambda: soft_assignment(Z, MU, cluster_mask=np.ones(2, bool)),
+            r"cluster_mask: expected shape \(3,\), got \(2,\)",
         ),
         (
-            lambda: log_soft_assignment(Z, MU, active=np.ones((3, 1), bool)),
-            r"active: expected shape \(3,\), got \(3, 1\)",
+            lambda: log_soft_assignment(Z, MU, cluster_mask=np.ones((3, 1), bool)),
+            r"cluster_mask: expected shape \(3,\), got \(3, 1\)",
+        ),
+        (
+            lambda: log_soft_assignment(Z, MU, cluster_mask=np.ones(3)),
+            "cluster_mask: expected booleans, got dtype float64",
         ),
         (lambda: clustering_loss(Z, MU), r"p: expected shape \(4, 2\), got \(3, 2\)"),
         (lambda: clustering_loss(Z[0], Z[0]), r"log_q: expected .* 2 dim.*, got shape \(2,\)"),
