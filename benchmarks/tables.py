@@ -7,13 +7,14 @@ from typing import Any
 
 from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
 from benchmarks.paper import report as paper_report
+from benchmarks.paper.tables import pretraining_steps
 from benchmarks.peers import PEERS
 from benchmarks.records import read_records
-from jdec.trainer.config import Config, preset_config
+from jdec.trainer.presets import preset_config
 
 Record = dict[str, Any]
 
-_METHODS = ("k-means", "AE + k-means", "DEC")
+_METHODS = ("k-means", "AE + k-means", "DEC initialisation", "DEC")
 _FIGURE_NAMES = {
     "pretrain_step": "pretraining step",
     "cluster_step": "clustering step",
@@ -23,7 +24,7 @@ _FIGURE_NAMES = {
 
 
 def latest_by_seed(records: list[Record]) -> dict[tuple[str, ...], list[Record]]:
-    """Group fits by data set, preset and options; of each seed the newest record counts."""
+    """Group fits by data set, preset and options, keeping the latest record of each seed."""
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
         key = (record["dataset"], record["preset"], " ".join(record["options"]))
@@ -38,15 +39,15 @@ def quality_table() -> str:
     """Accuracy, wall time and memory of whole fits."""
     rows = []
     for (dataset, preset, options), fits in latest_by_seed(read_records("quality")).items():
-        accuracies = [
-            _mean_and_std([fit["scores"][method]["acc"] for fit in fits]) for method in _METHODS
-        ]
+        accuracies = []
+        for method in _METHODS:  # records before AE + k-means was scored lack it
+            found = [fit["scores"][method]["acc"] for fit in fits if method in fit["scores"]]
+            accuracies.append(_mean_and_std(found) if found else "–")
         nmi = _mean_and_std([fit["scores"]["DEC"]["nmi"] for fit in fits])
-        config = Config.from_dict(fits[0]["config"])
+        config = fits[0]["config"]
         intervals = statistics.mean(fit["n_intervals"] for fit in fits)
-        layers = len(config.network.hidden_dims) + 1
-        steps = config.pretrain.finetune_steps + layers * config.pretrain.layerwise_steps
-        budget = f"{steps} + {intervals * config.clustering.update_interval:.0f}"
+        steps = intervals * config["clustering"]["update_interval"]
+        budget = f"{pretraining_steps(config)} + {steps:.0f}"
         wall = statistics.mean(fit["wall_seconds"] for fit in fits)
         memory = max(fit["peak_memory_mb"] for fit in fits) / 1000
         seeds = ", ".join(str(fit["seed"]) for fit in sorted(fits, key=lambda fit: fit["seed"]))
@@ -64,7 +65,7 @@ def quality_table() -> str:
                 _where(fits[-1]),
             ]
         )
-    header = ["data", "preset", "k-means ACC", "AE + k-means ACC", "DEC ACC", "DEC NMI"]
+    header = ["data", "preset", *(f"{method} ACC" for method in _METHODS), "DEC NMI"]
     header += ["steps (pretraining + clustering)", "wall", "memory", "seeds", "machine"]
     return _table(header, rows)
 
@@ -79,14 +80,13 @@ def start_table() -> str:
                 record["dataset"],
                 f"{first['compilation']['seconds']:.1f} s",
                 f"{second['compilation']['seconds']:.1f} s",
-                f"{second['compilation']['kept from before']} of "
-                f"{second['compilation']['programs']}",
+                f"{second['compilation']['cache_hits']} of {second['compilation']['programs']}",
                 f"{first['wall_seconds']:.0f} s",
                 f"{second['wall_seconds']:.0f} s",
                 _where(record),
             ]
         )
-    header = ["data", "compiling, first start", "second start", "programs kept", "wall, first"]
+    header = ["data", "compiling, first start", "second start", "cache hits", "wall, first"]
     return _table([*header, "wall, second", "machine"], rows)
 
 
@@ -134,12 +134,12 @@ def settings_table() -> str:
         )
         for name in ("fast", "paper")
     }
-    lines = presets["fast"].differences(presets["paper"])
-    rows = []
-    for line in lines:
-        name, values = line.split(": ", 1)
-        fast, paper = values.split(" against ")
-        rows.append([f"`{name}`", fast, paper])
+    fast, paper = presets["fast"].flat(), presets["paper"].flat()
+    rows = [
+        [f"`{name}`", repr(value), repr(paper[name])]
+        for name, value in fast.items()
+        if value != paper[name]
+    ]
     return _table(["setting (for MNIST)", "fast", "paper"], rows)
 
 
@@ -168,7 +168,7 @@ def roofline_table() -> str:
 
 
 def population_table() -> str:
-    """The time of a member's share against the plain run."""
+    """Time per member relative to a single fit."""
     rows = [
         [
             record["mapping"],
@@ -182,8 +182,8 @@ def population_table() -> str:
         for record in newest(read_records("population"), "mapping")
         for point in record["points"]
     ]
-    header = ["mapping", "members", "pretraining step of a member", "by that of the plain run"]
-    return _table([*header, "interval of a member", "by that of the plain run", "machine"], rows)
+    header = ["mapping", "members", "pretraining step per member", "ratio to a single fit"]
+    return _table([*header, "interval per member", "ratio to a single fit", "machine"], rows)
 
 
 def agreement_table() -> str:
@@ -208,7 +208,7 @@ def _percents(values: Iterable[float]) -> str:
 
 
 def time_to_quality_table() -> str:
-    """Seconds until an accuracy was first reached, and where they went."""
+    """Seconds until an accuracy was first reached, by phase."""
     records = newest(read_records("fit"), "dataset", "preset", "seed")
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
@@ -258,12 +258,12 @@ def scaling_table() -> str:
         ]
         for record in records
     ]
-    header = ["cost", "against", "held", "sizes", "time", "exponent", "fitted over", "machine"]
+    header = ["cost", "variable", "fixed", "sizes", "time", "exponent", "fitted over", "machine"]
     return _table(header, rows) + _pictures("scaling", "Cost over size", records)
 
 
 def devices_table() -> str:
-    """Refresh and step over devices, and by how much faster than one."""
+    """Refresh and step over devices, and their ratio to the min number of devices."""
     rows = []
     for record in newest(read_records("devices")):
         for point in record["points"]:
@@ -280,12 +280,12 @@ def devices_table() -> str:
                     _where(record),
                 ]
             )
-    header = ["scaling", "devices", "rows", "refresh", "by that of the fewest devices", "step"]
-    return _table([*header, "by that of the fewest devices", "machine"], rows)
+    header = ["scaling", "devices", "rows", "refresh", "ratio to the fewest devices", "step"]
+    return _table([*header, "ratio to the fewest devices", "machine"], rows)
 
 
 def peers_table() -> str:
-    """Every peer beside jdec, and those that are absent."""
+    """Every peer compared with jdec, and those that are absent."""
     records = newest(read_records("peers"), "group", "dataset")
     parts = [_peers_of(record) for record in records]
     missing = [group for group in PEERS if group not in {record["group"] for record in records}]
@@ -297,7 +297,7 @@ def _peers_of(record: Record) -> str:
     figures = FIGURES[record["group"]]
     header = ["peer"]
     for figure in figures:
-        header += [_FIGURE_NAMES[figure], "by jdec's"]
+        header += [_FIGURE_NAMES[figure], "ratio to jdec"]
     scored = record["group"] != "steps"
     header += ["ACC", "ARI", "noise"] if scored else []
     rows = []
@@ -330,28 +330,32 @@ def _peers_of(record: Record) -> str:
         ratios = [(figure, strongest_ratio(record, figure)) for figure in figures[:2]]
         named = [f"{_FIGURE_NAMES[f]} {ratio:.2f}" for f, ratio in ratios if ratio is not None]
         if named:
-            about += f" The faster PyTorch loop on resident tensors by jdec: {', '.join(named)}."
+            about += " Ratio of the faster PyTorch loop on resident tensors to jdec: "
+            about += f"{', '.join(named)}."
     return f"{title}\n\n{_table([*header, 'versions'], rows)}\n\n{about}"
 
 
 def _seconds_to(values: list[float | None]) -> str:
-    """Median over the fits that got there, and how many did where not all."""
-    there = [value for value in values if value is not None]
-    if not there:
+    """Median over the fits that reached the accuracy, and their number unless all did."""
+    reached = [value for value in values if value is not None]
+    if not reached:
         return "never"
-    text = f"{statistics.median(there):.0f} s"
-    return text if len(there) == len(values) else f"{text} ({len(there)} of {len(values)})"
+    text = f"{statistics.median(reached):.0f} s"
+    return text if len(reached) == len(values) else f"{text} ({len(reached)} of {len(values)})"
 
 
 def kills_table() -> str:
-    """Runs that were killed, had no room or were damaged, and what became of them."""
+    """Runs that were killed, had a full disk or were damaged, and their outcome."""
     rows = []
     for record in newest(read_records("kills")):
         counts = record["kills_by_part"] | {
             name: record[name.replace(" ", "_")]
             for name in ("full disks", "damaged files", "second runs", "runs compared", "same bits")
         }
-        names = {"runs compared": "runs compared with one left alone", "same bits": "… equal to it"}
+        names = {
+            "runs compared": "runs compared with an uninterrupted one",
+            "same bits": "… bit-identical",
+        }
         rows += [
             [names.get(name, name), f"{count}", _where(record)] for name, count in counts.items()
         ]
@@ -377,7 +381,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def newest(records: list[Record], *names: str) -> list[Record]:
-    """Of records that agree in the named fields and the device, keep the last.
+    """Return the last of the records that agree in the named fields and the device.
 
     Examples:
         >>> newest([{"a": 1, "b": 2}, {"a": 1, "b": 3}], "a")

@@ -209,7 +209,7 @@ def test_the_table_of_peers_lists_the_absent_with_the_reason(results):
     keep(results, [records.append_record("peers", record, smoke=True, quiet=True)])
     table = TABLES["peers"]()
     assert "| Keras on JAX | absent: no keras |" in table
-    assert "by jdec: pretraining step 2.00, clustering step 2.00" in table
+    assert "to jdec: pretraining step 2.00, clustering step 2.00" in table
     assert "**fit**" in table  # of which nothing was run
 
 

@@ -1,4 +1,4 @@
-"""The experiments of the paper run in smoke size, go on where they stopped, and are reported."""
+"""The experiments of the paper run in smoke size, resume, and are reported."""
 
 import dataclasses
 import importlib
@@ -64,7 +64,7 @@ def test_an_experiment_runs_in_smoke_size_and_is_not_run_twice(name, out, capsys
     assert sorted((ROOT / "benchmarks" / "results").iterdir()) == results
 
 
-def test_an_interrupted_experiment_goes_on(tmp_path):
+def test_an_interrupted_experiment_continues(tmp_path):
     calls = []
 
     def method(laboratory, cell):
@@ -83,7 +83,7 @@ def test_an_interrupted_experiment_goes_on(tmp_path):
     assert records == records_of(tmp_path)
 
 
-def test_a_killed_command_goes_on(tmp_path):
+def test_a_killed_command_continues(tmp_path):
     command = [sys.executable, "-m", "benchmarks.paper", "table2", "--smoke", "--out"]
     command += [str(tmp_path), "--methods", "k-means", "SEC"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -100,7 +100,7 @@ def test_a_killed_command_goes_on(tmp_path):
     assert len({record["cell"] for record in after}) == len(after) == 4
 
 
-def test_missing_data_is_recorded_by_file_and_the_rest_goes_on(tmp_path, monkeypatch):
+def test_missing_data_is_recorded_by_file_and_the_rest_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("JDEC_DATA_DIR", str(tmp_path / "nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = ["table2", "--smoke", "--out", str(tmp_path), "--methods", "k-means"]
@@ -116,7 +116,7 @@ def test_missing_data_is_recorded_by_file_and_the_rest_goes_on(tmp_path, monkeyp
 # Cells.
 
 
-def test_dec_from_the_shared_pretraining_is_a_fit_of_its_own(tmp_path):
+def test_dec_from_the_shared_pretraining_equals_a_separate_fit(tmp_path):
     laboratory = Laboratory(tmp_path, smoke=True)
     result = laboratory.fit(DEC)
     alone = fit(jax.random.key(0), laboratory.data(DEC.rows).x, laboratory.config(DEC))
@@ -143,7 +143,7 @@ def test_a_cell_is_known_by_what_determines_it(tmp_path, monkeypatch):
     others = [
         dataclasses.replace(DEC, seed=1),
         dataclasses.replace(DEC, preset="paper"),
-        dataclasses.replace(DEC, method="DEC's start"),
+        dataclasses.replace(DEC, method="DEC initialisation"),
         dataclasses.replace(DEC, setting=("update_interval", 20)),
         dataclasses.replace(DEC, rows=Rows("digits", r_min=0.5)),
         dataclasses.replace(DEC, rows=Rows("digits", split="train")),
@@ -160,7 +160,7 @@ def test_a_cell_is_known_by_what_determines_it(tmp_path, monkeypatch):
     assert changed.identity(named) != laboratory.identity(DEC)
 
 
-def test_methods_on_raw_rows_do_not_run_anew_for_a_change_of_the_network(tmp_path, monkeypatch):
+def test_methods_on_raw_rows_are_not_rerun_after_a_change_of_the_network(tmp_path, monkeypatch):
     cells = [dataclasses.replace(DEC, method=name) for name in ("k-means", "AE + k-means", "DEC")]
     laboratory = Laboratory(tmp_path, smoke=True)
     before = [laboratory.identity(cell) for cell in cells]

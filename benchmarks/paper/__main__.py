@@ -3,7 +3,7 @@
     python -m benchmarks.paper table2 --dataset mnist --preset fast --seeds 0-4
     python -m benchmarks.paper report
 
-What has a record is not run again, so an interrupted command goes on when it is repeated.
+Cells that have a record are not run again, so rerun an interrupted command to continue.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=["fast", "paper"], default="fast")
     parser.add_argument("--seeds", type=parse_seeds, default=[0], help="0-4 or 0,2,5")
     parser.add_argument("--methods", nargs="+", default=[], choices=list(METHODS), metavar="NAME")
-    parser.add_argument("--no-sweeps", action="store_true", help="default settings alone")
+    parser.add_argument("--no-sweeps", action="store_true", help="default settings only")
     parser.add_argument("--smoke", action="store_true", help="small and quick, nothing recorded")
-    parser.add_argument("--data-dir", help="folder of data sets to look in first")
+    parser.add_argument("--data-dir", help="folder that is searched first for data sets")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/paper"), help="folder of caches and pictures"
     )

@@ -1,8 +1,8 @@
-"""A cell is one method on one data set with one seed and one setting: run once, then remembered.
+"""A cell is one method on one data set with one seed and one setting: run once, then cached.
 
-Tables and figures are made of cells and share them. A cell's identity is a digest of its rows,
-method, seed and settings, never a name, so a changed recipe is a new cell. Pretraining is shared
-in the same way. Labels score the result and choose nothing.
+Tables and figures consist of cells and share them. A cell is identified by a digest of its rows,
+method, seed and settings, not by a name, so a changed recipe is a new cell. Pretraining is shared
+in the same way. Labels only score the result.
 """
 
 import dataclasses
@@ -22,10 +22,12 @@ import numpy as np
 from benchmarks.records import append_record, read_records
 from jdec.datasets import Dataset, imbalanced_subset, load_dataset
 from jdec.metrics import clustering_scores
-from jdec.trainer.config import Config, preset_config
-from jdec.trainer.fit import FitResult, fit
+from jdec.trainer.config import Config
+from jdec.trainer.fingerprint import digest
+from jdec.trainer.fit import fit
+from jdec.trainer.results import FitResult
+from jdec.trainer.presets import preset_config
 from jdec.trainer.scaling import fit_scaling
-from jdec.trainer.workdir import digest
 
 #: Rows that a smoke run keeps of a data set.
 SMOKE_ROWS = 300
@@ -91,18 +93,18 @@ class MissingDataError(Exception):
 
 
 class Laboratory:
-    """Loads, pretrains and runs, each thing once; what it made lies in a folder.
+    """Loads, pretrains and runs, each once; caches the results in a folder.
 
     Args:
         out: Folder for work directories, caches and pictures.
         smoke: Few rows, small network, few steps; records stay in ``out``.
-        data_dir: Where data sets are looked for first.
+        data_dir: Folder that is searched first for data sets.
     """
 
     def __init__(self, out: Path, *, smoke: bool = False, data_dir: str | None = None) -> None:
         self.out, self.smoke, self.data_dir = out, smoke, data_dir
         self.records = {record["cell"]: record for record in self.all_records() if "cell" in record}
-        # Methods are handed the cell, so the last few of everything are at hand again.
+        # Methods get the cell, so the last few of everything are cached.
         self.data = functools.lru_cache(maxsize=2)(self._data)
         self.data_digest = functools.lru_cache(maxsize=64)(self._data_digest)
         self.scaled = functools.lru_cache(maxsize=1)(self._scaled)
@@ -114,7 +116,7 @@ class Laboratory:
         try:
             dataset = load_dataset(rows.dataset, data_dir=self.data_dir)
         except FileNotFoundError as error:
-            # Without the folders, which are this machine's.
+            # Without the folders, which differ between machines.
             raise MissingDataError(str(error).split(" not found in ")[0] + " not found") from error
         if self.smoke:
             dataset = _subset(dataset, np.arange(min(SMOKE_ROWS, len(dataset.x))))
@@ -128,7 +130,7 @@ class Laboratory:
     def _data_digest(self, rows: Rows) -> str:
         dataset = self.data(rows)
         parts = [dataset.x] if dataset.unlabeled is None else [dataset.x, dataset.unlabeled]
-        # The same numbers are the same rows, whatever dtype a file gave them.
+        # Equal numbers are equal rows, whatever their dtype in a file.
         return digest([x if x.dtype == np.float64 else x.astype(np.float32) for x in parts])
 
     def _scaled(self, rows: Rows, preset: str) -> np.ndarray:
@@ -140,7 +142,7 @@ class Laboratory:
         """Return the preset's settings for some rows."""
         dataset = self.data(rows)
         if dataset.y is None:
-            raise ValueError(f"{rows.dataset}: expected a data set with classes, to score by")
+            raise ValueError(f"{rows.dataset}: expected a data set with classes to score by")
         config = preset_config(
             preset,
             n_clusters=int(dataset.y.max()) + 1,
@@ -172,7 +174,7 @@ class Laboratory:
         name, value = cell.setting
         if name != "update_interval":
             return config.replace({name: int(value)})
-        # As many steps in all as at the default, where label changes do not end it earlier.
+        # The same number of steps in total as at the default, unless it converges earlier.
         steps = config.clustering.update_interval * config.clustering.max_intervals
         return config.replace(
             {
@@ -184,7 +186,7 @@ class Laboratory:
     # Runs ---------------------------------------------------------------------------------------
 
     def _pretrained(self, rows: Rows, preset: str, seed: int) -> FitResult:
-        """Pretrain, or read what was pretrained; also gives the embedding and k-means on it."""
+        """Pretrain, or load the pretrained result; includes embedding and DEC initialisation."""
         dataset = self.data(rows)
         config = self.base_config(rows, preset).replace({"clustering.max_intervals": 0})
         name = self._digest(rows, {"config": config.to_dict(), "seed": seed})
@@ -199,7 +201,7 @@ class Laboratory:
         )
 
     def fit(self, cell: Cell, *, y: Any = None) -> FitResult:
-        """Run DEC from the shared pretraining: the same bits as a fit of its own would give."""
+        """Run DEC from the shared pretraining: bit-identical to a separate fit."""
         dataset = self.data(cell.rows)
         pretrained = self.pretrained(cell.rows, cell.preset, cell.seed)
         return fit(
@@ -214,11 +216,11 @@ class Laboratory:
         )
 
     def identity(self, cell: Cell) -> str:
-        """Return the digest of all that determines a cell's result."""
+        """Return the digest of everything that determines a cell's result."""
         description = cell.describe()
-        del description["dataset"], description["preset"]  # names: rows and settings stand for them
+        del description["dataset"], description["preset"]  # replaced by rows and settings
         config = self.config(cell).to_dict()
-        # Of the settings, those alone that the method looks at.
+        # Only the settings that the method uses.
         if not cell.method.startswith("DEC"):
             del config["clustering"], config["kmeans"]
         if not cell.method.startswith(("DEC", "AE")):
@@ -232,10 +234,10 @@ class Laboratory:
     def run(
         self, cells: Iterable[Cell], methods: Mapping[str, Callable[..., "Outcome"]]
     ) -> list[dict[str, Any]]:
-        """Run the cells that have no record yet, and record them one by one.
+        """Run the cells that have no record yet, and append their records.
 
         Args:
-            cells: What is wanted.
+            cells: Cells to run.
             methods: Name of each method to ``run(laboratory, cell) -> Outcome``.
 
         Returns:
@@ -288,16 +290,16 @@ class Laboratory:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a method found: labels [N], and figures for the record."""
+    """Result of a method: labels [N], and more figures for the record."""
 
     labels: np.ndarray
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def split_rows(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row numbers that Figure 6 trains on and those it validates on.
+    """Return the indices of the training and validation rows of Figure 6.
 
-    The data set's own training split where it has one, else four fifths drawn with seed 0.
+    The training split of the data set if it has one, else four fifths drawn with seed 0.
     """
     n_rows = len(dataset.x)
     if dataset.n_train is not None and dataset.n_train < n_rows:

@@ -1,12 +1,11 @@
 """Figure 2: accuracy of each method over nine values of its hyper-parameter.
 
 The hyper-parameters are DEC's update interval λ = 10·2^i, LDMGI's regularisation and SEC's μ. The
-paper shows that DEC hardly depends on its own, which matters since there are no labels to choose
-by.
+paper shows that DEC hardly depends on it, which matters since it cannot be tuned without labels.
 
     python -m benchmarks.paper fig2 --dataset mnist --preset fast --seeds 0
 
-Expected: a spread (most less least) of DEC's accuracy far below the others'.
+Expected: a much smaller range (max − min) of the accuracy for DEC than for the others.
 """
 
 from typing import Any
@@ -41,7 +40,7 @@ def draw(
             if found:
                 accuracies = [max(map(percent, runs)) for runs in found.values()]
                 axes.plot(range(len(found)), accuracies, marker=marker, label=_label(method, found))
-        axes.set(xlabel="value of the hyper-parameter, from least to most", ylabel="accuracy, %")
+        axes.set(xlabel="value of the hyper-parameter, ascending", ylabel="accuracy, %")
         axes.set_title(f"{dataset}: accuracy over the hyper-parameter of each method")
         axes.set_ylim(0, 100)
         axes.grid(alpha=0.3)
@@ -57,22 +56,22 @@ def _label(method: str, found: dict[float, Any]) -> str:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Render the spread of each method."""
+    """Render the range of each method."""
     rows = []
     for dataset, preset in groups(records, DATASETS):
         for method in _METHODS:
             found = swept(records, dataset, method, preset)
             accuracies = [max(map(percent, runs)) for runs in found.values()]
-            spread = [f"{v:.2f}" for v in (min(accuracies), max(accuracies))] if found else []
+            limits = [f"{v:.2f}" for v in (min(accuracies), max(accuracies))] if found else []
             rows.append(
                 [
                     dataset,
                     preset,
                     method,
-                    *(spread or ["not run", "not run"]),
+                    *(limits or ["not run", "not run"]),
                     f"{max(accuracies) - min(accuracies):.2f}" if found else "–",
                     str(len(found)),
                 ]
             )
-    header = ["data", "preset", "method", "least", "most", "spread", "values"]
+    header = ["data", "preset", "method", "min", "max", "range", "values"]
     return markdown(header, rows)

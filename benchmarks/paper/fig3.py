@@ -1,4 +1,4 @@
-"""Figure 3: the ten rows that each cluster is surest of.
+"""Figure 3: the ten rows of highest probability in each cluster.
 
 The paper shows that the top-scoring images of a cluster look alike: digits of MNIST, kinds of
 objects of STL-10.

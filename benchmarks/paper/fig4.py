@@ -1,8 +1,8 @@
-r"""Figure 4: what pulls on the embedding as self-training starts.
+r"""Figure 4: gradients on the embedding at the start of self-training.
 
-For one cluster j, the gradient's magnitude \|∂L/∂z_i\| against q_ij over all rows i, and samples
-along q_ij. The paper shows that the rows nearest to the centroid, which are clear members, have the
-most influence, and that gradients fade as membership becomes doubtful.
+For one cluster j, the gradient norm \|∂L/∂z_i\| over q_ij for all rows i, and samples along q_ij.
+The paper shows that rows near the centroid (high confidence) contribute most, and that gradients
+vanish as confidence decreases.
 
     python -m benchmarks.paper fig4 --dataset mnist --preset fast --seeds 0
 
@@ -40,7 +40,7 @@ def gradient_magnitudes(embedding: Any, centroids: Any) -> tuple[np.ndarray, np.
 def draw(
     laboratory: Laboratory, options: Options, records: list[dict[str, Any]]
 ) -> dict[str, Figure]:
-    """Draw gradients against q for one cluster, drawn by the seed, with samples along it."""
+    """Draw gradients over q for one cluster, drawn by the seed, with samples along q."""
     figures = {}
     for dataset in options.datasets:
         seed = options.seeds[0]
@@ -64,7 +64,7 @@ def draw(
         axes.set(
             xlabel=f"$q_{{ij}}$ of cluster j = {cluster}", ylabel=r"$|\partial L/\partial z_i|$"
         )
-        axes.set_title(f"{dataset}: pull on each row as self-training starts")
+        axes.set_title(f"{dataset}: gradient on each row at the start of self-training")
         if data.image_shape is not None:
             own = np.where(members, share, np.inf)
             wanted = np.linspace(own.min(), share[members].max(), _SAMPLES)

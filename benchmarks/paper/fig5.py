@@ -1,17 +1,16 @@
-"""Figure 5: the embedding while it trains, and accuracy along the way.
+"""Figure 5: the embedding and the accuracy during self-training.
 
-t-SNE of the same rows at intervals of self-training, coloured by class. The paper shows clusters
-drawing apart while accuracy rises.
+t-SNE of the same rows at intervals of self-training, coloured by class. The paper shows
+clusters separating while accuracy rises.
 
     python -m benchmarks.paper fig5 --dataset mnist --preset fast --seeds 0
 
-Expected: clusters farther apart from panel to panel, accuracy rising.
+Expected: clusters separate from panel to panel, accuracy rises.
 """
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,9 +18,7 @@ from sklearn.manifold import TSNE
 
 from benchmarks.paper.cells import Cell, Laboratory, Rows
 from benchmarks.paper.options import Options
-from jdec.core.dec import is_finished
-from jdec.metrics import clustering_accuracy
-from jdec.trainer.build import assign_block, cluster_interval, start_clustering
+from jdec.trainer.fit import fit
 
 DATASETS = DEFAULT_DATASETS = ("mnist",)
 
@@ -32,23 +29,23 @@ def trace(
     laboratory: Laboratory, cell: Cell, sample: np.ndarray
 ) -> list[tuple[int, float, np.ndarray]]:
     """Run self-training; return step, accuracy and the sample's embedding at each refresh."""
-    config = laboratory.config(cell)
-    x = jnp.asarray(laboratory.scaled(cell.rows, cell.preset))
-    y = laboratory.data(cell.rows).y
-    params = laboratory.pretrained(cell.rows, cell.preset, cell.seed).autoencoder_params
-    # The keys that fit() draws from the same seed.
-    _, _, kmeans_key, cluster_key = jax.random.split(jax.random.key(cell.seed), 4)
-    _, state = start_clustering(kmeans_key, params, x, config=config)
-    state = jax.tree.map(jnp.copy, state)
-    settings = config.clustering
+    data = laboratory.data(cell.rows)
     points = []
-    while True:
-        embedding, _ = assign_block(state.params, state.centroids, x[sample], config=config)
-        step = int(state.interval) * settings.update_interval
-        points.append((step, clustering_accuracy(y, state.labels), np.asarray(embedding)))
-        if is_finished(state, tol=settings.tol, max_intervals=settings.max_intervals):
-            return points
-        state, _ = cluster_interval(cluster_key, state, x, config=config)
+
+    def keep(record: dict[str, Any], snapshot: Any) -> None:
+        points.append((record["step"], record["acc"], snapshot.embeddings[sample]))
+
+    pretrained = laboratory.pretrained(cell.rows, cell.preset, cell.seed)
+    fit(
+        jax.random.key(cell.seed),
+        data.x,
+        laboratory.config(cell),
+        y=data.y,
+        n_train=data.n_train,
+        autoencoder_params=pretrained.autoencoder_params,
+        callbacks=[keep],
+    )
+    return points
 
 
 def draw(
@@ -60,7 +57,7 @@ def draw(
         cell = Cell(Rows(dataset), "DEC", options.preset, options.seeds[0])
         y = laboratory.data(cell.rows).y
         if y is None:
-            raise ValueError(f"{dataset}: expected classes, to colour by")
+            raise ValueError(f"{dataset}: expected classes to colour by")
         generator = np.random.default_rng(0)
         n_points = min(100 if options.smoke else _POINTS, len(y))
         sample = generator.choice(len(y), n_points, replace=False)
@@ -79,7 +76,7 @@ def draw(
             place = flat.fit_transform(embedding)
             panel.scatter(*place.T, c=y[sample], cmap="tab10", s=3, linewidths=0)
             panel.set_title(f"step {step}: {accuracy:.1%}", fontsize=9)
-        above.suptitle(f"{dataset}: the embedding while it trains (t-SNE, coloured by class)")
+        above.suptitle(f"{dataset}: the embedding during self-training (t-SNE, coloured by class)")
         axes = below.subplots()
         axes.plot([p[0] for p in points], [100 * p[1] for p in points], marker="o", markersize=3)
         axes.set(xlabel="clustering step", ylabel="accuracy, %")

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from benchmarks.paper.cells import Cell, Laboratory, Outcome
-from jdec.baselines.methods import LDMGI, SEC
+from jdec.baselines import LDMGI, SEC
 from jdec.baselines.spectral import nearest_neighbors
 from jdec.core.kmeans import kmeans
 
@@ -58,7 +58,7 @@ def _spectral(
 
 
 def _neighbors(laboratory: Laboratory, cell: Cell, rows: np.ndarray, embed: bool) -> np.ndarray:
-    """Find the neighbours, which all values of the sweep share, or read those found before."""
+    """Find the neighbours, shared by all values of the sweep, or read them from the cache."""
     basis = Cell(cell.rows, "AE" if embed else "raw", cell.preset, cell.seed if embed else 0)
     path = laboratory.out / "neighbors" / f"{laboratory.identity(basis)}.npy"
     if path.exists():
@@ -90,7 +90,7 @@ def _dec(laboratory: Laboratory, cell: Cell) -> Outcome:
     )
 
 
-def _start(laboratory: Laboratory, cell: Cell) -> Outcome:
+def _initialisation(laboratory: Laboratory, cell: Cell) -> Outcome:
     result = laboratory.pretrained(cell.rows, cell.preset, cell.seed)
     return Outcome(np.asarray(result.initial.labels))
 
@@ -111,7 +111,7 @@ METHODS: Mapping[str, Callable[[Laboratory, Cell], Outcome]] = {
     "AE + k-means (scikit-learn)": partial(_kmeans_scikit_learn, embed=True),
     "AE + LDMGI": partial(_spectral, estimator=LDMGI, embed=True),
     "AE + SEC": partial(_spectral, estimator=SEC, embed=True),
-    "DEC's start": _start,
+    "DEC initialisation": _initialisation,
     "DEC, encoder frozen": _dec,
     "DEC": _dec,
 }

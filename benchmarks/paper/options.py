@@ -1,4 +1,4 @@
-"""What one invocation asks for, and which cells a table's methods make of it."""
+"""The options of one invocation, and the cells they select."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Options:
     Attributes:
         datasets: Names of data sets.
         preset: ``fast`` or ``paper``.
-        seeds: Seeds of the default settings; sweeps take the first alone.
+        seeds: Seeds of the default settings; sweeps use only the first.
         sweeps: Whether to run the nine values of each hyper-parameter.
         methods: Only these methods, or all where empty.
         smoke: Only the ends of each range.
@@ -29,11 +29,11 @@ class Options:
     smoke: bool = False
 
     def values(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the values of a range that are to be run."""
+        """Return the values of a range to run."""
         return (values[0], values[-1]) if self.smoke and len(values) > 2 else values
 
     def wants(self, method: str) -> bool:
-        """Whether a method was asked for."""
+        """Whether a method is selected."""
         return not self.methods or method in self.methods
 
     def cells(self, methods: Sequence[str], *, once: Sequence[str] = ()) -> list[Cell]:
@@ -41,7 +41,7 @@ class Options:
 
         Args:
             methods: Names of methods.
-            once: Those that the first seed stands for, since no pretraining varies under them.
+            once: Methods run with the first seed only, since no pretraining varies for them.
         """
         cells = []
         for dataset in self.datasets:

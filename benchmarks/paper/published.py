@@ -1,4 +1,4 @@
-"""The numbers that the paper printed, to stand beside ours. Accuracy in percent.
+"""Numbers published in the paper. Accuracy in percent.
 
 Source: Xie, Girshick & Farhadi, ICML 2016, Tables 2-4. Table 2's are the best of nine
 hyper-parameters.
@@ -28,7 +28,7 @@ TABLE3: Mapping[str, Mapping[str, float]] = {
     "DEC": TABLE2["DEC"],
 }
 
-#: Table 4: method to accuracy by least retention rate, on MNIST.
+#: Table 4: method to accuracy by min retention rate, on MNIST.
 TABLE4: Mapping[str, Mapping[float, float]] = {
     "k-means": {0.1: 47.14, 0.3: 49.93, 0.5: 53.65, 0.7: 54.16, 0.9: 54.39},
     "AE + k-means": {0.1: 66.82, 0.3: 74.91, 0.5: 77.93, 0.7: 80.04, 0.9: 81.31},

@@ -52,7 +52,7 @@ def swept(
 
 
 def groups(records: Iterable[Record], datasets: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the data sets and presets to show: those run, and the first preset of the others."""
+    """Return the data sets and presets to show: those run, else the first preset."""
     run = {(record["dataset"], record["preset"]) for record in records if "scores" in record}
     shown = []
     for dataset in datasets:
@@ -77,27 +77,33 @@ def mean_and_std(records: Sequence[Record], score: str = "acc") -> str:
 
 
 def difference(records: Sequence[Record], published: float | None) -> str:
-    """Return our mean less the paper's number."""
+    """Return our mean minus the paper's number."""
     if not records or published is None:
         return "–"
     return f"{statistics.mean(percent(record) for record in records) - published:+.2f}"
+
+
+def pretraining_steps(config: Mapping[str, Any]) -> int:
+    """Return the number of steps of pretraining of a recorded configuration."""
+    layers = len(config["network"]["hidden_dims"]) + 1
+    steps = config["pretrain"]["finetune_steps"] + layers * config["pretrain"]["layerwise_steps"]
+    return int(steps)
 
 
 def budget(records: Sequence[Record]) -> str:
     """Return the steps of pretraining and clustering."""
     if not records:
         return "–"
-    config = records[0]["config"]
-    layers = len(config["network"]["hidden_dims"]) + 1
-    steps = config["pretrain"]["finetune_steps"] + layers * config["pretrain"]["layerwise_steps"]
-    parts = [] if not records[0]["method"].startswith(("AE", "DEC")) else [f"{steps}"]
+    parts = []
+    if records[0]["method"].startswith(("AE", "DEC")):
+        parts.append(f"{pretraining_steps(records[0]['config'])}")
     if "steps" in records[0]:
         parts.append(f"{statistics.mean(record['steps'] for record in records):.0f}")
     return f"{' + '.join(parts)} steps" if parts else "–"
 
 
 def best_of_sweep(records: Sequence[Record], dataset: str, method: str, preset: str) -> str:
-    """Return the best accuracy over the values tried: chosen by the labels, as the paper does."""
+    """Return the max accuracy over the values tried, selected by the labels as in the paper."""
     found = swept(records, dataset, method, preset)
     if not found:
         return "not run" if sweep(method)[1] else "–"
@@ -140,7 +146,7 @@ def method_tables(
 
 
 def notes(records: Iterable[Record], dataset: str) -> str:
-    """Return what to say beside numbers of a data set, or why there are none."""
+    """Return the note on the numbers of a data set, or why there are none."""
     mine = [record for record in records if record["dataset"] == dataset]
     run = [record for record in mine if "scores" in record and record["r_min"] is None]
     if not run:
