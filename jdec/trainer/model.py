@@ -73,7 +73,8 @@ class Model(NamedTuple):
             raise ValueError(
                 f"embeddings: expected {self.centroids.shape[1]} columns, got {z.shape[1]}"
             )
-        return self.scaling.invert(np.asarray(network_of(self).decode(self.params, z)))
+        params, z = jax.device_put((self.params, z))
+        return self.scaling.invert(np.asarray(network_of(self).decode(params, z)))
 
 
 def network_of(model: Model) -> Autoencoder:

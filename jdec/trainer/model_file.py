@@ -126,9 +126,12 @@ def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[st
     try:
         model = _assemble(header, arrays, network)
     except Exception as error:  # whatever a damaged file makes of its reader
-        raise ValueError(
-            f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
-        ) from error
+        reason = (
+            "is damaged or not a jdec model"
+            if network is None
+            else "does not fit the network it is loaded with"
+        )
+        raise ValueError(f"model: {path} {reason}: {in_a_line(error)}") from error
     kept = {name: array for name, array in arrays.items() if name.startswith("extra/")}
     return model, header["extra"] | {name.removeprefix("extra/"): kept[name] for name in kept}
 
