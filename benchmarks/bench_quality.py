@@ -6,9 +6,9 @@
     python -m benchmarks.bench_quality digits --second-start
     python -m benchmarks.bench_quality digits --seeds 0-2 -- --network.precision bfloat16
 
-Each fit is a process of its own, from a cold start: importing, compiling (no program is kept from
-before), loading, the k-means on the input to compare with, and drawing are all in its seconds. With
---second-start the same command runs once more, with the programs that the first has kept. Labels
+Each fit is a separate process with a cold start: importing, compiling (with an empty compilation
+cache), loading, the baselines (k-means on the input, AE + k-means), and drawing are all in its
+seconds. With --second-start the same command runs once more, with the cache of the first. Labels
 only score the result.
 """
 
