@@ -1,3 +1,5 @@
+"""Rows over devices: the results of one device, and padding that has no part in them."""
+
 import re
 
 import jax
@@ -7,22 +9,16 @@ import pytest
 import reference
 from sklearn.datasets import load_digits
 
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.core.dec import DECState
-from jdec.trainer.build import Rows, build_clustering, build_network, cluster_steps, refresh
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
+from jdec.trainer.programs import Plan, build_network, init_state, refresh, train
 from jdec.trainer.sharding import (
+    RowSharding,
     concatenate_rows,
     data_mesh,
-    fetch_rows,
-    join_rows,
-    local_rows,
     map_over_devices,
     member_mesh,
-    padded_length,
     replicate,
-    shard_rows,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -79,10 +75,11 @@ def check_same_result(result, expected):
     )
     for record, right in zip(result.history, expected.history, strict=True):
         assert list(record) == list(right)
-        for name in set(record) - {"seconds", "loss"}:
+        for name in set(record) - {"seconds", "loss", "kl"}:
             assert record[name] == right[name], name
-        if right["loss"] is not None:
-            np.testing.assert_allclose(record["loss"], right["loss"], rtol=1e-4)
+        for name in {"loss", "kl"} & set(record):
+            if right[name] is not None:
+                np.testing.assert_allclose(record[name], right[name], rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +96,7 @@ def test_rows_over_devices_give_the_same(expected, n_devices):
     check_same_result(result, expected)
     assert result.history[-1]["step"] == 60
     assert np.abs(result.model.centroids - result.initial.centroids).max() > 0.01
-    # All that is handed out is on one device, for callers that know nothing of the others.
+    # All results are on one device, for callers that know nothing of the others.
     arrays = (result.model[:3], result.autoencoder_params, result.initial)
     for leaf in jax.tree.leaves(arrays):
         assert isinstance(leaf, np.ndarray) or len(leaf.devices()) == 1
@@ -107,7 +104,7 @@ def test_rows_over_devices_give_the_same(expected, n_devices):
 
 def test_fewer_rows_than_devices():
     # One restart: of several that find the same clusters, rounding may choose another numbering.
-    changes = {"n_clusters": 2, "kmeans.select": "divergence", "clustering.max_intervals": 1}
+    changes = {"n_clusters": 2, "kmeans.select": "kl", "clustering.max_intervals": 1}
     changes |= {"kmeans.n_init": 1}
     config = CONFIG.replace(changes)
     few = {"x": X[:5], "y": Y[:5], "config": config}
@@ -130,13 +127,13 @@ def test_rows_of_pretraining_alone_and_a_training_split():
     assert np.abs(other.embedding - expected.embedding).max() > 1e-3
 
 
-def test_pretrained_parameters_are_put_on_all_devices(expected):
+def test_pretrained_parameters_are_replicated(expected):
     result = run(8, autoencoder_params=expected.autoencoder_params)
     np.testing.assert_allclose(result.soft_assignment, expected.soft_assignment, rtol=0, atol=1e-5)
     assert [record["phase"] for record in result.history] == ["clustering"] * 4
 
 
-class StopError(Exception):
+class StopError(BaseException):
     pass
 
 
@@ -149,7 +146,7 @@ def stop_at(phase, name, value):
 
 
 @pytest.mark.parametrize("order", [[8, 3, None], [None, 8, 3]])
-def test_a_run_goes_on_with_another_number_of_devices(tmp_path, expected, order):
+def test_a_run_resumes_on_another_number_of_devices(tmp_path, expected, order):
     stops = [stop_at("finetune", "step", 30), stop_at("clustering", "interval", 2)]
     for n_devices, stop in zip(order, stops, strict=False):
         with pytest.raises(StopError):
@@ -157,72 +154,65 @@ def test_a_run_goes_on_with_another_number_of_devices(tmp_path, expected, order)
     seen = []
     result = run(order[-1], workdir=tmp_path, resume=True, callbacks=[seen.append])
     check_same_result(result, expected)
-    assert len(seen) <= 2  # it did go on
+    assert len(seen) <= 2  # it was resumed
 
 
 # Padding.
 
 
-def state_of(x, n_rows, mesh):
-    """A state whose P and labels are still to be made."""
-    params = encoder_params(init_params(KEY, build_network(CONFIG, 64)))
-    params = jax.tree.map(lambda leaf: 3 * leaf, params)  # so that the rows lie apart
+def started(rows):
+    """Return a plan, the first state of a fit whose rows lie apart, and the rows."""
+    network = build_network(CONFIG)
+    params = jax.tree.map(lambda leaf: 3 * leaf, network.init(KEY, 64))
     centroids = jnp.asarray(reference.encode(params, X[:4] / 16), jnp.float32)
-    tx = build_clustering(CONFIG, 64).tx
-    state = {
-        "params": params,
-        "centroids": centroids,
-        "opt_state": tx.init({"params": params, "centroids": centroids}),
-        "label_change": jnp.float32(1),
-        "interval": jnp.int32(0),
-    }
-    rows = np.zeros((n_rows, 4), np.float32)
-    return DECState(
-        targets=shard_rows(rows, n_rows, mesh),
-        labels=shard_rows(rows[:, 0].astype(np.int32) - 1, n_rows, mesh),
-        **replicate(state, mesh),
-    )
+    plan = Plan(CONFIG, network, rows)
+    state = init_state(*replicate((params, centroids), rows.mesh), plan=plan)
+    return plan, state, rows.put((X / 16).astype(np.float32))
+
+
+def no_labels(rows):
+    return rows.put(np.full(N_ROWS, -1, np.int32))
 
 
 @pytest.mark.parametrize("n_devices", [7, 8])  # without padding, and with
 def test_padding_has_no_part_in_the_targets(n_devices):
-    mesh = data_mesh(n_devices)
-    x = (X / 16).astype(np.float32)
-    sharded = shard_rows(x, N_ROWS, mesh)
-    assert len(sharded) == {7: 77, 8: 80}[n_devices]
-    state = state_of(x, N_ROWS, mesh)
-    params, centroids = jax.device_get((state.params, state.centroids))
-    state, sizes = refresh(state, sharded, config=CONFIG, rows=Rows(N_ROWS, mesh))
-    q = reference.soft_assignment(reference.encode(params, x), centroids)
+    rows = RowSharding(N_ROWS, data_mesh(n_devices))
+    plan, state, x = started(rows)
+    assert len(x) == rows.padded_length == {7: 77, 8: 80}[n_devices]
+    params, centroids = jax.device_get(state.params)
+    targets, sizes = refresh(state.params, no_labels(rows), x, plan=plan)
+    q = reference.soft_assignment(reference.encode(params, X / 16), centroids)
     p = reference.target_distribution(q)
-    np.testing.assert_allclose(state.targets[:N_ROWS], p, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(targets.p[:N_ROWS], p, rtol=1e-4, atol=1e-6)
     # With a row of zeros among them, as padding is, f would be another.
-    padded = np.concatenate([x, np.zeros((3, 64))])
+    padded = np.concatenate([X / 16, np.zeros((3, 64))])
     other = reference.soft_assignment(reference.encode(params, padded), centroids)
     assert np.abs(reference.target_distribution(other)[:N_ROWS] - p).max() > 1e-3
-    np.testing.assert_array_equal(state.targets[N_ROWS:], 0)
-    np.testing.assert_array_equal(state.labels[:N_ROWS], q.argmax(axis=1))
-    np.testing.assert_array_equal(state.labels[N_ROWS:], -1)
+    np.testing.assert_array_equal(targets.p[N_ROWS:], 0)
+    kl = np.sum(p * np.log(p / q)) / N_ROWS
+    np.testing.assert_allclose(targets.kl, kl, rtol=1e-3)
+    np.testing.assert_array_equal(targets.labels[:N_ROWS], q.argmax(axis=1))
+    np.testing.assert_array_equal(targets.labels[N_ROWS:], -1)
     np.testing.assert_array_equal(sizes, np.bincount(q.argmax(axis=1), minlength=4))
-    changed = state._replace(labels=state.labels.at[:7].add(1))
-    state, _ = refresh(changed, sharded, config=CONFIG, rows=Rows(N_ROWS, mesh))
-    np.testing.assert_allclose(state.label_change, 7 / N_ROWS, rtol=1e-6)
+    changed = targets.labels.at[:7].add(1)
+    targets, _ = refresh(state.params, changed, x, plan=plan)
+    np.testing.assert_allclose(targets.label_change, 7 / N_ROWS, rtol=1e-6)
 
 
 def test_each_device_trains_on_its_share_of_the_batch():
-    mesh = data_mesh(8)
-    sharded = shard_rows((X / 16).astype(np.float32), N_ROWS, mesh)
-    assert {shard.data.shape for shard in sharded.addressable_shards} == {(10, 64)}
-
-    def products(rows, x):
-        state = state_of(X, N_ROWS, rows.mesh)
-        lowered = cluster_steps.lower(KEY, state, x, config=CONFIG, rows=rows)
+    def products(rows):
+        plan, state, x = started(rows)
+        assert {shard.data.shape[0] for shard in x.addressable_shards} == {
+            rows.padded_length // rows.n_shards
+        }
+        targets, _ = refresh(state.params, no_labels(rows), x, plan=plan)
+        lowered = train.lower(KEY, state, targets, x, plan=plan)
         text = lowered.compile().as_text()
         return {int(n) for n in re.findall(r"f32\[(\d+),\d+\]\S* dot\(", text)}
 
     # 22 rows among 8 devices are 3 for each; the others are gradients of kernels and centroids.
-    assert products(Rows(N_ROWS, mesh), sharded) - {64, 16, 4} == {3}
-    assert products(Rows(), jnp.asarray(X / 16, jnp.float32)) - {64, 16, 4} == {22}
+    assert products(RowSharding(N_ROWS, data_mesh(8))) - {64, 16, 4} == {3}
+    assert products(RowSharding(N_ROWS)) - {64, 16, 4} == {22}
 
 
 # The pieces.
@@ -231,34 +221,75 @@ def test_each_device_trains_on_its_share_of_the_batch():
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 7, 8, 9, 80])
 @pytest.mark.parametrize("n_devices", [None, 1, 3, 8])
 def test_rows_on_devices_and_back(n_rows, n_devices):
-    mesh = mesh_of(n_devices)
+    sharding = RowSharding(n_rows, mesh_of(n_devices))
     size = n_devices or 1
-    assert padded_length(n_rows, mesh) % size == 0
-    assert n_rows <= padded_length(n_rows, mesh) < n_rows + size
+    assert sharding.n_shards == size
+    assert sharding.padded_length % size == 0
+    assert n_rows <= sharding.padded_length < n_rows + size
     # All devices are of this process.
-    assert local_rows(n_rows, mesh) == slice(0, n_rows)
+    assert sharding.local() == slice(0, n_rows)
     rows = np.random.default_rng(n_rows).normal(size=(n_rows, 2)).astype(np.float32)
-    sharded = shard_rows(rows, n_rows, mesh)
-    assert sharded.shape == (padded_length(n_rows, mesh), 2)
+    sharded = sharding.put(rows)
+    assert sharded.shape == (sharding.padded_length, 2)
     np.testing.assert_array_equal(sharded[:n_rows], rows)
     np.testing.assert_array_equal(sharded[n_rows:], 0)
     assert len({shard.data.shape for shard in sharded.addressable_shards}) == 1
     assert len(sharded.devices()) == size
-    np.testing.assert_array_equal(fetch_rows(sharded, n_rows), rows)
-    np.testing.assert_array_equal(join_rows(rows, n_rows, mesh), rows)
+    np.testing.assert_array_equal(sharding.fetch(sharded), rows)
+    np.testing.assert_array_equal(sharding.join(rows), rows)
+
+
+def test_a_mesh_of_members_shards_no_rows():
+    rows = RowSharding(5, member_mesh(3))
+    assert (rows.n_shards, rows.padded_length, rows.local()) == (1, 5, slice(0, 5))
+    placed = rows.put(np.arange(5.0, dtype=np.float32))
+    assert placed.is_fully_replicated
+    assert len(placed.devices()) == 3
+    np.testing.assert_array_equal(rows.fetch(placed), np.arange(5))
+
+
+@pytest.mark.parametrize("n_rows", [1, 4, 7])
+def test_members_and_rows_share_a_mesh(n_rows):
+    rows = RowSharding(n_rows, member_mesh(3, data_devices=2))
+    assert rows.n_shards == 2
+    assert rows.padded_length == n_rows + n_rows % 2
+    assert rows.local() == slice(0, n_rows)
+    x = np.random.default_rng(n_rows).normal(size=(n_rows, 2)).astype(np.float32)
+    sharded = rows.put(x)
+    assert len(sharded.devices()) == 6
+    halves = {shard.data.shape for shard in sharded.addressable_shards}
+    assert halves == {(rows.padded_length // 2, 2)}
+    np.testing.assert_array_equal(rows.fetch(sharded), x)
+    np.testing.assert_array_equal(rows.join(x), x)
+
+
+@pytest.mark.parametrize("n_devices", [None, 8])
+def test_a_function_of_the_rows_of_each_device(n_devices):
+    rows = RowSharding(N_ROWS, mesh_of(n_devices))
+    seen = []
+
+    def function(weights, x):
+        seen.append(len(x))
+        return x @ weights
+
+    x = rows.put(X.astype(np.float32))
+    weights = replicate(np.eye(64, 3, dtype=np.float32), rows.mesh)
+    product = jax.jit(lambda weights, x: rows.constrain(rows.map(function)(weights, x)))(weights, x)
+    assert seen == [rows.padded_length // rows.n_shards]
+    assert {len(shard.data) for shard in product.addressable_shards} == {*seen}
+    np.testing.assert_array_equal(rows.fetch(product), X[:, :3])
 
 
 @pytest.mark.parametrize(("n_devices", "n_rows", "n_others"), [(3, 7, 2), (8, 1, 1), (None, 2, 3)])
 def test_rows_of_two_arrays_without_the_padding_between(n_devices, n_rows, n_others):
-    mesh = mesh_of(n_devices)
+    of_a, of_b = (RowSharding(n, mesh_of(n_devices)) for n in (n_rows, n_others))
     a = np.arange(2.0 * n_rows, dtype=np.float32).reshape(-1, 2) + 1
     b = -np.arange(2.0 * n_others, dtype=np.float32).reshape(-1, 2) - 1
-    joined = concatenate_rows(
-        shard_rows(a, n_rows, mesh), n_rows, shard_rows(b, n_others, mesh), n_others, mesh
-    )
-    assert len(joined) == padded_length(n_rows + n_others, mesh)
-    np.testing.assert_array_equal(joined[: n_rows + n_others], np.concatenate([a, b]))
-    np.testing.assert_array_equal(joined[n_rows + n_others :], 0)
+    joined, rows = concatenate_rows(of_a.put(a), of_a, of_b.put(b), of_b)
+    assert rows == RowSharding(n_rows + n_others, of_a.mesh)
+    assert len(joined) == rows.padded_length
+    np.testing.assert_array_equal(joined[: rows.n_rows], np.concatenate([a, b]))
+    np.testing.assert_array_equal(joined[rows.n_rows :], 0)
     assert len(joined.devices()) == (n_devices or 1)
 
 
@@ -293,7 +324,7 @@ def test_replicas_are_on_every_device():
     assert jax.random.key_data(placed["key"]).tolist() == [0, 0]
 
 
-# Bad input.
+# Meshes.
 
 
 def test_a_mesh_takes_the_first_devices():
@@ -306,12 +337,23 @@ def test_a_mesh_takes_the_first_devices():
 @pytest.mark.parametrize(
     ("n_devices", "message"),
     [
-        (9, "devices: expected at most 8, which is how many JAX has here, got 9; JAX_NUM_CPU"),
+        (9, "devices: only 8 are available, got 9; JAX_NUM_CPU_DEVICES makes more of one CPU"),
         (0, "devices: expected an integer >= 1, got 0"),
         (-1, "devices: expected an integer >= 1, got -1"),
         (2.0, "devices: expected an integer >= 1, got 2.0"),
     ],
 )
-def test_more_devices_than_there_are_and_none(make, n_devices, message):
+def test_invalid_numbers_of_devices_raise(make, n_devices, message):
     with pytest.raises(ValueError, match=message):
         make(n_devices)
+
+
+def test_a_mesh_of_members_and_rows():
+    mesh = member_mesh(2, data_devices=3)
+    assert dict(mesh.shape) == {"member": 2, "data": 3}
+    assert mesh.devices.ravel().tolist() == jax.devices()[:6]
+    assert dict(member_mesh(data_devices=3).shape) == {"member": 2, "data": 3}  # of 8 devices
+    with pytest.raises(ValueError, match="devices: only 8 are available, got 9"):
+        member_mesh(3, data_devices=3)
+    with pytest.raises(ValueError, match="data_devices: expected an integer >= 1, got 0"):
+        member_mesh(2, data_devices=0)
