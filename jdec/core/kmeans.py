@@ -89,8 +89,8 @@ def kmeans(
 
     Raises:
         ValueError: If ``key`` is no random key, ``x`` is not a matrix of finite real numbers, K is
-            not in 1..N, or a count or ``tol`` is negative. Compiled, where the numbers in ``x`` cannot
-            be inspected, NaN or infinity among them gives inertia NaN.
+            not in 1..N, or a count or ``tol`` is negative. Compiled, where the numbers in ``x``
+            cannot be inspected, NaN or infinity among them gives inertia NaN.
 
     Examples:
         >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
@@ -134,7 +134,7 @@ def kmeans(
     mean = mean + jnp.asarray(offset, mean.dtype)
     threshold = tol * x.var(axis=0).mean()
     rows_per_block = max(1, min(n_rows, _BLOCK_ENTRIES // max(n_clusters, n_features)))
-    blocks, weights = _in_blocks(x, rows_per_block)
+    blocks, weights = in_blocks(x, rows_per_block)
 
     # All arrays as arguments: on several devices a function may not close over them.
     def restart(
@@ -145,7 +145,7 @@ def kmeans(
         threshold: Float[Array, ""],
     ) -> _Lloyd:
         seeds = _greedy_plus_plus(restart_key, x, n_clusters)
-        return _lloyd(blocks, weights, seeds, max_iter=max_iter, threshold=threshold)
+        return lloyd(blocks, weights, seeds, max_iter=max_iter, threshold=threshold)
 
     if restarts_at_once is None:
         restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
@@ -169,9 +169,10 @@ def kmeans(
     )
 
 
-def _in_blocks(
+def in_blocks(
     x: Float[Array, "N D"], rows: int
 ) -> tuple[Float[Array, "blocks rows D"], Float[Array, "blocks rows"]]:
+    """Cut centred rows into blocks of one size; the padding of the last has weight 0."""
     n_blocks = -(-x.shape[0] // rows)
     padding = n_blocks * rows - x.shape[0]
     blocks = jnp.pad(x, ((0, padding), (0, 0))).reshape(n_blocks, rows, x.shape[1])
@@ -237,7 +238,7 @@ def _assign_all(
     return jax.lax.map(partial(_assign, centroids=centroids), blocks)
 
 
-def _lloyd(
+def lloyd(
     blocks: Float[Array, "blocks rows D"],
     weights: Float[Array, "blocks rows"],
     seeds: Float[Array, "K D"],
@@ -245,6 +246,7 @@ def _lloyd(
     max_iter: int,
     threshold: Float[Array, ""],
 ) -> _Lloyd:
+    """Iterate Lloyd's two steps from given seeds, as :func:`kmeans` does in each restart."""
     n_clusters = seeds.shape[0]
     dtype = blocks.dtype
 
