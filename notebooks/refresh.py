@@ -1,9 +1,9 @@
-"""Run the notebooks and keep what they show: ``python -m notebooks.refresh [NAME …] [--smoke]``.
+"""Run the notebooks and save their outputs: ``python -m notebooks.refresh [NAME …] [--smoke]``.
 
 Each is run from a clean kernel, in an empty folder. One that raises, warns or writes to stderr is
-refused and its file stays as it is. Otherwise the outputs are written into
-it, with a hash over its code by which the tests know that they belong together, and the picture of
-the cell tagged ``picture`` goes to ``pictures/``.
+an error, and its file is left unchanged. Otherwise the outputs are written into it, with a hash of
+its code by which the tests know that they match, and the picture of the cell tagged ``picture``
+goes to ``pictures/``.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-#: Where Colab finds the notebooks; the address of the badge in each first cell.
+#: URL of the notebooks in Colab, for the badge in each first cell.
 COLAB = "https://colab.research.google.com/github/jdec/jdec/blob/main/notebooks"
 #: Set to 1, it makes the notebooks small.
 SMOKE = "JDEC_NOTEBOOK_SMOKE"
-#: Most bytes of a picture for the README, and its width.
+#: Maximum size of a picture for the README in bytes, and its maximum width.
 PICTURE_BYTES, PICTURE_WIDTH = 60_000, 640
 
 # A path from the root of a file system; neither a quotient nor the end of an HTML tag or address.
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~])/[A-Za-z][\w.-]*/[\w.]|\b[A-Za-z]:\\\w")
 
-# Every warning is shown, and by that refused: as an error it could be swallowed, as on imports that
-# are tried. From the first cell on, since what the kernel does to start may warn, of itself.
+# Every warning is shown, which rejects the notebook; as an exception it could be caught, such as
+# around optional imports. From the first cell on, since starting the kernel may warn.
 _STARTUP = """
 import warnings
 
@@ -45,7 +45,7 @@ import warnings
 def show_all():
     get_ipython().events.unregister("pre_execute", show_all)
     warnings.simplefilter("always")
-    for module in ("ipykernel", "tornado", "zmq"):  # of themselves, about their own methods
+    for module in ("ipykernel", "tornado", "zmq"):  # about their own methods
         warnings.filterwarnings("ignore", module=module)
 
 
@@ -58,23 +58,23 @@ get_ipython().events.register("pre_execute", show_all)
 """
 
 
-# What C++ writes, such as XLA about a slow machine, is for the log and not for the cells.
+# What C++ writes to stderr, such as XLA about a slow machine, goes to the log, not to the cells.
 _KERNEL = """
 c.IPKernelApp.capture_fd_output = False
 """
 
 
-class RefusedError(Exception):
-    """A notebook that must not be committed as it is."""
+class NotebookError(Exception):
+    """A notebook that must not be committed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the notebooks named, or all; return 1 at the first that is refused."""
+    """Run the notebooks named, or all; return 1 at the first error."""
     parser = argparse.ArgumentParser(prog="python -m notebooks.refresh", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="as 00_quickstart, 00, or a file")
-    parser.add_argument("--smoke", action="store_true", help="in the small size of the tests")
-    parser.add_argument("--out", type=Path, default=None, help="write there, not in place")
-    parser.add_argument("--timeout", type=int, default=1800, help="most seconds for one cell")
+    parser.add_argument("--smoke", action="store_true", help="small, as in the tests")
+    parser.add_argument("--out", type=Path, default=None, help="folder; default: in place")
+    parser.add_argument("--timeout", type=int, default=1800, help="maximum seconds for one cell")
     options = parser.parse_args(arguments)
     try:
         for path in find_notebooks(options.names):
@@ -82,47 +82,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out = path.parent if options.out is None else options.out
             write_notebook(notebook, out / path.name)
             print(f"{path.name}: {len(list(code_cells(notebook)))} cells")
-    except RefusedError as refused:
-        print(refused, file=sys.stderr)
+    except NotebookError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 
 
 def find_notebooks(names: Sequence[str] = ()) -> list[Path]:
-    """Return the notebooks that names, beginnings of names or files stand for; by default all."""
-    there = sorted(FOLDER.glob("[0-9]*.ipynb"))
-    found = [] if names else there
+    """Return the notebooks of the given names, prefixes of names or files; by default all."""
+    known = sorted(FOLDER.glob("[0-9]*.ipynb"))
+    found = [] if names else known
     for name in names:
         chosen = [Path(name)] if Path(name).is_file() else []
-        chosen = chosen or [path for path in there if path.name.startswith(name)]
+        chosen = chosen or [path for path in known if path.name.startswith(name)]
         if not chosen:
-            known = ", ".join(path.stem for path in there)
-            raise RefusedError(f"{name}: no such notebook; expected one of {known}")
+            expected = ", ".join(path.stem for path in known)
+            raise NotebookError(f"{name}: no such notebook; expected one of {expected}")
         found += chosen
     return found
 
 
 def run_notebook(path: Path, *, smoke: bool, timeout: int = 1800) -> Any:
-    """Run a notebook from a clean kernel, and return it with outputs fit to be committed.
+    """Run a notebook from a clean kernel, and return it with its outputs.
 
     Args:
         path: The notebook; the file is only read.
-        smoke: Whether in the small size.
-        timeout: Most seconds for one cell.
+        smoke: Whether to run it in the small size.
+        timeout: Maximum seconds for one cell.
 
     Returns:
         The notebook.
 
     Raises:
-        RefusedError: If the file is no notebook, or a cell raises, warns, takes too long, writes to
-            stderr or shows an absolute path.
+        NotebookError: If the file is no notebook, or a cell raises, warns, takes too long,
+            writes to stderr or shows an absolute path.
     """
     try:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
-        told = f"{path.name}: expected a notebook, got another file: {reason}"
-        raise RefusedError(told) from None
+        message = f"{path.name}: expected a notebook, got another file: {reason}"
+        raise NotebookError(message) from None
     for cell in code_cells(notebook):
         cell.update(outputs=[], execution_count=None)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
@@ -137,26 +137,26 @@ def run_notebook(path: Path, *, smoke: bool, timeout: int = 1800) -> Any:
         )
         try:
             with tempfile.TemporaryDirectory() as settings:
-                # What the kernel itself has to say goes to the log; cells do not write there.
+                # The kernel itself writes to the log; cells do not.
                 client.execute(env=_environment(Path(settings), smoke), stderr=log)
         except CellExecutionError as error:
-            # Of the lines of some messages, the first says what went wrong.
+            # The first line of a message says what went wrong.
             reason = f"{error.ename}: {error.evalue}".splitlines()[0]
             number = _number_of_failed(notebook)
-            raise RefusedError(f"{path.name}, cell {number}: {reason}") from None
-        except Exception as error:  # a kernel that does not start, hangs or dies has many names
+            raise NotebookError(f"{path.name}, cell {number}: {reason}") from None
+        except Exception as error:  # a kernel that does not start, hangs or dies
             log.seek(0)
-            said = log.read().decode(errors="replace").splitlines()[-1:]
-            reason = "; ".join([f"{type(error).__name__}: {error}".splitlines()[0], *said])
-            raise RefusedError(f"{path.name}: {reason}") from None
+            last = log.read().decode(errors="replace").splitlines()[-1:]
+            reason = "; ".join([f"{type(error).__name__}: {error}".splitlines()[0], *last])
+            raise NotebookError(f"{path.name}: {reason}") from None
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", ()):
             where = f"{path.name}, cell {number}"
             if output.get("name") == "stderr":
-                raise RefusedError(f"{where} wrote to stderr: {output.text.splitlines()[0]}")
+                raise NotebookError(f"{where} wrote to stderr: {output.text.splitlines()[0]}")
             for text in texts_of(output):
                 if has_absolute_path(text):
-                    raise RefusedError(f"{where} shows an absolute path")
+                    raise NotebookError(f"{where} shows an absolute path")
             if "image/png" in output.get("data", {}):
                 png = base64.b64decode(output.data["image/png"])
                 output.data["image/png"] = base64.b64encode(compress(png)).decode()
@@ -187,13 +187,13 @@ def code_cells(notebook: Any) -> Iterator[Any]:
 
 
 def hash_of_sources(notebook: Any) -> str:
-    """Return the SHA-256 of the code; text between it may change without another run."""
+    """Return the SHA-256 of the code; Markdown may change without another run."""
     sources = "\0".join(cell.source for cell in code_cells(notebook))
     return hashlib.sha256(sources.encode()).hexdigest()
 
 
 def texts_of(output: Any) -> Iterator[str]:
-    """Return what an output shows, but for its pictures."""
+    """Return the texts of an output."""
     if "text" in output:
         yield output.text
     for kind, data in output.get("data", {}).items():
@@ -202,7 +202,7 @@ def texts_of(output: Any) -> Iterator[str]:
 
 
 def has_absolute_path(text: str) -> bool:
-    """Return whether a text names a file from the root on.
+    """Return whether a text contains an absolute path.
 
     Examples:
         >>> [has_absolute_path(text) for text in ("in /home/me", "1 / 2", "https://a.b/c/d")]
@@ -225,7 +225,7 @@ def picture_of(notebook: Any) -> bytes | None:
 
 
 def compress(png: bytes, n_colours: int = 256, width: int | None = None) -> bytes:
-    """Write a picture anew with a palette, on white, and at most so wide."""
+    """Return a PNG with a palette, on white, and with a maximum width."""
     with Image.open(io.BytesIO(png)) as image:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -238,7 +238,7 @@ def compress(png: bytes, n_colours: int = 256, width: int | None = None) -> byte
 
 
 def _environment(settings: Path, smoke: bool) -> dict[str, str]:
-    """Return the variables of a kernel that knows no user's settings, and this checkout's jdec."""
+    """Return the environment of a kernel with this checkout's jdec and no user settings."""
     startup = settings / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "00_warnings.py").write_text(_STARTUP, encoding="utf-8")
