@@ -64,10 +64,10 @@ def exists(name):
 
 
 def test_names_are_found_in_text():
-    text = "`jdec/fit.py`, tests/test_<module>.py, results/, bench_*.py and jax.scipy; see a.b."
-    assert names_of(text) == ["bench_*.py", "jdec/fit.py", "results/"]
-    assert exists("jdec/fit.py")
-    assert exists("fit.py")
+    text = "`jdec/trainer/fit.py`, tests/test_<module>.py, results/, bench_*.py and jax.scipy; see a.b."
+    assert names_of(text) == ["bench_*.py", "jdec/trainer/fit.py", "results/"]
+    assert exists("jdec/trainer/fit.py")
+    assert exists("estimator.py")
     assert exists("test_*.py")
     assert exists("tests/")
     assert not exists("jdec/absent.py")
@@ -81,10 +81,15 @@ def test_files_and_folders_that_are_named_exist():
 
 def test_every_module_is_named():
     text = section("How the code is laid out")
-    modules = {path.name for path in (ROOT / "jdec").glob("*.py")} - {"__init__.py"}
-    assert "fit.py" in modules
+    modules = {path.name for path in (ROOT / "jdec").glob("[a-z]*.py")}
+    folders = {
+        f"{path.name}/" for path in (ROOT / "jdec").iterdir() if (path / "__init__.py").exists()
+    }
+    assert "estimator.py" in modules and "trainer/" in folders
     missing = [
-        name for name in sorted(modules) if not re.search(rf"(?<!\w){re.escape(name)}", text)
+        name
+        for name in sorted(modules | folders)
+        if not re.search(rf"(?<!\w){re.escape(name)}", text)
     ]
     assert missing == []
 

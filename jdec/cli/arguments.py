@@ -118,6 +118,7 @@ class Sweep:
         preset: fast or paper.
         members_at_once: Number of fits that run side by side; by default as many as fit in memory.
         devices: Distribute the fits over this many devices.
+        resume: Resume the interrupted sweep in the output directory.
         out: Output directory; by default runs/NAME-sweep.
     """
 
@@ -136,6 +137,7 @@ class Sweep:
     id: _Id = None
     drop: _Drop = None
     image_shape: _ImageShape = None
+    resume: bool = False
     out: Path | None = None
     data_dir: _DataDir = None
     quiet: _Quiet = False

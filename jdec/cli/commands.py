@@ -26,10 +26,7 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "datasets": (Datasets, run_datasets),
     "info": (Info, run_info),
 }
-_AFTER_INTERRUPT = {
-    "fit": "; rerun with --resume to continue",
-    "sweep": "; rerun to restart",
-}
+_AFTER_INTERRUPT = dict.fromkeys(("fit", "sweep"), "; rerun with --resume to continue")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

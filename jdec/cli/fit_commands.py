@@ -149,14 +149,20 @@ def run_sweep_command(arguments: Sweep) -> int:
     key = scoring_key(seeds[0])
     with (
         lock_folder(out),
-        begin_sweep(out, key, dataset, config, grid, criterion=arguments.select) as is_again,
+        begin_sweep(
+            out,
+            key,
+            dataset,
+            config,
+            grid,
+            criterion=arguments.select,
+            resume=arguments.resume,
+        ) as workdir,
     ):
         what = f"; {n_members} fits ({len(seeds)} seeds × {n_members // len(seeds)} settings)"
         what += f"; {recipe(arguments)}"
         for line in [headline(dataset, what, mesh), *data_lines(dataset, config)]:
             say(line)
-        if is_again:
-            say(f"{out} holds an interrupted sweep; it is restarted")
         result = run_sweep(
             key,
             dataset.x,
@@ -166,6 +172,8 @@ def run_sweep_command(arguments: Sweep) -> int:
             feature_names=dataset.feature_names,
             criterion=arguments.select,
             members_at_once=arguments.members_at_once,
+            workdir=workdir,
+            resume=True,
             mesh=mesh,
             progress=not arguments.quiet and sys.stderr is not None,
         )

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,19 @@ from jdec.trainer.workdir import check_no_other_files
 
 @contextlib.contextmanager
 def begin_sweep(
-    out: Path, key: Key[Array, ""], dataset: Dataset, config: Config, grid: Grid, *, criterion: str
-) -> Iterator[bool]:
+    out: Path,
+    key: Key[Array, ""],
+    dataset: Dataset,
+    config: Config,
+    grid: Grid,
+    *,
+    criterion: str,
+    resume: bool = False,
+) -> Iterator[Path]:
     """Record in a folder what it is a sweep of, or raise if the folder is taken.
 
-    An interrupted sweep restarts in its folder. After invalid arguments a folder is left unchanged.
+    After invalid arguments a folder is left unchanged. Checkpoints are removed once the sweep is
+    complete.
 
     Args:
         out: The folder, locked by the caller.
@@ -38,9 +47,10 @@ def begin_sweep(
         config: What all members have in common.
         grid: What they differ in.
         criterion: Selection criterion.
+        resume: Whether to resume an interrupted sweep there.
 
     Yields:
-        Whether the same sweep was begun there before.
+        The folder for the checkpoints of its members.
 
     Raises:
         ValueError: If the folder holds a finished sweep, another run, or files of the user with
@@ -61,18 +71,20 @@ def begin_sweep(
     if is_again:
         if _is_of_a_fit(record):
             raise ValueError(f"out: {out} holds a run of jdec fit; choose another folder")
-        check_same_run(record, mine, resume=True)
+        check_same_run(record, mine, resume)
+    workdir = out / "checkpoints"
     try:
         write_json(record, mine)
-        yield is_again
+        yield workdir
     except OSError as error:
         raise ValueError(
-            f"out: cannot write {error.filename}: {error.strerror}; rerun to restart the sweep"
+            f"out: cannot write {error.filename}: {error.strerror}; rerun with --resume to continue"
         ) from error
     except ValueError:
-        if not is_again:
+        if not (is_again or workdir.exists()):
             record.unlink(missing_ok=True)
         raise
+    shutil.rmtree(workdir, ignore_errors=True)
 
 
 def _is_of_a_fit(record: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,8 @@ def run_sweep(
     feature_names: Sequence[str] | None = None,
     criterion: str = "agreement",
     members_at_once: int | None = None,
+    workdir: str | Path | None = None,
+    resume: bool = False,
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> SweepResult:
@@ -67,6 +70,8 @@ def run_sweep(
             the space of the scaled rows, which all members share) or ``kl`` (the min is the best;
             for one K). With one seed, agreement means silhouette.
         members_at_once: As in :func:`jdec.fit_population`.
+        workdir: As in :func:`jdec.fit_population`.
+        resume: As in :func:`jdec.fit_population`.
         mesh: As in :func:`jdec.fit_population`.
         progress: Show progress bars on stderr.
 
@@ -97,6 +102,8 @@ def run_sweep(
         learning_rates=rates,
         feature_names=feature_names,
         members_at_once=members_at_once,
+        workdir=workdir,
+        resume=resume,
         mesh=mesh,
         progress=progress,
     )

@@ -130,15 +130,15 @@ def _plain(value: Any) -> Any:
 
 
 def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
-    """Refuse a work directory that holds another run.
+    """Raise if a work directory holds another run.
 
     Args:
         record: Its run.json.
         mine: From :func:`fingerprint`.
-        resume: Whether going on with it was asked for.
+        resume: Whether to resume it.
 
     Raises:
-        ValueError: If not, or if the two runs differ: says in what.
+        ValueError: Without ``resume``, or if the two runs differ: lists the differences.
     """
     workdir = record.parent
     if not resume:
@@ -147,11 +147,13 @@ def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
         )
     try:
         theirs = read_json(record)
-        pairs = [("", *(Config.from_dict(run["config"]).flat() for run in (theirs, mine)))]
-        pairs += [
-            (title, theirs[part], mine[part]) for part, title in (("data", "data "), ("jax", ""))
+        configs = [Config.from_dict(run["config"]).flat() for run in (theirs, mine)]
+        pairs = [
+            ("", *configs),
+            ("data ", theirs["data"], mine["data"]),
+            ("", theirs["jax"], mine["jax"]),
+            ("", {"random key": theirs["key"]}, {"random key": mine["key"]}),
         ]
-        pairs.append(("", {"random key": theirs["key"]}, {"random key": mine["key"]}))
         differences = [
             f"{title}{name}: {old.get(name)!r} in run.json, {new.get(name)!r} requested"
             for title, old, new in pairs

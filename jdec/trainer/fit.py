@@ -177,14 +177,14 @@ def fit(
         **describe_plan(plan),
     }
     if jax.process_count() > 1:
-        more = {
+        compared = {
             **more_than_settings,
             "unlabeled": None if unlabeled is None else sampled_digest(unlabeled)[:16],
             "classes y": labels,
             "resume": resume,
             "devices": 1 if mesh is None else mesh.size,
         }
-        check_processes_agree(values_to_compare(key, x, config, more))
+        check_processes_agree(values_to_compare(key, x, config, compared))
     reporter = Reporter(callbacks, progress=progress and is_primary())
     with ExitStack() as stack:
         if folder is not None:

@@ -166,7 +166,8 @@ def template(run: Run, phase: str, about: dict[str, Any], params: Params, kept: 
     n_left, n_ended = len(about["left"]), len(about["ended"])
     tree = {**kept, **_stacked({"state": state, "label_change": number}, n_left)}
     if n_ended:
-        tree["ended"] = _stacked(Ended(state.params, state.interval, number, number), n_ended)
+        parts: Any = (state.params, state.interval, number, number)
+        tree["ended"] = _stacked(Ended(*parts), n_ended)
     return tree
 
 

@@ -111,7 +111,7 @@ def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECSta
                 return run, state, targets
             if run.members is not None and 2 * np.sum(~finished) <= len(finished):
                 run, state, targets = _retire(run, state, targets, finished)
-                finished = np.zeros(len(run.members), bool)
+                finished = np.zeros(len(run.roster.left), bool)
             state, targets, loss, sizes = _interval(run, state, targets, finished, done)
             done += 1
             _report(run, state, targets, loss, sizes, ~np.asarray(finished))
@@ -171,7 +171,8 @@ def _retire(
 
 
 def _ended(state: DECState, targets: Targets) -> Ended:
-    return to_host(Ended(state.params, state.interval, targets.label_change, targets.kl))
+    parts: Any = (state.params, state.interval, targets.label_change, targets.kl)
+    return to_host(Ended(*parts))
 
 
 def finish(run: Run, state: DECState, targets: Targets) -> Ended:

@@ -250,7 +250,7 @@ def test_a_tilde_is_the_home_whoever_expands_it(tmp_path, monkeypatch, capfd):
 SWEEP = ["sweep", "table.csv", "--id", "who", "--config", "run/config.json", "--seeds", "1"]
 
 
-def test_an_interrupted_sweep_is_restarted(tmp_path, monkeypatch, capfd):
+def test_an_interrupted_sweep_is_resumed(tmp_path, monkeypatch, capfd):
     out = tmp_path / "new"
     command = [*SWEEP, "--out", str(out)]
     with monkeypatch.context() as patch:
@@ -262,15 +262,16 @@ def test_an_interrupted_sweep_is_restarted(tmp_path, monkeypatch, capfd):
         assert main(command) == 130
     assert [path.name for path in out.iterdir()] == ["run.json"]
     shown = capfd.readouterr()
-    assert shown.err == "jdec: interrupted; rerun to restart\n"
-    assert "restarted" not in shown.out
+    assert shown.err == "jdec: interrupted; rerun with --resume to continue\n"
     # Another sweep, or a fit, raises.
-    assert_fails(capfd, [*command, "--alphas", "2"], "differs from this one in data sweep")
+    assert_fails(capfd, command, "already holds a run; resume it")
+    other = [*command, "--resume", "--alphas", "2"]
+    assert_fails(capfd, other, "differs from this one in data sweep")
     assert_fails(
         capfd, ["fit", "table.csv", "--id", "who", "--out", str(out), "--quiet", *FIT], "holds"
     )
-    assert main(command) == 0
-    assert f"{out} holds an interrupted sweep; it is restarted\n" in capfd.readouterr().out
+    assert main([*command, "--resume"]) == 0
+    assert not (out / "checkpoints").exists()
     assert (out / "labels.npy").read_bytes() == Path("sweep/labels.npy").read_bytes()
     assert_fails(capfd, command, "exists already")
 
@@ -313,7 +314,7 @@ def test_a_full_disk_is_reported_in_one_line(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr("jdec.cli.fit_commands.run_sweep", fail)
     line = assert_fails(capfd, [*SWEEP, "--quiet", "--out", str(tmp_path / "new")])
-    assert "members.csv: No space left on device; rerun to restart the sweep" in line
+    assert "members.csv: No space left on device; rerun with --resume to continue" in line
 
 
 @pytest.mark.parametrize(
