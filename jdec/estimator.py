@@ -38,6 +38,9 @@ _SAVED: dict[str, type] = {
     "history_": list,
 }
 
+# Arguments of the estimator that are arguments of the fit.
+_HANDED_ON = ("network", "extra_loss", "augment", "tx", "callbacks", "workdir", "resume")
+
 
 class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """Deep Embedded Clustering: an autoencoder whose embedding learns to form clusters.
@@ -45,31 +48,27 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     Args:
         n_clusters: Number of clusters K.
         preset: ``fast`` (minutes on a CPU) or ``paper`` (the authors' constants).
-        hidden_dims: Widths between the data and the embedding; None takes the preset's.
-        latent_dim: Width of the embedding; None takes the preset's.
-        pretrain_steps: End-to-end pretraining steps; None takes the preset's.
-        update_interval: Mini-batch steps between refreshes of the target distribution; None takes
-            the preset's.
-        max_intervals: Maximum number of refreshes; None takes the preset's.
-        alpha: Degrees of freedom of Student's t kernel; None takes the preset's.
-        tol: Stop when fewer than this share of the labels change; None takes the preset's.
-        scaling: ``rms``, ``standard``, ``minmax`` or ``none``; None takes the preset's.
+        hidden_dims: Widths between the data and the embedding. None takes the preset's value, of
+            this and of the arguments up to ``scaling``.
+        latent_dim: Width of the embedding.
+        pretrain_steps: End-to-end pretraining steps.
+        update_interval: Mini-batch steps between refreshes of the target distribution.
+        max_intervals: Maximum number of refreshes.
+        alpha: Degrees of freedom of Student's t kernel.
+        tol: Stop when fewer than this share of the labels change.
+        scaling: ``rms``, ``standard``, ``minmax`` or ``none``.
         image_shape: (height, width) or (height, width, channels) of rows that are images.
         settings: Any other field of :class:`jdec.Config` by its dotted name, such as
             ``{"pretrain.layerwise_steps": 1000}``.
         config: A whole configuration, in place of all arguments above.
-        network: The autoencoder, in place of the built-in one: an :class:`jdec.Autoencoder`, or a
-            Flax module with methods ``encode`` and ``decode``.
-        extra_loss: ``extra_loss(key, params, batch) -> scalar``, added to the KL; see
-            :func:`jdec.fit`.
-        augment: ``augment(key, x [B D]) -> x [B D]``, of the scaled rows of mini-batches.
-        tx: Optax optimizers by phase, ``pretrain`` and ``clustering``.
-        callbacks: Called with each record of the history, and a snapshot if they take two
-            arguments.
+        network: An autoencoder that is not built in, as in :func:`jdec.fit`.
+        extra_loss: Added to the KL, as in :func:`jdec.fit`.
+        augment: Alters mini-batches, as in :func:`jdec.fit`.
+        tx: Optax optimizers by phase, as in :func:`jdec.fit`.
+        callbacks: Called with each record of the history, as in :func:`jdec.fit`.
         random_state: Integer seed (``jax.random.key`` of it is the key of :func:`jdec.fit`), NumPy
             RandomState, or None.
-        workdir: Folder for checkpoints, of one fit: what fits many times, as GridSearchCV does,
-            needs None.
+        workdir: Folder for checkpoints of one fit; None for GridSearchCV, which fits many times.
         resume: Resume the interrupted run in ``workdir``.
         verbose: Show progress bars.
 
@@ -164,13 +163,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             X,
             self._config(len(X)),
             feature_names=names,
-            network=self.network,
-            extra_loss=self.extra_loss,
-            augment=self.augment,
-            tx=self.tx,
-            callbacks=self.callbacks,
-            workdir=self.workdir,
-            resume=self.resume,
+            **{name: getattr(self, name) for name in _HANDED_ON},
             progress=self.verbose,
         )
         self.model_ = result.model
@@ -187,7 +180,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         return self.fit(X).labels_
 
     def predict(self, X: Any) -> Int[np.ndarray, "N"]:
-        """Return the cluster of each row, [N] int32: the largest entry of ``predict_proba``."""
+        """Return the cluster of each row, [N] int32: the max of ``predict_proba``."""
         return self.predict_proba(X).argmax(axis=1).astype(np.int32)
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "N K"]:
@@ -199,12 +192,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         return self._assign(X)[0]
 
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "N D"]:
-        """Reconstruct rows from embeddings [N Z], in the units of the data.
-
-        Raises:
-            ValueError: If the decoder was not trained along, as it is with a setting
-                ``clustering.reconstruction_weight`` above 0.
-        """
+        """Reconstruct rows from embeddings [N Z]; see :meth:`jdec.Model.inverse_transform`."""
         check_is_fitted(self)
         return self.model_.inverse_transform(X)
 
@@ -231,8 +219,8 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             network: The autoencoder of a model that was trained with one that is not built in.
 
         Returns:
-            A fitted estimator, whose ``config`` holds the settings it was made with. Of a sweep's
-            model, ``labels_`` and what else belongs to the rows of a single fit is missing.
+            A fitted estimator with the ``config`` of the run. Of a sweep's model, ``labels_`` and
+            other attributes of the rows of a single fit are missing.
 
         Raises:
             ValueError: If the file is missing, damaged, not a model, or holds what no fit has.

