@@ -1,8 +1,8 @@
-"""The notebooks run, their outputs belong to their code, and they keep to the rules."""
+"""The notebooks run, their outputs match their code, and they follow the conventions."""
 
 import ast
+import importlib
 import importlib.metadata
-import inspect
 import os
 import subprocess
 import sys
@@ -17,7 +17,6 @@ import quick
 from packaging.requirements import Requirement
 
 import jdec
-import jdec.plotting
 from notebooks import refresh
 
 ROOT = Path(__file__).parents[1]
@@ -31,14 +30,10 @@ NAMES = [
     "50_your_data",
     "60_choosing_k",
 ]
-# What JAX has for accelerators, and the extra that brings it along.
+# JAX's plugins for accelerators, and the extra that installs each.
 PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
-MOST_BYTES, MOST_LINES, MOST_SECONDS_OF_A_TEST = 600_000, 25, 300
-PLOTS = {
-    name
-    for name, value in vars(jdec.plotting).items()
-    if inspect.isfunction(value) and value.__module__ == "jdec.plotting" and name[0] != "_"
-}
+MAX_BYTES, MAX_LINES, MAX_SECONDS = 600_000, 25, 300  # of a file, a cell, a test
+NAMESPACES = ("baselines", "core", "datasets", "metrics", "plotting", "selection", "trainer")
 
 
 def committed(name):
@@ -50,13 +45,13 @@ def sources(name):
 
 
 def run_refresh(*arguments):
-    """Run the tool in a process of its own: kernels leave sockets to the garbage collector."""
+    """Run the tool in a subprocess: kernels leave sockets to the garbage collector."""
     return subprocess.run(
         [sys.executable, "-m", "notebooks.refresh", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=MOST_SECONDS_OF_A_TEST,
+        timeout=MAX_SECONDS,
         env=quick.environment(),
         check=False,
     )
@@ -71,7 +66,7 @@ def write(path, *cells):
     return path
 
 
-# They run.
+# Running them.
 
 
 def test_there_are_seven():
@@ -87,11 +82,11 @@ def test_runs_in_smoke_size_without_error_or_warning(tmp_path, name):
     assert (tmp_path / "pictures" / f"{name}.png").stat().st_size <= refresh.PICTURE_BYTES
 
 
-# What is committed.
+# The committed outputs.
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_belong_to_the_code(name):
+def test_outputs_match_the_code(name):
     notebook = committed(name)
     assert notebook.metadata.jdec.sources == refresh.hash_of_sources(notebook), (
         f"run python -m notebooks.refresh {name}"
@@ -101,7 +96,7 @@ def test_outputs_belong_to_the_code(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_are_fit_to_be_seen(name):
+def test_outputs_have_no_errors_or_absolute_paths(name):
     notebook = committed(name)
     outputs = [output for cell in refresh.code_cells(notebook) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
@@ -112,7 +107,7 @@ def test_outputs_are_fit_to_be_seen(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_say_where_and_how_large_they_ran(name):
+def test_outputs_name_device_and_size(name):
     notebook = committed(name)
     shown = [
         "".join(text for output in cell.outputs for text in refresh.texts_of(output))
@@ -125,7 +120,7 @@ def test_outputs_say_where_and_how_large_they_ran(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_small(name):
-    assert (FOLDER / f"{name}.ipynb").stat().st_size <= MOST_BYTES
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= MAX_BYTES
     picture = FOLDER / "pictures" / f"{name}.png"
     assert picture.stat().st_size <= refresh.PICTURE_BYTES
     assert picture.read_bytes() == refresh.picture_of(committed(name))
@@ -138,17 +133,17 @@ def test_readme_shows_it_in_one_line_with_its_picture(name):
     assert f'<img src="notebooks/pictures/{name}.png"' in line
 
 
-# How they are written.
+# Conventions.
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_are_short(name):
     for cell in committed(name).cells:
-        assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
+        assert len(cell.source.splitlines()) <= MAX_LINES, cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_badge_leads_to_this_notebook(name):
+def test_the_badge_links_to_this_notebook(name):
     first = committed(name).cells[0]
     assert first.cell_type == "markdown"
     assert first.source.startswith("[![Open in Colab](")
@@ -156,7 +151,7 @@ def test_the_badge_leads_to_this_notebook(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_cell_alone_decides_on_the_size(name):
+def test_one_cell_sets_the_sizes(name):
     cells = list(refresh.code_cells(committed(name)))
     tagged = [cell for cell in cells if "sizes" in cell.metadata.get("tags", ())]
     assert [cell for cell in cells if "environ" in cell.source] == tagged == [cells[2]]
@@ -173,12 +168,22 @@ def imported_from_jdec(tree):
             yield f"jdec:{node.attr}"
 
 
+def public_names(module):
+    """Return ``__all__``, or the functions and classes of a module without one."""
+    own = (
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and name[0] != "_"
+    )
+    return getattr(module, "__all__", None) or tuple(own)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_public_names_are_imported(name):
-    public = {"jdec", "jdec:__version__"}
-    public |= {f"jdec:{name}" for name in jdec.__all__} | {
-        f"jdec.plotting:{name}" for name in PLOTS
-    }
+    public = {"jdec", "jdec:__version__"} | {f"jdec:{name}" for name in jdec.__all__}
+    for space in NAMESPACES:
+        module = importlib.import_module(f"jdec.{space}")
+        public |= {f"{module.__name__}:{name}" for name in public_names(module)}
     for source in sources(name):
         for imported in imported_from_jdec(ast.parse(source)):
             if imported.split(":")[0].split(".")[0] in ("jdec", "benchmarks", "tests", "notebooks"):
@@ -191,7 +196,7 @@ def test_the_second_cell_names_versions_and_devices(name):
     assert all(text in second for text in ("jdec.__version__", "jax.__version__", "jax.devices()"))
 
 
-# The first cell: run by itself, with pip and the packages there as it is told.
+# The first cell, run with a fake pip and a fake list of installed packages.
 
 
 def install(name, folder, monkeypatch, *, missing):
@@ -218,7 +223,7 @@ def install(name, folder, monkeypatch, *, missing):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_cell_does_nothing_where_all_is_there(tmp_path, monkeypatch, name):
+def test_the_first_cell_does_nothing_if_all_is_installed(tmp_path, monkeypatch, name):
     assert install(name, tmp_path, monkeypatch, missing=()) == []
 
 
@@ -246,7 +251,7 @@ def test_the_first_cell_keeps_the_support_of_an_accelerator(tmp_path, monkeypatc
 # The tool.
 
 
-def test_refresh_makes_the_folder_it_writes_to(tmp_path):
+def test_refresh_creates_the_output_folder(tmp_path):
     path = write(tmp_path / "own.ipynb", "1")
     done = run_refresh(path, "--out", tmp_path / "new" / "place")
     assert done.returncode == 0, done.stderr
@@ -289,7 +294,7 @@ def test_refresh_writes_outputs_hash_and_picture(tmp_path):
         ("print('in /some/place')", "own.ipynb, cell 2 shows an absolute path"),
     ],
 )
-def test_refresh_refuses(tmp_path, source, reason):
+def test_refresh_rejects(tmp_path, source, reason):
     path = write(tmp_path / "own.ipynb", "", source)
     before = path.read_bytes()
     done = run_refresh(path)
@@ -297,13 +302,13 @@ def test_refresh_refuses(tmp_path, source, reason):
     assert path.read_bytes() == before
 
 
-def test_refresh_refuses_a_name_it_does_not_know(capsys):
+def test_refresh_rejects_an_unknown_name(capsys):
     assert refresh.main(["99"]) == 1
     assert capsys.readouterr().err.startswith("99: no such notebook; expected one of 00_quickstart")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"# text", b"\xff\xfe\x00"])
-def test_refresh_refuses_what_is_no_notebook(tmp_path, capsys, content):
+def test_refresh_rejects_other_files(tmp_path, capsys, content):
     path = tmp_path / "own.ipynb"
     path.write_bytes(content)
     assert refresh.main([str(path)]) == 1
@@ -329,7 +334,7 @@ def test_absolute_paths_are_found(text, found):
     assert refresh.has_absolute_path(text) is found
 
 
-def test_the_hash_is_that_of_the_code_alone():
+def test_the_hash_depends_on_the_code_alone():
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_markdown_cell("a"), nbformat.v4.new_code_cell("1")]
     first = refresh.hash_of_sources(notebook)
