@@ -1,6 +1,7 @@
 """A trained model: assigns rows to clusters, embeds and reconstructs them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from jdec._checks import shown
 from jdec._columns import check_feature_names, column_names, names_to_compare
 from jdec._rows import as_rows
 from jdec._typing import Params
-from jdec.core.autoencoder import Autoencoder, network_shapes
+from jdec.core.autoencoder import Autoencoder, NetworkShapes, network_shapes
 from jdec.trainer.config import Config
 from jdec.trainer.programs import BLOCK_SIZE, assign_block, build_network
 from jdec.trainer.scaling import Scaling
@@ -240,8 +241,20 @@ def _check_parts(model: Model) -> None:
 
 def params_template(model: Model) -> Params:
     """Return shapes and dtypes of the parameters, as the network has them."""
-    shapes = network_shapes(network_of(model), np.size(model.scaling.shift))
+    shapes = _shapes_of(model)
     return shapes.params if model.has_decoder else shapes.encoder
+
+
+def _shapes_of(model: Model) -> NetworkShapes:
+    is_double = bool(jax.config.values["jax_enable_x64"])
+    return _traced_shapes(network_of(model), np.size(model.scaling.shift), is_double)
+
+
+@lru_cache(maxsize=256)
+def _traced_shapes(network: Autoencoder, n_features: int, is_double: bool) -> NetworkShapes:
+    # Tracing takes longer than assigning a row.
+    del is_double  # under which shapes may have other dtypes
+    return network_shapes(network, n_features)
 
 
 def named_leaves(name: str, tree: Any) -> dict[str, Any]:
@@ -255,7 +268,7 @@ def named_leaves(name: str, tree: Any) -> dict[str, Any]:
 def check_shapes(model: Model) -> None:
     """Raise unless the arrays have the shapes and dtypes of the network and configuration."""
     n_features = np.size(model.scaling.shift)
-    latent_dim = network_shapes(network_of(model), n_features).latent_dim
+    latent_dim = _shapes_of(model).latent_dim
     wanted = named_leaves("params", params_template(model)) | {
         "centroids": jax.ShapeDtypeStruct((model.config.n_clusters, latent_dim), np.float32),
         "scaling.shift": jax.ShapeDtypeStruct((n_features,), np.float64),
