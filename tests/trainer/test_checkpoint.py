@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdec.core.training import make_optimizer
+from jdec.core.optimizers import make_optimizer
+from jdec.core.training import apply_gradients
 from jdec.trainer.checkpoint import Checkpoints
 
 
@@ -45,7 +46,7 @@ def make_tree(seed=0):
     states = []
     for tx in optimizers:
         updates = jax.tree.map(jnp.ones_like, params)
-        states.append(tx.update(updates, tx.init(params), params)[1])
+        states.append(apply_gradients(tx, updates, tx.init(params), params)[1])
     return {
         "autoencoder": params,
         "state": State(

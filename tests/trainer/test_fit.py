@@ -11,23 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits, make_blobs
 
-import jdec.trainer.build
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.core.dec import run
+from jdec.core.dec import run, self_training
+from jdec.core.pretraining import finetune
+from jdec.core.training import Batches, apply_gradients, scan_steps
 from jdec.metrics import clustering_accuracy
-from jdec.trainer.build import (
-    build_clustering,
-    build_network,
-    build_optimizer,
-    cluster_interval,
-    pretraining_stages,
-    start_clustering,
-)
+from jdec.trainer import programs
 from jdec.trainer.config import Config, OptimizerConfig
-from jdec.trainer.fit import DivergenceError, EmptyClusterWarning, _warn_of_empty_clusters, fit
+from jdec.trainer.fit import fit
+from jdec.trainer.history import chunks
 from jdec.trainer.model import assign
-from jdec.trainer.progress import chunks
+from jdec.trainer.programs import Plan, build_network, build_optimizer, pretraining_stages
+from jdec.trainer.results import EmptyClusterWarning, warn_of_empty_clusters
+from jdec.trainer.run import NotFiniteError
 from jdec.trainer.scaling import fit_scaling
+from jdec.trainer.sharding import RowSharding
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -84,6 +81,16 @@ def arrays(result):
     )
 
 
+def scaled(x):
+    x = x.astype(np.float32)
+    return jnp.asarray(fit_scaling(x).apply(x))
+
+
+def encoder_of(result):
+    """Return the encoder's part of the pretrained parameters."""
+    return build_network(result.model.config).encoder_params(result.autoencoder_params)
+
+
 def without(history, *names):
     names = ("seconds", *names)
     return [{key: record[key] for key in record if key not in names} for record in history]
@@ -134,7 +141,7 @@ def test_history_tells_the_phases_in_order(result):
     assert [record["interval"] for record in clustering] == [0, 1, 2, 3]
     assert [record["step"] for record in clustering] == [0, 10, 20, 30]
     for record in clustering:
-        fields = ["phase", "interval", "step", "loss", "label_change", "cluster_sizes"]
+        fields = ["phase", "interval", "step", "loss", "kl", "label_change", "cluster_sizes"]
         assert list(record) == [*fields, *SCORES, "seconds"]
         assert record["phase"] == "clustering"
         assert sum(record["cluster_sizes"]) == len(X)
@@ -161,6 +168,50 @@ def test_callbacks_get_each_record_as_it_is_made():
     )
     assert all(a is b for a, b in zip(seen, result.history, strict=True))
     assert lengths == list(range(1, len(seen) + 1))
+
+
+def test_callbacks_of_two_arguments_get_a_snapshot(result):
+    seen = []
+
+    def keep(record, snapshot):
+        parts = snapshot.params, snapshot.centroids, snapshot.embeddings
+        seen.append((record["phase"], *parts))
+
+    again = fit(jax.random.key(0), X, SMALL, callbacks=[keep, lambda record, extra=3: None])
+    assert same_bits(arrays(again), arrays(result))
+    for _, params, centroids, embeddings in seen[:20]:
+        assert (centroids, embeddings) == (None, None)
+        assert jax.tree.structure(params) == jax.tree.structure(result.autoencoder_params)
+    assert same_bits(seen[19][1], result.autoencoder_params)
+    phase, params, centroids, embeddings = seen[-1]
+    assert phase == "clustering"
+    assert same_bits((params, centroids), (result.model.params, result.model.centroids))
+    np.testing.assert_allclose(embeddings, result.embedding, rtol=1e-5, atol=1e-5)
+    assert not same_bits(seen[20][2], centroids)
+    # What was kept is the caller's: training went on with other buffers.
+    assert all(leaf.flags.owndata for leaf in jax.tree.leaves((params, centroids, embeddings)))
+
+
+def test_a_callback_that_raises_is_named_and_does_not_end_the_fit(result):
+    seen = []
+
+    def broken(record):
+        if record["phase"] == "clustering":
+            raise ZeroDivisionError("no score")
+
+    with pytest.warns(RuntimeWarning, match="callback broken raised ZeroDivisionError: no score"):
+        again = fit(jax.random.key(0), X, SMALL, callbacks=[broken, seen.append])
+    assert same_bits(arrays(again), arrays(result))
+    assert len(seen) == len(result.history)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_callback_may_end_the_fit(error):
+    def leave(record):
+        raise error
+
+    with pytest.raises(error):
+        fit(jax.random.key(0), X, SMALL, callbacks=[leave])
 
 
 def test_labels_have_no_influence(result):
@@ -278,8 +329,7 @@ def test_bfloat16_learns_as_float32_does():
 
 
 def _start(result):
-    params = encoder_params(result.autoencoder_params)
-    return {"params": params, "centroids": result.initial.centroids}
+    return {"params": encoder_of(result), "centroids": result.initial.centroids}
 
 
 def test_separate_blobs_are_found():
@@ -293,20 +343,27 @@ def test_separate_blobs_are_found():
 
 
 def test_host_loop_is_dec_run_bit_for_bit(result):
-    *_, kmeans_key, cluster_key = jax.random.split(jax.random.key(0), 4)
-    rows = X.astype(np.float32)
-    x = jnp.asarray(fit_scaling(rows, SMALL.scaling, scale=SMALL.scale).apply(rows))
-    initial, state = start_clustering(kmeans_key, result.autoencoder_params, x, config=SMALL)
-    assert same_bits(initial, result.initial)
-    clustering = build_clustering(SMALL, x.shape[1])
+    """As test_self_training.py shows at full optimisation."""
+    *_, cluster_key = jax.random.split(jax.random.key(0), 4)
     settings = SMALL.clustering
-    final = jax.jit(
-        partial(run, clustering=clustering, tol=settings.tol, max_intervals=settings.max_intervals)
-    )(cluster_key, state, x)
-    assert same_bits(final.params, result.model.params)
-    assert same_bits(final.centroids, result.model.centroids)
-    np.testing.assert_array_equal(final.labels, result.labels)
-    assert float(final.label_change) == result.history[-1]["label_change"]
+    algorithm = self_training(
+        build_network(SMALL).encode, build_optimizer(settings.optimizer, 30), alpha=settings.alpha
+    )
+    final, targets = jax.jit(
+        partial(
+            run,
+            algorithm=algorithm,
+            tol=settings.tol,
+            max_intervals=settings.max_intervals,
+            update_interval=settings.update_interval,
+            batches=Batches(settings.batch_size, settings.batch_order),
+        )
+    )(cluster_key, algorithm.init(encoder_of(result), result.initial.centroids), scaled(X))
+    assert same_bits(final.params.encoder, result.model.params)
+    assert same_bits(final.params.centroids, result.model.centroids)
+    np.testing.assert_array_equal(targets.labels, result.labels)
+    last = result.history[-1]
+    assert (float(targets.label_change), float(targets.kl)) == (last["label_change"], last["kl"])
     assert int(final.interval) == result.n_intervals
 
 
@@ -333,12 +390,12 @@ def test_a_frozen_encoder_keeps_its_parameters():
     config = SMALL.replace({"clustering.freeze_encoder": True})
     result = fit(jax.random.key(0), X, config)
     check_result(result, X, config)
-    assert same_bits(result.model.params, encoder_params(result.autoencoder_params))
+    assert same_bits(result.model.params, encoder_of(result))
     assert not same_bits(result.model.centroids, result.initial.centroids)
 
 
 def test_an_encoder_that_is_not_frozen_moves(result):
-    assert not same_bits(result.model.params, encoder_params(result.autoencoder_params))
+    assert not same_bits(result.model.params, encoder_of(result))
 
 
 def test_without_intervals_the_k_means_result_is_kept(result):
@@ -346,7 +403,7 @@ def test_without_intervals_the_k_means_result_is_kept(result):
     other = fit(jax.random.key(0), X, config)
     check_result(other, X, config)
     assert (other.n_intervals, other.stop_reason) == (0, "max_intervals")
-    assert same_bits(other.model.params, encoder_params(other.autoencoder_params))
+    assert same_bits(other.model.params, encoder_of(other))
     assert same_bits(other.model.centroids, other.initial.centroids)
     np.testing.assert_array_equal(other.labels, other.initial.labels)
     assert same_bits(other.initial, result.initial)
@@ -359,7 +416,9 @@ def test_the_greedy_stage_trains_layer_by_layer():
     expected = [(name, step) for name in ("layer 1", "layer 2", "finetune") for step in range(1, 5)]
     pretraining = [record for record in result.history if record["phase"] != "clustering"]
     assert [(record["phase"], record["step"]) for record in pretraining] == expected
-    assert [stage.layer for stage in pretraining_stages(config)] == [0, 1, None]
+    assert [stage.layer for stage in pretraining_stages(config, build_network(config))] == [
+        *(0, 1, None)
+    ]
 
 
 @pytest.mark.parametrize("layerwise_steps", [0, 4])
@@ -373,7 +432,7 @@ def test_stages_of_no_steps_are_left_out(layerwise_steps):
     assert phases.count("finetune") == 0
     assert phases.count("layer 1") == phases.count("layer 2") == layerwise_steps
     init_key = jax.random.split(jax.random.key(0), 4)[0]
-    untrained = init_params(init_key, build_network(config, 64))
+    untrained = jax.jit(partial(build_network(config).init, n_features=64))(init_key)
     assert same_bits(result.autoencoder_params, untrained) is (layerwise_steps == 0)
 
 
@@ -463,7 +522,7 @@ def test_a_workdir_belongs_to_its_pretrained_parameters(result, tmp_path):
         resume=True,
     )
     assert same_bits(arrays(again), arrays(result))
-    with pytest.raises(ValueError, match=r"data autoencoder_params: .* against None"):
+    with pytest.raises(ValueError, match=r"data autoencoder_params: .* in run.json, None req"):
         fit(jax.random.key(0), X, SMALL, workdir=tmp_path / "run", resume=True)
 
 
@@ -479,20 +538,15 @@ def test_the_learning_rate_schedule_spans_the_phase():
     config = SMALL.replace(changes)
     result = fit(jax.random.key(0), X, config)
     init_key, pretrain_key, *_ = jax.random.split(jax.random.key(0), 4)
-    (stage,) = pretraining_stages(config)
-    algorithm = jdec.trainer.build.build_pretraining(config, 64, stage)
-    state = algorithm.init(init_params(init_key, build_network(config, 64)))
-    rows = X.astype(np.float32)
-    x = jnp.asarray(fit_scaling(rows).apply(rows))
-    state, _ = jdec.core.scan_steps(
+    network = build_network(config)
+    algorithm = finetune(network, build_optimizer(config.pretrain.optimizer, 20))
+    state, _ = scan_steps(
         algorithm,
         jax.random.fold_in(pretrain_key, 0),
-        state,
-        lambda key, rows: x[rows],
-        first_step=0,
+        algorithm.init(network.init(init_key, 64)),
+        scaled(X),
         n_steps=20,
-        n_rows=len(x),
-        batch_size=64,
+        batches=Batches(64),
     )
     for one, other in zip(
         jax.tree.leaves(state.params), jax.tree.leaves(result.autoencoder_params), strict=True
@@ -508,14 +562,15 @@ def test_settings_reach_the_optimizer():
     params = {"encoder_0": {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)}}
     state, moves = tx.init(params), []
     for _ in range(3):
-        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
-        moves.append((float(updates["encoder_0"]["kernel"][0]), updates["encoder_0"]["bias"][0]))
+        moved, state = apply_gradients(tx, jax.tree.map(jnp.ones_like, params), state, params)
+        updates = jax.tree.map(jnp.subtract, moved, params)["encoder_0"]
+        moves.append((float(updates["kernel"][0]), float(updates["bias"][0])))
     kernel, bias = np.array(moves).T
     np.testing.assert_allclose(kernel, [-0.1, -0.1 - 0.05, -0.01 - 0.075], rtol=1e-5)
     np.testing.assert_allclose(bias, 2 * kernel, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::jdec.trainer.fit.EmptyClusterWarning")
+@pytest.mark.filterwarnings("ignore::jdec.trainer.EmptyClusterWarning")
 def test_augmentation_is_part_of_the_run():
     """It alters mini-batches, and neither P nor the labels of the rows as they are."""
     plain = SMALL.replace({"image_shape": (8, 8)})
@@ -552,7 +607,7 @@ def test_augmentation_is_part_of_the_run():
     ],
 )
 def test_divergence_is_an_error_that_names_phase_and_step(changes, needed):
-    with pytest.raises(DivergenceError, match=needed):
+    with pytest.raises(NotFiniteError, match=needed):
         fit(jax.random.key(0), X, SMALL.replace(changes))
 
 
@@ -560,7 +615,7 @@ def test_divergence_is_found_at_its_step_also_later_on():
     # The rate of the first steps is harmless.
     optimizer = {"name": "sgd", "learning_rate": 1e-3, "schedule": "step"}
     optimizer |= {"decay_every": 7, "decay_rate": 1e30, "momentum": 0.0}
-    with pytest.raises(DivergenceError, match=r"finetune: the loss became .* at step 9;"):
+    with pytest.raises(NotFiniteError, match=r"finetune: the loss became .* at step 9;"):
         fit(jax.random.key(0), X, SMALL.replace({"pretrain.optimizer": optimizer}))
 
 
@@ -575,19 +630,19 @@ def test_empty_clusters_are_named():
 def test_clusters_on_one_centroid_are_named():
     centroids = np.array([[0.0, 0], [5, 5], [0, 1e-6], [9, 0]], np.float32)
     with pytest.warns(EmptyClusterWarning, match="clusters 0, 2 have collapsed"):
-        _warn_of_empty_clusters(np.array([0, 1, 2, 3]), centroids)
+        warn_of_empty_clusters(np.array([0, 1, 2, 3]), centroids)
 
 
 def test_a_long_list_of_empty_clusters_is_cut():
     centroids = np.arange(60, dtype=np.float32).reshape(30, 2)
     with pytest.warns(EmptyClusterWarning, match=r"29 of 30 .* 18, 19, 20 and 9 more;"):
-        _warn_of_empty_clusters(np.zeros(5, int), centroids)
+        warn_of_empty_clusters(np.zeros(5, int), centroids)
 
 
 def test_healthy_clusters_give_no_warning(result):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_of_empty_clusters(result.labels, np.asarray(result.model.centroids))
+        warn_of_empty_clusters(result.labels, np.asarray(result.model.centroids))
 
 
 # Compilation.
@@ -596,8 +651,8 @@ def test_healthy_clusters_give_no_warning(result):
 @pytest.fixture
 def traces(monkeypatch):
     """Count how often each phase is traced."""
-    names = ("scan_steps", "merged_kmeans", "train_interval", "refresh_targets", "soft_assignment")
-    counts = dict.fromkeys(names, 0)
+    names = ("scan_steps", "initial_partition", "train_interval", "cluster_sizes")
+    counts = dict.fromkeys((*names, "soft_assignment"), 0)
 
     def counted(name, function):
         def wrapper(*args, **kwargs):
@@ -607,9 +662,7 @@ def traces(monkeypatch):
         return wrapper
 
     for name in counts:
-        monkeypatch.setattr(
-            jdec.trainer.build, name, counted(name, getattr(jdec.trainer.build, name))
-        )
+        monkeypatch.setattr(programs, name, counted(name, getattr(programs, name)))
     return counts
 
 
@@ -624,14 +677,17 @@ def test_each_phase_is_compiled_once(traces):
     assign(first.model, X[:7])
     assert traces == expected
     fit(jax.random.key(0), X, config.replace({"pretrain.finetune_steps": 30}))
-    assert traces == dict.fromkeys(traces, 2)  # which shows that they are counted
+    # Which shows that they are counted; a model has the same program whatever it was trained with.
+    assert traces == dict.fromkeys(traces, 2) | {"soft_assignment": 1}
 
 
 def test_the_state_of_an_interval_is_donated(result):
-    x = jnp.zeros((300, 64))
-    _, state = start_clustering(jax.random.key(0), result.autoencoder_params, x, config=SMALL)
-    cluster_interval(jax.random.key(0), state, x, config=SMALL)
-    assert state.targets.is_deleted()
+    x, plan = jnp.zeros((300, 64)), Plan(SMALL, build_network(SMALL), RowSharding(300))
+    state = programs.init_state(result.autoencoder_params, result.initial.centroids, plan=plan)
+    targets, _ = programs.refresh(state.params, jnp.full(300, -1, jnp.int32), x, plan=plan)
+    programs.train(jax.random.key(0), state, targets, x, plan=plan)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    assert not targets.p.is_deleted()
 
 
 @given(n_steps=st.integers(1, 10**6), data=st.data())
@@ -682,7 +738,7 @@ ODD_DATA = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::jdec.trainer.fit.EmptyClusterWarning")
+@pytest.mark.filterwarnings("ignore::jdec.trainer.EmptyClusterWarning")
 @pytest.mark.parametrize("name", ODD_DATA)
 def test_odd_data_gives_a_result(name):
     x, changes = ODD_DATA[name]
