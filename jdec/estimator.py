@@ -233,9 +233,8 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
                     f"{', '.join(_SAVED)} beside the model, got {name!r} ({type(value).__name__})"
                 )
         estimator = cls(model.config.n_clusters, config=model.config, network=network)
-        estimator.model_ = model
+        estimator.model_, estimator.n_features_in_ = model, len(model.scaling.shift)
         estimator.cluster_centers_ = np.asarray(model.centroids)
-        estimator.n_features_in_ = len(model.scaling.shift)
         for name, value in extra.items():
             setattr(estimator, name, value)
         if model.feature_names is not None:
