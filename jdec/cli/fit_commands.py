@@ -122,9 +122,7 @@ def run_sweep_command(arguments: Sweep) -> int:
     """Run ``jdec sweep``."""
     began = time.perf_counter()
     clock = CompilationClock()
-    seeds = integers("seeds", arguments.seeds)
-    if arguments.seeds.strip().isdecimal():
-        seeds = integers("seeds", f"0-{seeds[0] - 1}") if seeds[0] else ()
+    seeds = _seeds(arguments.seeds)
     ks = None if arguments.n_clusters is None else integers("n_clusters", arguments.n_clusters)
     alphas = numbers("alphas", arguments.alphas)
     rates = numbers("learning_rates", arguments.learning_rates)
@@ -150,13 +148,7 @@ def run_sweep_command(arguments: Sweep) -> int:
     with (
         lock_folder(out),
         begin_sweep(
-            out,
-            key,
-            dataset,
-            config,
-            grid,
-            criterion=arguments.select,
-            resume=arguments.resume,
+            out, key, dataset, config, grid, criterion=arguments.select, resume=arguments.resume
         ) as workdir,
     ):
         what = f"; {n_members} fits ({len(seeds)} seeds × {n_members // len(seeds)} settings)"
@@ -181,3 +173,11 @@ def run_sweep_command(arguments: Sweep) -> int:
         summary = write_sweep(out, dataset, config, result, about)
     say(sweep_summary(out, result, summary, time.perf_counter() - began))
     return 0
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Parse seeds: a single number is how many, from 0."""
+    seeds = integers("seeds", text)
+    if not text.strip().isdecimal():
+        return seeds
+    return integers("seeds", f"0-{seeds[0] - 1}") if seeds[0] else ()

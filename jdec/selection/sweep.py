@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,6 @@ from jdec.trainer.config import Config
 from jdec.trainer.model import assign
 from jdec.trainer.population import fit_population
 from jdec.trainer.results import PopulationResult
-from jdec.trainer.sharding import Mesh
 
 #: Criteria that need no classes, and whether the max is the best.
 CRITERIA = {"agreement": True, "silhouette": True, "kl": False}
@@ -51,11 +49,7 @@ def run_sweep(
     y: Any = None,
     feature_names: Sequence[str] | None = None,
     criterion: str = "agreement",
-    members_at_once: int | None = None,
-    workdir: str | Path | None = None,
-    resume: bool = False,
-    mesh: Mesh | None = None,
-    progress: bool = False,
+    **options: Any,
 ) -> SweepResult:
     """Fit a population over a grid, describe its members, and choose one without labels.
 
@@ -69,11 +63,8 @@ def run_sweep(
         criterion: ``agreement`` (mean ARI with the other seeds of the setting), ``silhouette`` (in
             the space of the scaled rows, which all members share) or ``kl`` (the min is the best;
             for one K). With one seed, agreement means silhouette.
-        members_at_once: As in :func:`jdec.fit_population`.
-        workdir: As in :func:`jdec.fit_population`.
-        resume: As in :func:`jdec.fit_population`.
-        mesh: As in :func:`jdec.fit_population`.
-        progress: Show progress bars on stderr.
+        options: Other arguments of :func:`jdec.fit_population`, such as ``members_at_once``,
+            ``workdir``, ``resume``, ``mesh`` and ``progress``.
 
     Returns:
         A :class:`SweepResult`.
@@ -101,11 +92,7 @@ def run_sweep(
         alphas=alphas,
         learning_rates=rates,
         feature_names=feature_names,
-        members_at_once=members_at_once,
-        workdir=workdir,
-        resume=resume,
-        mesh=mesh,
-        progress=progress,
+        **options,
     )
     return _select(key, population, grid, criterion, rows, (training, validation), y)
 
