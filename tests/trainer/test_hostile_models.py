@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jdec.trainer.config import Config
-from jdec.trainer.model import Model, load_model, save_model
+from jdec.trainer.model import Model
+from jdec.trainer.model_file import load_model, save_model
 from jdec.trainer.scaling import Scaling
 
 D, K, Z = 6, 3, 2

@@ -9,11 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-import jdec.trainer.model
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.trainer.build import BLOCK_SIZE, build_network
+from jdec.core.autoencoder import FunctionalAutoencoder
+from jdec.trainer import Model, assign, load_model, save_model
 from jdec.trainer.config import Config
-from jdec.trainer.model import Model, assign, load_model, save_model
+from jdec.trainer.programs import BLOCK_SIZE, build_network
 from jdec.trainer.scaling import Scaling
 
 D, K, Z = 6, 3, 2
@@ -24,11 +23,12 @@ X = RNG.normal(size=(20, D)).astype(np.float32)
 def make_model(hidden_dims=(5,), **changes):
     config = Config(K).replace({"network.hidden_dims": hidden_dims, "network.latent_dim": Z})
     config = config.replace({"clustering.alpha": 0.7, **changes})
-    params = init_params(jax.random.key(1), build_network(config, D))
+    network = build_network(config)
+    params = network.encoder_params(network.init(jax.random.key(1), D))
     rng = np.random.default_rng(1)
     shift, factor = rng.normal(size=(2, D)).astype(np.float32)
     centroids = rng.normal(size=(K, Z)).astype(np.float32)
-    return Model(Scaling(shift, factor), encoder_params(params), centroids, config)
+    return Model(Scaling(shift, factor), params, centroids, config)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_failed_save_leaves_nothing_half_written(
         file.flush()
         raise error
 
-    monkeypatch.setattr(jdec.trainer.model.np, "savez", savez)
+    monkeypatch.setattr(np, "savez", savez)
     if isinstance(error, OSError):
         with pytest.raises(ValueError, match=r"cannot write .*: No space left on") as caught:
             save_model(path, make_model((4, 3)))
@@ -356,7 +356,7 @@ def test_sizes_are_told(tmp_path, model):
     path = tmp_path / "model.npz"
     save_model(path, model)
     rewrite(path, CHANGES["width"])
-    refused(path, "expected shape (6, 7) in params.encoder_0.kernel, got (6, 5)")
+    refused(path, "expected shape (7,) in params.encoder_0.bias, got (5,)")
     save_model(path, model)
     rewrite(path, CHANGES["centroids"])
     refused(path, "expected shape (3, 2) in centroids, got (4, 2)")
@@ -366,3 +366,157 @@ def test_the_config_is_kept_whole(tmp_path, model):
     save_model(tmp_path / "model.npz", model)
     config = load_model(tmp_path / "model.npz")[0].config
     assert dataclasses.asdict(config) == dataclasses.asdict(model.config)
+
+
+# Methods.
+
+
+def test_methods_are_those_of_scikit_learn(model):
+    embedding, q = assign(model, X)
+    assert model.transform(X).tobytes() == embedding.tobytes()
+    assert model.predict_proba(X).tobytes() == q.tobytes()
+    labels = model.predict(X)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, q.argmax(axis=1))
+
+
+def with_decoder():
+    """Return a model that was trained with its decoder."""
+    model = make_model()
+    params = build_network(model.config).init(jax.random.key(1), D)
+    return model._replace(params=params, has_decoder=True)
+
+
+def test_rows_are_reconstructed_in_the_units_of_the_data():
+    model = with_decoder()
+    z = np.random.default_rng(0).normal(size=(7, Z)).astype(np.float32)
+    layers = {name: jax.tree.map(np.asarray, layer) for name, layer in model.params.items()}
+    first, last = layers["decoder_1"], layers["decoder_0"]
+    hidden = np.maximum(z @ first["kernel"] + first["bias"], 0)
+    expected = (hidden @ last["kernel"] + last["bias"]) / model.scaling.factor + model.scaling.shift
+    found = model.inverse_transform(z)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(model.inverse_transform(z.tolist()), found)
+
+
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (np.zeros((3, Z + 1)), "embeddings: expected 2 columns, got 3"),
+        (np.full((3, Z), np.nan), "embeddings: expected finite numbers, got NaN in row 0"),
+        (np.zeros(Z), "Expected 2D array"),
+    ],
+)
+def test_bad_embeddings_are_refused(z, message):
+    with pytest.raises(ValueError, match=message):
+        with_decoder().inverse_transform(z)
+
+
+def test_a_model_without_its_decoder_reconstructs_nothing(model):
+    with pytest.raises(ValueError, match=r"trained with its decoder, .*reconstruction_weight"):
+        model.inverse_transform(np.zeros((1, Z)))
+
+
+def test_a_decoder_is_saved(tmp_path):
+    model = with_decoder()
+    save_model(tmp_path / "model.npz", model)
+    loaded, _ = load_model(tmp_path / "model.npz")
+    assert loaded.has_decoder
+    assert same_model(loaded, model)
+    z = np.ones((2, Z), np.float32)
+    assert loaded.inverse_transform(z).tobytes() == model.inverse_transform(z).tobytes()
+    rewrite(tmp_path / "model.npz", lambda header, arrays: header.update(has_decoder=False))
+    refused(tmp_path / "model.npz", "unexpected array: params.decoder_")
+
+
+# Networks that are not built in.
+
+
+def linear_init(key, n_features):
+    return {"down": jax.random.normal(key, (n_features, Z)), "shift": jax.numpy.zeros((1, Z))}
+
+
+def linear_encode(params, x):
+    return x @ params["down"] + params["shift"]
+
+
+def linear_decode(params, z):
+    return (z - params["shift"]) @ params["down"].T
+
+
+LINEAR = FunctionalAutoencoder(linear_init, linear_encode, linear_decode)
+
+
+def narrow_init(key, n_features):
+    return linear_init(key, n_features) | {"shift": jax.numpy.zeros((1, 1))}
+
+
+def more_init(key, n_features):
+    return linear_init(key, n_features) | {"unused": jax.numpy.zeros(3)}
+
+
+def without_shift_init(key, n_features):
+    return {"down": jax.random.normal(key, (n_features, Z))}
+
+
+OTHERS = {
+    "another shape": (
+        FunctionalAutoencoder(narrow_init, linear_encode, linear_decode),
+        "expected shape (1, 1) in params.shift, got (1, 2)",
+    ),
+    "an array more": (
+        FunctionalAutoencoder(more_init, linear_encode, linear_decode),
+        "missing array: params.unused",
+    ),
+    "an array less": (
+        FunctionalAutoencoder(
+            without_shift_init, lambda w, x: x @ w["down"], lambda w, z: z @ w["down"].T
+        ),
+        "unexpected array: params.shift",
+    ),
+    "another latent width": (
+        FunctionalAutoencoder(
+            linear_init, lambda w, x: linear_encode(w, x)[:, :1], lambda w, z: z @ w["down"].T[:1]
+        ),
+        "expected shape (3, 1) in centroids, got (3, 2)",
+    ),
+}
+
+
+def own_model():
+    params = linear_init(jax.random.key(0), D)
+    return make_model()._replace(params=params, network=LINEAR, has_decoder=True)
+
+
+def test_a_model_of_an_own_network_needs_it_to_be_loaded(tmp_path):
+    path = tmp_path / "model.npz"
+    model = own_model()
+    save_model(path, model)
+    message = refused(path, "was trained with a network that is not built in", "linear_init")
+    assert message.endswith("pass it as network=")
+    assert "\n" not in message
+    loaded, _ = load_model(path, network=LINEAR)
+    assert loaded.network == LINEAR
+    assert same_model(loaded, model)
+    assert loaded.predict_proba(X).tobytes() == model.predict_proba(X).tobytes()
+    centres = loaded.inverse_transform(loaded.centroids)
+    np.testing.assert_allclose(centres, model.inverse_transform(model.centroids), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_network_is_refused_with_what_differs(tmp_path, name):
+    path = tmp_path / "model.npz"
+    save_model(path, own_model())
+    network, needed = OTHERS[name]
+    with pytest.raises(ValueError, match="model: ") as caught:
+        load_model(path, network=network)
+    assert needed in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_network_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    save_model(path, own_model())
+    with pytest.raises(ValueError, match=r"network: expected an object with init, encode and dec"):
+        load_model(path, network="linear")

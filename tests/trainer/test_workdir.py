@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import re
 import socket
@@ -8,105 +7,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jdec._io import write_json
-from jdec.trainer.config import Config
 from jdec.trainer.workdir import (
     RESULT_FILES,
     check_no_other_files,
-    check_same_run,
     explained_writing,
-    fingerprint,
     lock_folder,
-    rows_digest,
 )
-
-# More rows than are read at once.
-X = np.random.default_rng(0).standard_normal((9000, 3)).astype(np.float32)
-WHOLE = rows_digest(X, 0)
-
-
-def test_a_digest_is_two_numbers():
-    assert (WHOLE.shape, WHOLE.dtype) == ((2,), np.uint64)
-    assert WHOLE[0] != WHOLE[1]
-    np.testing.assert_array_equal(rows_digest(X[:0], 7), 0)
-
-
-@given(st.lists(st.sampled_from([0, 1, 4095, 4096, 4097, 8191, 8192, 8999, 9000]), max_size=4))
-def test_parts_add_up_to_the_whole_however_rows_are_shared_out(cuts):
-    cuts = sorted(cuts)
-    parts = [
-        rows_digest(part, first) for first, part in zip([0, *cuts], np.split(X, cuts), strict=True)
-    ]
-    np.testing.assert_array_equal(np.sum(parts, axis=0, dtype=np.uint64), WHOLE)
-
-
-def changed(how):
-    x = X.copy()
-    if how == "one bit of a number":
-        x.view(np.uint32)[4096, 1] ^= 1
-    elif how == "a bit that float32 lacks":
-        x = x.astype(np.float64)
-        x.view(np.uint64)[4096, 1] ^= np.uint64(1)
-    elif how == "a sign of zero":
-        x[5, 2] = -0.0
-    elif how == "two rows swapped":
-        x[[10, 5000]] = x[[5000, 10]]
-    elif how == "two columns swapped":
-        x = x[:, [1, 0, 2]]
-    elif how == "two numbers of a column swapped":
-        x[[3, 4], 0] = x[[4, 3], 0]
-    elif how == "all rows turned around":
-        x = x[::-1]
-    elif how == "a row less":
-        x = x[:-1]
-    elif how == "a row twice":
-        x[11] = x[10]
-    elif how == "rows moved by one":
-        x = np.roll(x, 1, axis=0)
-    return x
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        *("one bit of a number", "a bit that float32 lacks", "a sign of zero"),
-        *("two rows swapped", "two columns swapped"),
-        *("two numbers of a column swapped", "all rows turned around", "a row less"),
-        *("a row twice", "rows moved by one"),
-    ],
-)
-def test_other_rows_have_another_digest(how):
-    x = X.copy()
-    x[5, 2] = 0.0
-    before = rows_digest(x, 0) if how == "a sign of zero" else WHOLE
-    assert (rows_digest(changed(how), 0) != before).all()
-
-
-def test_a_part_elsewhere_has_another_digest():
-    digests = {tuple(rows_digest(X[:5], first).tolist()) for first in range(100)}
-    assert len(digests) == 100
-
-
-def test_many_small_matrices_have_digests_of_their_own():
-    """Numbers such as counts share most of their bits."""
-    numbers = np.stack(np.meshgrid(*[np.arange(6)] * 4), axis=-1).reshape(-1, 2, 2)
-    digests = [rows_digest(x.astype(np.float32), 0).tolist() for x in numbers]
-    assert len(numbers) == 6**4
-    for half in zip(*digests, strict=True):
-        assert len(set(half)) == 6**4
-
-
-def test_the_form_of_the_rows_does_not_matter():
-    np.testing.assert_array_equal(rows_digest(np.asfortranarray(X), 0), WHOLE)
-    np.testing.assert_array_equal(rows_digest(X.astype(np.float64), 0), WHOLE)
-    np.testing.assert_array_equal(rows_digest(np.repeat(X, 2, axis=0)[::2], 0), WHOLE)
-
 
 # One at a time.
 
@@ -316,72 +224,6 @@ def test_files_that_are_not_of_a_run_are_named(tmp_path, name):
         needed = re.escape(f"{tmp_path} holds {name} but no {record}")
         with pytest.raises(ValueError, match=needed):
             check_no_other_files(tmp_path, record)
-
-
-# What determines a run.
-
-CONFIG = Config(3)
-DATA = {"shape": [3, 2], "feature_names": ("a", "b"), "rows": np.arange(3), "unlabeled": None}
-
-
-def fingerprint_of(**changes):
-    return fingerprint(jax.random.key(0), CONFIG, DATA | changes)
-
-
-def test_a_fingerprint_is_json():
-    found = fingerprint_of()
-    assert json.loads(json.dumps(found)) == found
-    assert found["data"]["feature_names"] == ["a", "b"]
-    assert "unlabeled" not in found["data"]
-
-
-@pytest.mark.parametrize(
-    ("change", "needed"),
-    [
-        ({"feature_names": ("b", "a")}, "data feature_names: ['a', 'b'] against ['b', 'a']"),
-        ({"feature_names": None}, "data feature_names: ['a', 'b'] against None"),
-        ({"rows": np.arange(3.0)}, "data rows: "),
-        ({"unlabeled": "abc"}, "data unlabeled: None against abc"),
-        ({"feature_names": ("a\n" * 10**4, "b")}, "data feature_names: ['a', 'b'] against"),
-    ],
-)
-def test_what_differs_is_told_in_a_line(tmp_path, change, needed):
-    record = tmp_path / "run.json"
-    write_json(record, fingerprint_of())
-    check_same_run(record, fingerprint_of(), resume=True)
-    with pytest.raises(ValueError, match="differs from this one in ") as caught:
-        check_same_run(record, fingerprint_of(**change), resume=True)
-    assert needed in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1000
-
-
-def test_the_names_of_many_columns_are_digested(tmp_path):
-    record = tmp_path / "run.json"
-    names = tuple(f"gene {number}" for number in range(300_000))
-    write_json(record, fingerprint_of(feature_names=names))
-    assert record.stat().st_size < 10_000
-    check_same_run(record, fingerprint_of(feature_names=names), resume=True)
-    with pytest.raises(ValueError, match=r"in data feature_names: \w+ against \w+$"):
-        check_same_run(record, fingerprint_of(feature_names=names[::-1]), resume=True)
-
-
-def test_many_differences_are_cut_short(tmp_path):
-    record = tmp_path / "run.json"
-    write_json(record, fingerprint_of(**{f"number {i}": i for i in range(10**4)}))
-    with pytest.raises(ValueError, match="number 1: 1 against None") as caught:
-        check_same_run(record, fingerprint_of(), resume=True)
-    assert len(str(caught.value)) < 5000
-
-
-@pytest.mark.parametrize("name", ["jax_enable_x64", "jax_threefry_partitionable"])
-def test_settings_of_jax_that_change_numbers_are_part_of_it(tmp_path, name):
-    record = tmp_path / "run.json"
-    theirs = fingerprint_of()
-    theirs["jax"][name] = not theirs["jax"][name]
-    write_json(record, theirs)
-    with pytest.raises(ValueError, match=f"in {name}: (True against False|False against True)$"):
-        check_same_run(record, fingerprint_of(), resume=True)
 
 
 # Failing to write.
