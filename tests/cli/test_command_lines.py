@@ -271,6 +271,7 @@ def test_an_interrupted_sweep_is_resumed(tmp_path, monkeypatch, capfd):
         capfd, ["fit", "table.csv", "--id", "who", "--out", str(out), "--quiet", *FIT], "holds"
     )
     assert main([*command, "--resume"]) == 0
+    capfd.readouterr()
     assert not (out / "checkpoints").exists()
     assert (out / "labels.npy").read_bytes() == Path("sweep/labels.npy").read_bytes()
     assert_fails(capfd, command, "exists already")
