@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdec._checks import check_integer, check_non_negative, check_positive
+from jdec._checks import check_flag, check_integer, check_kind, check_non_negative
 from jdec._typing import EncodeFn, Params
+from jdec.core.arguments import check_run, check_self_training
 from jdec.core.functional import clustering_loss, log_soft_assignment
 from jdec.core.targets import DECParams, EmbedFn, Targets, embed_in_blocks, refresh_targets
 from jdec.core.training import Algorithm, Batches, apply_gradients, check_batches, scan_steps
@@ -78,7 +79,7 @@ def self_training(
         (state, DECInfo)`` and ``refresh``, which is :func:`refresh_targets` with the same settings.
 
     Raises:
-        ValueError: If ``alpha`` is not positive, or ``extra_loss`` does not return a scalar.
+        ValueError: If an argument is not of its kind, or ``extra_loss`` does not return a scalar.
 
     Examples:
         >>> algorithm = self_training(lambda w, x: x * w, optax.sgd(0.1))
@@ -89,7 +90,7 @@ def self_training(
 
     Source: Xie et al. 2016, section 3.1.2, Eqs. 2, 4 and 5.
     """
-    check_positive("alpha", alpha)
+    check_self_training(encode, tx, alpha, freeze_encoder, extra_loss, cluster_mask, embed)
 
     def trained(params: DECParams) -> DECParams:
         # None is a pytree without leaves: the optimizer then sees the centroids alone.
@@ -159,7 +160,11 @@ def train_interval(
 
     Source: Xie et al. 2016, section 3.1.2.
     """
+    check_run(key, x, algorithm)
+    check_kind("state", state, DECState)
+    check_kind("targets", targets, Targets)
     check_integer("update_interval", update_interval)
+    check_flag("reset_optimizer", reset_optimizer)
     if reset_optimizer:
         state = state._replace(opt_state=algorithm.init(*state.params).opt_state)
     state, infos = scan_steps(
@@ -221,8 +226,8 @@ def _rows_of(settings: dict[str, Any]) -> int | None:
 
 
 def is_finished(
-    interval: Int[ArrayLike, "..."],
-    label_change: Float[ArrayLike, "..."],
+    interval: Any,  # integers [...], of JAX or NumPy
+    label_change: Any,  # numbers [...]
     *,
     tol: float,
     max_intervals: int,
@@ -265,7 +270,7 @@ def run(
         The last state and targets; ``interval`` and ``label_change`` say why it ended.
 
     Raises:
-        ValueError: If ``tol`` is negative or ``max_intervals`` below 1.
+        ValueError: If an argument is not of its kind or out of range.
 
     Examples:
         >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
@@ -277,16 +282,16 @@ def run(
 
     Source: Xie et al. 2016, section 3.3.
     """
+    check_run(key, x, algorithm)
+    check_kind("state", state, DECState)
     check_non_negative("tol", tol)
     check_integer("max_intervals", max_intervals)
-    n_rows = _rows_of(settings)
-    targets = algorithm.refresh(state.params, x, n_rows=n_rows)
+    targets = algorithm.refresh(state.params, x, n_rows=_rows_of(settings))
 
     def goes_on(carry: tuple[DECState, Targets]) -> Bool[Array, ""]:
         state, targets = carry
-        return ~is_finished(
-            state.interval, targets.label_change, tol=tol, max_intervals=max_intervals
-        )
+        change = targets.label_change
+        return ~is_finished(state.interval, change, tol=tol, max_intervals=max_intervals)
 
     def interval(carry: tuple[DECState, Targets]) -> tuple[DECState, Targets]:
         state, targets, _ = run_interval(key, *carry, x, algorithm, **settings)

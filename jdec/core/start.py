@@ -17,6 +17,7 @@ from jdec._checks import (
     check_rank,
 )
 from jdec._rows import as_rows
+from jdec.core.arguments import check_partition
 from jdec.core.functional import log_soft_assignment, mean_kl
 from jdec.core.kmeans import KMeansResult, MapFn, kmeans, product
 
@@ -68,12 +69,15 @@ def initial_partition(
 
     Source: Xie et al. 2016, section 3.2 (plain k-means with 20 restarts).
     """
+    factors = check_partition(
+        key, embeddings, n_clusters, overclustering_factors, n_init, alpha, map_restarts
+    )
     check_choice("select", select, CRITERIA)
     options: Any = {"max_iter": max_iter, "tol": tol}
     found = []
-    for index, factor in enumerate(overclustering_factors):
+    for index, factor in enumerate(factors):
         factor_key = jax.random.fold_in(key, index)
-        partition = partial(
+        partition: Any = partial(
             overclustered_kmeans,
             n_clusters=n_clusters,
             overclustering_factor=factor,

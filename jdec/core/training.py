@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, UInt
 
-from jdec._checks import check_choice, check_integer, shown
+from jdec._checks import check_choice, check_function, check_integer, check_key, check_kind
 from jdec._typing import Params
+from jdec.core.arguments import count_rows
 
 #: Sampling order of mini-batches: random (with replacement), or sequential and cyclic.
 BATCH_ORDERS = ("random", "sequential")
@@ -30,7 +31,7 @@ class Algorithm(NamedTuple):
 
     init: Callable[..., Any]
     step: Callable[[Key[Array, ""], Any, Any], tuple[Any, Any]]
-    refresh: Callable[..., Any] | None = None
+    refresh: Any = None
 
 
 def take_rows(key: Key[Array, ""], data: Any, indices: Int[Array, "B"]) -> Any:
@@ -131,7 +132,8 @@ def scan_steps(
         The state after the last step, and the infos of all steps stacked, [S …].
 
     Raises:
-        ValueError: If the order of the batches is unknown, or their size below 1.
+        ValueError: If an argument is not of its kind, the order of the batches is unknown, or their
+            size below 1.
 
     Examples:
         >>> algorithm = Algorithm(init=lambda: 0.0, step=lambda key, s, batch: (s + batch.sum(), s))
@@ -141,8 +143,14 @@ def scan_steps(
         >>> float(state), infos.tolist()
         (7.0, [0.0, 1.0, 6.0])
     """
+    check_kind("algorithm", algorithm, Algorithm)
+    check_key("key", key)
+    check_integer("n_steps", n_steps, minimum=0)
+    if not isinstance(first_step, jax.Array):
+        check_integer("first_step", first_step, minimum=0)
+    n_rows = count_rows(data)
     check_batches(batches)
-    n_rows = jax.tree.leaves(data)[0].shape[0] if batches.n_rows is None else batches.n_rows
+    n_rows = n_rows if batches.n_rows is None else batches.n_rows
 
     def body(state: Any, step: Int[Array, ""]) -> tuple[Any, Any]:
         row_key, batch_key, step_key = jax.random.split(jax.random.fold_in(key, step), 3)
@@ -155,10 +163,12 @@ def scan_steps(
 
 def check_batches(batches: Any) -> None:
     """Raise unless mini-batches can be drawn so."""
-    if not isinstance(batches, Batches):
-        raise ValueError(f"batches: expected jdec.core.Batches, got {shown(batches)}")
+    check_kind("batches", batches, Batches)
     check_integer("batch_size", batches.size)
     check_choice("batch_order", batches.order, BATCH_ORDERS)
+    if batches.n_rows is not None:
+        check_integer("n_rows", batches.n_rows)
+    check_function("gather", batches.gather)
 
 
 def apply_gradients(

@@ -148,7 +148,7 @@ def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
     try:
         theirs = read_json(record)
         configs = [Config.from_dict(run["config"]).flat() for run in (theirs, mine)]
-        pairs = [
+        pairs: list[Any] = [
             ("", *configs),
             ("data ", theirs["data"], mine["data"]),
             ("", theirs["jax"], mine["jax"]),

@@ -247,7 +247,8 @@ def params_template(model: Model) -> Params:
 
 def _shapes_of(model: Model) -> NetworkShapes:
     is_double = bool(jax.config.values["jax_enable_x64"])
-    return _traced_shapes(network_of(model), np.size(model.scaling.shift), is_double)
+    network: Any = network_of(model)
+    return _traced_shapes(network, np.size(model.scaling.shift), is_double)
 
 
 @lru_cache(maxsize=256)

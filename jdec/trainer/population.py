@@ -226,7 +226,7 @@ def _result(
     result = PopulationResult(
         scaling=scaling,
         params=ended.params.encoder,
-        centroids=ended.params.centroids,
+        centroids=np.asarray(ended.params.centroids),
         config=config,
         alphas=alphas,
         learning_rates=rates,

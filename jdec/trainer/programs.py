@@ -472,7 +472,7 @@ def refresh(
     def one(item: Any, x: Any) -> Any:
         params, labels, overrides = item
         algorithm = build_self_training(plan, overrides)
-        targets: Targets = algorithm.refresh(params, x, labels, n_rows=plan.rows.n_rows)  # type: ignore[misc]
+        targets: Targets = algorithm.refresh(params, x, labels, n_rows=plan.rows.n_rows)
         sizes = cluster_sizes(targets.labels, plan.config.n_clusters)
         constrain = plan.rows.constrain
         return targets._replace(p=constrain(targets.p), labels=constrain(targets.labels)), sizes
