@@ -49,8 +49,9 @@ def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 
         return
     network = config.network
     n_weights = count_params(network_shapes(build_network(config), n_features).params)
-    dims = (n_features, *network.hidden_dims, network.latent_dim)
+    dims, widths = (n_features, *network.hidden_dims, network.latent_dim), "network.hidden_dims"
     if network.kind == "conv":  # the first layer has a quarter of the pixels
+        widths = "network.channels"
         dims = (n_features, network.channels[0] * n_features // 4, network.latent_dim)
     trains = config.pretrain.finetune_steps or config.pretrain.layerwise_steps
     batch_size = max(
@@ -59,8 +60,8 @@ def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 
     )
     restarts = config.kmeans.n_init * config.n_clusters * config.network.latent_dim
     numbers = {
-        "network.hidden_dims": n_weights * (2 if trains else 1),  # with gradients
-        "batch_size × network.hidden_dims": batch_size * sum(dims),
+        widths: n_weights * (2 if trains else 1),  # with gradients
+        f"batch_size × {widths}": batch_size * sum(dims),
         "n_clusters × rows": config.n_clusters * (2 * n_rows // n_devices),  # Q and P
         "kmeans.n_init × n_clusters": restarts,
     }
