@@ -17,8 +17,10 @@ import numpy as np
 from benchmarks.records import append_record
 from jdec.datasets import load_dataset
 from jdec.metrics import clustering_accuracy
-from jdec.trainer.config import Config, preset_config
-from jdec.trainer.fit import FitResult, fit
+from jdec.trainer.config import Config
+from jdec.trainer.fit import fit
+from jdec.trainer.presets import preset_config
+from jdec.trainer.results import FitResult
 from jdec.trainer.sharding import data_mesh
 
 

@@ -30,14 +30,16 @@ import numpy as np
 
 from benchmarks.records import append_record, parse_seeds
 from benchmarks.timing import seconds_of
-from jdec.core.autoencoder import encoder_params
-from jdec.core.dec import init_state
+from jdec.core.targets import DECParams
 from jdec.datasets import load_dataset
 from jdec.metrics import clustering_accuracy
-from jdec.trainer.build import build_clustering, refresh
-from jdec.trainer.config import Config, preset_config
-from jdec.trainer.fit import FitResult, fit
-from jdec.trainer.progress import Record
+from jdec.trainer.config import Config
+from jdec.trainer.fit import fit
+from jdec.trainer.history import Record
+from jdec.trainer.presets import preset_config
+from jdec.trainer.programs import Plan, build_network, refresh
+from jdec.trainer.results import FitResult
+from jdec.trainer.sharding import RowSharding
 
 LEVELS = (0.80, 0.85, 0.90, 0.95)
 #: What JAX calls the parts of compiling.
@@ -161,14 +163,12 @@ def time_to(
 def time_refresh(result: FitResult, x: np.ndarray, config: Config, repeats: int) -> list[float]:
     """Time the refresh of P over all rows, with what the fit ended with, after warm-up."""
     rows = jnp.asarray(result.model.scaling.apply(x))
-    clustering = build_clustering(config, rows.shape[1])
-    params = encoder_params(result.model.params)
-    state = init_state(params, jnp.asarray(result.model.centroids), rows, clustering)
-    held = {"state": jax.tree.map(jnp.copy, state)}
+    plan = Plan(config, build_network(config), RowSharding(len(rows)))
+    held = jax.tree.map(jnp.asarray, DECParams(result.model.params, result.model.centroids))
+    labels = jnp.asarray(result.labels)
 
     def once() -> Any:
-        held["state"], _ = refresh(held["state"], rows, config=config)
-        return held["state"]
+        return refresh(held, labels, rows, plan=plan)
 
     return [seconds_of(once) for _ in range(repeats + 1)][1:]
 

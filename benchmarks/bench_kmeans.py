@@ -18,12 +18,10 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from benchmarks.records import append_record
-from jdec.core.autoencoder import encoder_params
 from jdec.core.kmeans import kmeans
 from jdec.datasets import load_dataset
-from jdec.trainer.config import preset_config
 from jdec.trainer.fit import fit
-from jdec.trainer.model import Model, assign
+from jdec.trainer.presets import preset_config
 
 
 def main() -> None:
@@ -54,10 +52,7 @@ def mnist_embeddings() -> np.ndarray:
     config = preset_config(
         "fast", n_clusters=10, n_rows=len(mnist.x), image_shape=mnist.image_shape
     ).replace({"clustering.max_intervals": 0})
-    result = fit(jax.random.key(0), mnist.x, config)
-    params = encoder_params(result.autoencoder_params)
-    model = Model(result.model.scaling, params, result.model.centroids, config)
-    return assign(model, mnist.x)[0]
+    return fit(jax.random.key(0), mnist.x, config).embedding
 
 
 def measure(x: np.ndarray, *, repeats: int) -> dict[str, Any]:

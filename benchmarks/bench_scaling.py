@@ -16,9 +16,9 @@ sizes measure what a call costs in any case, so the line goes through the sizes 
 least ten times that of the smallest one; where fewer than three are, as for a cost that does not
 grow, it goes through all. The record says which sizes were used.
 
-With ``--devices`` rows are spread over devices: the same rows on each number of them (strong
+With ``--devices`` rows are sharded over devices: the same rows on each number of them (strong
 scaling) and the same rows a device (weak scaling). Devices that JAX makes of one CPU share its
-cores: they show what spreading costs and cannot be faster.
+cores: they show what sharding costs and cannot be faster.
 """
 
 import argparse
@@ -34,19 +34,11 @@ from jaxtyping import Array, Float
 
 from benchmarks.records import append_record
 from benchmarks.timing import Timing, time_jitted
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.core.dec import DECState, init_state
+from jdec.core.dec import DECState
 from jdec.core.functional import soft_assignment, target_distribution
-from jdec.trainer.build import (
-    ALL_ROWS,
-    Rows,
-    build_clustering,
-    build_network,
-    cluster_steps,
-    refresh,
-)
 from jdec.trainer.config import Config
-from jdec.trainer.sharding import data_mesh, replicate, shard_rows
+from jdec.trainer.programs import Plan, build_network, init_state, refresh, train
+from jdec.trainer.sharding import RowSharding, data_mesh, replicate
 
 _LATENT_DIM, _N_STEPS = 10, 20
 _BLOCK_SIZE = 2**17
@@ -173,28 +165,26 @@ def time_targets(sizes: Sizes, repeats: int) -> Timing:
 
 def time_refresh(sizes: Sizes, repeats: int, mesh: Mesh | None = None) -> Timing:
     """Time the refresh of P as a fit runs it, encoder and all."""
-    state, x, static = _start(sizes, mesh)
+    state, labels, x, static = _start(sizes, mesh)
     return time_jitted(
         refresh,
-        state,
-        x,
+        *(state.params, labels, x),
         static=static,
         repeats=repeats,
-        carry=lambda result, args: (result[0], args[1]),
+        carry=lambda result, args: (args[0], result[0].labels, args[2]),
     )
 
 
 def time_steps(sizes: Sizes, repeats: int, mesh: Mesh | None = None) -> Timing:
     """Time a dispatch of mini-batch steps on KL(P‖Q)."""
-    state, x, static = _start(sizes, mesh)
+    state, labels, x, static = _start(sizes, mesh)
+    targets, _ = refresh(state.params, labels, x, **static)
     return time_jitted(
-        cluster_steps,
-        replicate(jax.random.key(0), mesh),
-        state,
-        x,
+        train,
+        *(replicate(jax.random.key(0), mesh), state, targets, x),
         static=static,
         repeats=repeats,
-        carry=lambda result, args: (args[0], result[0], args[2]),
+        carry=lambda result, args: (args[0], result[0], *args[2:]),
     )
 
 
@@ -235,8 +225,8 @@ def draw_rows(n_rows: int, n_features: int) -> Float[Array, "N D"]:
     return jax.block_until_ready(draw())
 
 
-def _start(sizes: Sizes, mesh: Mesh | None) -> tuple[DECState, Array, dict[str, Any]]:
-    """Return a state, the rows, and the static arguments of refresh and step."""
+def _start(sizes: Sizes, mesh: Mesh | None) -> tuple[DECState, Array, Array, dict[str, Any]]:
+    """Return a state, labels, rows, and the static arguments of refresh and step."""
     config = Config(n_clusters=sizes.n_clusters).replace(
         {
             "network.hidden_dims": [128, 128, 256],
@@ -245,17 +235,15 @@ def _start(sizes: Sizes, mesh: Mesh | None) -> tuple[DECState, Array, dict[str, 
             "clustering.optimizer": {"name": "sgd", "learning_rate": 0.01},
         }
     )
-    x, rows = draw_rows(sizes.n_rows, sizes.n_features), ALL_ROWS
-    params = encoder_params(init_params(jax.random.key(0), build_network(config, x.shape[1])))
+    plan = Plan(config, build_network(config), RowSharding(sizes.n_rows, mesh))
+    x = draw_rows(sizes.n_rows, sizes.n_features)
+    params = plan.network.init(jax.random.key(0), sizes.n_features)
     centroids = draw_rows(sizes.n_clusters, _LATENT_DIM)
     if mesh is not None:
-        x, rows = shard_rows(np.asarray(x), sizes.n_rows, mesh), Rows(sizes.n_rows, mesh)
+        x = plan.rows.put(np.asarray(x))
         params, centroids = replicate((params, centroids), mesh)
-    clustering = build_clustering(config, sizes.n_features, rows=rows)
-    start = jax.jit(lambda params, centroids, x: init_state(params, centroids, x, clustering))
-    # Arrays of its own: donation deletes those that a state is made of.
-    state = jax.tree.map(jnp.copy, start(params, centroids, x))
-    return state, x, {"config": config, "rows": rows}
+    labels = plan.rows.put(np.full(sizes.n_rows, -1, np.int32))
+    return init_state(params, centroids, plan=plan), labels, x, {"plan": plan}
 
 
 #: Name of each cost to what times it, and the variables that it runs over.

@@ -36,15 +36,17 @@ from benchmarks.roofline import (
     N_ROWS,
     clustering_state,
     dims_of,
+    make_plan,
     make_rows,
     measure_roofline,
     pretraining_state,
     products_of,
 )
 from benchmarks.timing import PEAK_SIDE, make_product, seconds_of
-from jdec.core.autoencoder import PRECISIONS
-from jdec.trainer.build import Stage, cluster_steps, pretrain_steps, refresh
-from jdec.trainer.config import Config, preset_config
+from jdec.core.networks import PRECISIONS
+from jdec.trainer.config import Config
+from jdec.trainer.presets import preset_config
+from jdec.trainer.programs import Stage, pretrain_steps, refresh, train
 
 PARTS = ("shares", "roofline", "population")
 #: How the members of a population are mapped over.
@@ -111,11 +113,9 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
     """Time the peak, a pretraining step and a clustering step in turns."""
     n_rows, batch = N_ROWS, config.pretrain.batch_size
     key, x, n_steps = jax.random.key(0), make_rows(N_ROWS), config.pretrain.finetune_steps
-    stage = Stage("finetune", None, n_steps)
-    held: dict[str, Any] = {
-        "pretrain": pretraining_state(config, stage),
-        "cluster": clustering_state(config, x),
-    }
+    plan, stage = make_plan(config, n_rows), Stage("finetune", None, n_steps)
+    state, targets = clustering_state(plan, x)
+    held: dict[str, Any] = {"pretrain": pretraining_state(plan, stage), "cluster": state}
     product = make_product()
 
     def peak() -> float:
@@ -123,17 +123,16 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
 
     def pretrain() -> Any:
         held["pretrain"], losses = pretrain_steps(
-            key, held["pretrain"], x, 0, config=config, stage=stage, n_steps=n_steps, n_rows=n_rows
+            key, held["pretrain"], x, 0, plan=plan, stage=stage, n_steps=n_steps, n_rows=n_rows
         )
         return losses
 
     def cluster() -> Any:
-        held["cluster"], losses = cluster_steps(key, held["cluster"], x, config=config)
+        held["cluster"], losses = train(key, held["cluster"], targets, x, plan=plan)
         return losses
 
     def refresh_once() -> Any:
-        held["cluster"], sizes = refresh(held["cluster"], x, config=config)
-        return sizes
+        return refresh(held["cluster"].params, targets.labels, x, plan=plan)
 
     pieces = [pretrain, cluster, refresh_once]
     for piece in [peak, *pieces]:

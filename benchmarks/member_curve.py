@@ -1,12 +1,14 @@
 """What a member of a population costs: what ``bench_step --parts population`` measures."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.roofline import (
+    N_FEATURES,
     N_ROWS,
     make_rows,
     time_clustering,
@@ -14,17 +16,23 @@ from benchmarks.roofline import (
     time_refresh,
 )
 from benchmarks.timing import Timing, time_jitted
-from jdec.core.autoencoder import encoder_params
-from jdec.trainer.build import AS_CONFIGURED, BLOCK_SIZE, Stage
+from jdec.core.dec import DECState
+from jdec.core.targets import Targets
 from jdec.trainer.config import Config
-from jdec.trainer.members import (
-    Layout,
-    init_members,
-    init_members_stage,
-    pretrain_members,
-    start_members,
-    train_members,
+from jdec.trainer.programs import (
+    BLOCK_SIZE,
+    MemberMapping,
+    Plan,
+    Stage,
+    build_network,
+    init_params,
+    init_stage,
+    init_state,
+    pretrain_steps,
+    refresh,
+    train,
 )
+from jdec.trainer.sharding import RowSharding
 
 #: Steps of a member in a dispatch; a fit of preset ``fast`` has 200 and more.
 _STEPS = 50
@@ -76,32 +84,38 @@ def _time_members(
     x = make_rows(N_ROWS)
     keys = jax.random.split(jax.random.key(0), n_members)
     config = config.replace({"clustering.update_interval": stage.n_steps})
-    static: dict[str, Any] = {"config": config, "layout": Layout(None, vectorized)}
-    params = init_members(keys, x, **static)
+    members = MemberMapping(None, vectorized)
+    plan = Plan(config, build_network(config), RowSharding(N_ROWS), members=members)
+    params = init_params(keys, plan=plan, n_features=N_FEATURES)
+    options: dict[str, Any] = {"stage": stage, "n_steps": stage.n_steps, "n_rows": N_ROWS}
     pretrain = time_jitted(
-        pretrain_members,
-        keys,
-        init_members_stage(params, x, stage=stage, **static),
-        jnp.int32(0),
-        x,
-        static={**static, "stage": stage, "n_steps": stage.n_steps},
+        pretrain_steps,
+        *(keys, init_stage(params, plan=plan, stage=stage), x, jnp.int32(0)),
+        static={"plan": plan, **options},
         repeats=repeats,
         carry=lambda result, args: (args[0], result[0], *args[2:]),
     )
     shape = (n_members, config.n_clusters, config.network.latent_dim)
-    centroids = jax.random.normal(jax.random.key(1), shape)
-    states = start_members(encoder_params(params), centroids, AS_CONFIGURED, x, **static)
+    state = init_state(params, jax.random.normal(jax.random.key(1), shape), plan=plan)
+    labels = jnp.full((n_members, N_ROWS), -1, jnp.int32)
+    targets, _ = refresh(state.params, labels, x, plan=plan)
     interval = time_jitted(
-        train_members,
-        keys,
-        AS_CONFIGURED,
-        states,
-        x,
-        static=static,
+        _interval,
+        *(keys, state, targets, x),
+        static={"plan": plan},
         repeats=repeats,
-        carry=lambda result, args: (*args[:2], result[0], args[3]),
+        carry=lambda result, args: (args[0], *result, args[3]),
     )
     return pretrain, interval
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="state")
+def _interval(
+    keys: Any, state: DECState, targets: Targets, x: jax.Array, *, plan: Plan
+) -> tuple[DECState, Targets]:
+    """Train and refresh once, as one program."""
+    state, _ = train(keys, state, targets, x, plan=plan)
+    return state, refresh(state.params, targets.labels, x, plan=plan)[0]
 
 
 def _ms(seconds: float) -> float:

@@ -16,21 +16,23 @@ from benchmarks.timing import (
     measure_peak,
     time_jitted,
 )
-from jdec._typing import Params
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.core.dec import DECState, init_state
+from jdec.core.autoencoder import network_shapes
+from jdec.core.dec import DECState
 from jdec.core.pretraining import PretrainState
-from jdec.trainer.build import (
+from jdec.core.targets import Targets
+from jdec.trainer.config import Config
+from jdec.trainer.programs import (
     BLOCK_SIZE,
+    Plan,
     Stage,
-    build_clustering,
     build_network,
-    build_pretraining,
-    cluster_steps,
+    init_stage,
+    init_state,
     pretrain_steps,
     refresh,
+    train,
 )
-from jdec.trainer.config import Config
+from jdec.trainer.sharding import RowSharding
 
 #: Of the data that steps gather from.
 N_ROWS, N_FEATURES = 8192, 784
@@ -47,35 +49,38 @@ def make_rows(n_rows: int) -> jax.Array:
     return jnp.asarray(rows.astype(np.float32))
 
 
-def pretraining_state(config: Config, stage: Stage) -> PretrainState:
+def make_plan(config: Config, n_rows: int) -> Plan:
+    """Return the plan of a fit of some rows on one device."""
+    return Plan(config, build_network(config), RowSharding(n_rows))
+
+
+def pretraining_state(plan: Plan, stage: Stage) -> PretrainState:
     """Return the state that a stage of pretraining starts with."""
-    return _owned(build_pretraining(config, N_FEATURES, stage).init(_draw_params(config)))
+    return init_stage(_draw_params(plan), plan=plan, stage=stage)
 
 
-def clustering_state(config: Config, x: jax.Array) -> DECState:
-    """Return the state that the clustering phase starts with."""
-    params, clustering = _draw_params(config), build_clustering(config, N_FEATURES)
-
-    def start(params: Params, x: jax.Array) -> DECState:
-        # What a step costs does not depend on where the centroids are.
-        centroids = clustering.encode(params, x[: config.n_clusters])
-        return init_state(encoder_params(params), centroids, x, clustering)
-
-    return _owned(jax.jit(start)(params, x))
+def no_labels(n_rows: int) -> jax.Array:
+    """Return the labels before the first refresh."""
+    return jnp.full(n_rows, -1, jnp.int32)
 
 
-def _draw_params(config: Config) -> Params:
+def clustering_state(plan: Plan, x: jax.Array) -> tuple[DECState, Targets]:
+    """Return the state and targets that self-training starts with."""
+    params = _draw_params(plan)
+    # What a step costs does not depend on where the centroids are.
+    centroids = jax.jit(plan.network.encode)(params, x[: plan.config.n_clusters])
+    state = init_state(params, centroids, plan=plan)
+    targets, _ = refresh(state.params, no_labels(len(x)), x, plan=plan)
+    return state, targets
+
+
+def _draw_params(plan: Plan) -> Any:
     # By NumPy: the random numbers of init_params would be compiled anew for each network.
-    network, rng = build_network(config, N_FEATURES), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda key: init_params(key, network), jax.random.key(0))
+    rng = np.random.default_rng(0)
     return jax.tree.map(
-        lambda leaf: jnp.asarray(0.03 * rng.normal(size=leaf.shape), leaf.dtype), shapes
+        lambda leaf: jnp.asarray(0.03 * rng.normal(size=leaf.shape), leaf.dtype),
+        network_shapes(plan.network, N_FEATURES).params,
     )
-
-
-def _owned(state: Any) -> Any:
-    # Arrays of its own: donation deletes those that a state is made of.
-    return jax.tree.map(jnp.copy, state)
 
 
 def products_of(phase: str, config: Config, n_rows: int, layer: int = 0) -> int:
@@ -182,10 +187,10 @@ def time_pretraining(config: Config, stage: Stage, repeats: int) -> Piece:
     n_batch = config.pretrain.batch_size
 
     def arguments(n_rows: int) -> tuple[Any, ...]:
-        x = make_rows(n_rows)
-        return jax.random.key(0), pretraining_state(config, stage), x, jnp.int32(0)
+        state = pretraining_state(make_plan(config, n_rows), stage)
+        return jax.random.key(0), state, make_rows(n_rows), jnp.int32(0)
 
-    static = {"config": config, "stage": stage}
+    static: dict[str, Any] = {"plan": make_plan(config, N_ROWS), "stage": stage}
     # XLA counts all the data as read by the step that gathers from it; here that is one batch.
     one_step = pretrain_steps.trace(*arguments(n_batch), **static, n_rows=n_batch, n_steps=1)
     timing = time_jitted(
@@ -201,34 +206,37 @@ def time_pretraining(config: Config, stage: Stage, repeats: int) -> Piece:
 def time_clustering(config: Config, n_steps: int, repeats: int) -> Piece:
     """Time the steps of an interval of the clustering phase."""
 
-    def arguments(n_rows: int) -> tuple[Any, ...]:
-        x = make_rows(n_rows)
-        return jax.random.key(0), clustering_state(config, x), x
+    def arguments(plan: Plan) -> tuple[Any, ...]:
+        x = make_rows(plan.rows.n_rows)
+        return jax.random.key(0), *clustering_state(plan, x), x
 
     many, one = (config.replace({"clustering.update_interval": number}) for number in (n_steps, 1))
-    one_step = cluster_steps.trace(*arguments(config.clustering.batch_size), config=one)
+    batch = make_plan(one, config.clustering.batch_size)
+    one_step = train.trace(*arguments(batch), plan=batch)
+    plan = make_plan(many, N_ROWS)
     timing = time_jitted(
-        cluster_steps,
-        *arguments(N_ROWS),
-        static={"config": many},
+        train,
+        *arguments(plan),
+        static={"plan": plan},
         repeats=repeats,
-        carry=lambda result, args: (args[0], result[0], args[2]),
+        carry=lambda result, args: (args[0], result[0], *args[2:]),
     )
     return Piece(timing, n_steps, one_step.lower())
 
 
 def time_refresh(config: Config, repeats: int) -> Piece:
     """Time a refresh of P; its unit is a block of rows, which XLA counts without a loop."""
+    plan, block = (make_plan(config, n_rows) for n_rows in (N_ROWS, BLOCK_SIZE))
     x = make_rows(N_ROWS)
-    block = x[:BLOCK_SIZE]
-    one_block = refresh.trace(clustering_state(config, block), block, config=config)
+    state, targets = clustering_state(plan, x)
+    labels = no_labels(BLOCK_SIZE)
+    one_block = refresh.trace(state.params, labels, x[:BLOCK_SIZE], plan=block)
     timing = time_jitted(
         refresh,
-        clustering_state(config, x),
-        x,
-        static={"config": config},
+        *(state.params, targets.labels, x),
+        static={"plan": plan},
         repeats=repeats,
-        carry=lambda result, args: (result[0], args[1]),
+        carry=lambda result, args: (args[0], result[0].labels, args[2]),
     )
     return Piece(timing, N_ROWS / BLOCK_SIZE, one_block.lower())
 

@@ -17,19 +17,22 @@ from benchmarks.peers import (
 )
 from benchmarks.peers.fits import load_rows, score
 from benchmarks.peers.rates import time_loops, versions
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.core.dec import init_state
-from jdec.trainer.build import (
+from jdec.trainer.config import Config
+from jdec.trainer.fit import fit
+from jdec.trainer.presets import preset_config
+from jdec.trainer.programs import (
+    Plan,
     Stage,
-    build_clustering,
     build_network,
-    build_pretraining,
-    cluster_interval,
+    init_params,
+    init_stage,
+    init_state,
     pretrain_steps,
     refresh,
+    train,
 )
-from jdec.trainer.config import Config, preset_config
-from jdec.trainer.fit import FitResult, fit
+from jdec.trainer.results import FitResult
+from jdec.trainer.sharding import RowSharding
 
 _LIBRARIES = ("jdec", "jax", "jaxlib", "flax", "optax")
 
@@ -48,14 +51,15 @@ def time_steps(task: Task) -> dict[str, Any]:
     )
     key = jax.random.key(task.seed)
     stage = Stage("finetune", None, task.pretrain_steps)
-    params = init_params(key, build_network(config, n_features))
-    clustering = build_clustering(config, n_features)
-    centroids = clustering.encode(params, x[: task.n_clusters])
-    start = jax.jit(lambda x: init_state(encoder_params(params), centroids, x, clustering))
-    pretraining = build_pretraining(config, n_features, stage)
+    plan = Plan(config, build_network(config), RowSharding(n_rows))
+    params = init_params(key, plan=plan, n_features=n_features)
+    centroids = plan.network.encode(params, x[: task.n_clusters])
+    state = init_state(params, centroids, plan=plan)
+    targets, _ = refresh(state.params, jnp.full(n_rows, -1, jnp.int32), x, plan=plan)
     held: dict[str, Any] = {
-        "pretrain": jax.tree.map(jnp.copy, pretraining.init(params)),
-        "cluster": jax.tree.map(jnp.copy, start(x)),
+        "pretrain": init_stage(params, plan=plan, stage=stage),
+        "cluster": state,
+        "targets": targets,
         "first_step": 0,
     }
 
@@ -65,7 +69,7 @@ def time_steps(task: Task) -> dict[str, Any]:
             held["pretrain"],
             x,
             held["first_step"],
-            config=config,
+            plan=plan,
             stage=stage,
             n_steps=task.pretrain_steps,
             n_rows=n_rows,
@@ -75,13 +79,15 @@ def time_steps(task: Task) -> dict[str, Any]:
         return float(losses[-1])
 
     def interval() -> float:
-        held["cluster"], info = cluster_interval(key, held["cluster"], x, config=config)
-        jax.block_until_ready(held["cluster"])
-        return float(info.loss[-1])
+        state, kl = train(key, held["cluster"], held["targets"], x, plan=plan)
+        held["cluster"] = state
+        held["targets"], _ = refresh(state.params, held["targets"].labels, x, plan=plan)
+        jax.block_until_ready(held)
+        return float(kl[-1])
 
     def refresh_once() -> Any:
-        held["cluster"], _ = refresh(held["cluster"], x, config=config)
-        return jax.block_until_ready(held["cluster"])
+        held["targets"], _ = refresh(held["cluster"].params, held["targets"].labels, x, plan=plan)
+        return jax.block_until_ready(held["targets"])
 
     return time_loops(task, pretrain, interval, refresh_once, libraries=_LIBRARIES)
 
