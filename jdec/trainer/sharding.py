@@ -161,7 +161,7 @@ class RowSharding(NamedTuple):
 
     def constrain(self, array: Array) -> Array:
         """Constrain the leading axis to be sharded (inside jit)."""
-        if self.mesh is None:
+        if self.mesh is None or DATA not in self.mesh.axis_names:
             return array
         return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, self._spec))
 
@@ -174,7 +174,6 @@ class RowSharding(NamedTuple):
             mesh=self.mesh,
             in_specs=(PartitionSpec(), self._spec),
             out_specs=self._spec,
-            axis_names={DATA},
             check_vma=False,
         )
 
@@ -217,7 +216,7 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 def all_gather(array: Array, mesh: Mesh | None) -> Array:
     """Constrain to be replicated: all rows on every device (inside jit)."""
-    if mesh is None:
+    if mesh is None or DATA not in mesh.axis_names:  # then every device has them already
         return array
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec()))
 

@@ -6,14 +6,17 @@ import pytest
 import reference
 from sklearn.datasets import make_blobs
 
-import jdec.trainer.population
+from jdec.core.networks import StackedDenoisingAutoencoder
+from jdec.trainer import memory
 from jdec.trainer.config import Config
-from jdec.trainer.fit import DivergenceError, fit
-from jdec.trainer.members import Layout, choose_layout
+from jdec.trainer.fit import fit
+from jdec.trainer.members import choose_mapping
+from jdec.trainer.memory import members_that_fit
 from jdec.trainer.model import assign
 from jdec.trainer.population import fit_population
-from jdec.trainer.progress import Reporter
-from jdec.trainer.sharding import member_mesh
+from jdec.trainer.programs import MemberMapping, Plan, build_network
+from jdec.trainer.run import NotFiniteError
+from jdec.trainer.sharding import RowSharding, data_mesh, member_mesh
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -26,7 +29,7 @@ CONFIG = Config(4).replace(
         "pretrain.finetune_steps": 20,
         "pretrain.batch_size": 16,
         "kmeans.n_init": 2,
-        "kmeans.select": "divergence",
+        "kmeans.select": "kl",
         "clustering.batch_size": 16,
         "clustering.update_interval": 5,
         "clustering.max_intervals": 3,
@@ -87,7 +90,7 @@ def check_same(one, other):
     for name in ("alphas", "learning_rates", "label_change"):
         check(name, rtol=1e-6)
     check("soft_assignment", rtol=0, atol=1e-5)
-    check("divergence", rtol=1e-4, atol=1e-6)
+    check("kl", rtol=1e-4, atol=1e-6)
     check("centroids", rtol=1e-4, atol=1e-5)
 
 
@@ -156,11 +159,11 @@ def test_clusters_that_take_no_part_get_no_gradient(ks):
         assert (np.abs(after[:k] - before[:k]).max(axis=1) > 1e-3).all()
 
 
-def test_the_divergence_is_the_oracles(ks):
+def test_the_kl_is_the_oracles(ks):
     for index in (0, 1):
         q = ks.soft_assignment[index, :, : N_CLUSTERS[index]]
         expected = reference.kl(reference.target_distribution(q), q).mean()
-        np.testing.assert_allclose(ks.divergence[index], expected, rtol=1e-4)
+        np.testing.assert_allclose(ks.kl[index], expected, rtol=1e-4)
 
 
 # The end of a member is its own.
@@ -178,8 +181,10 @@ def test_members_stop_when_their_own_labels_have_settled(seeds):
 
 def test_history_names_the_members_that_ran(seeds):
     clustering = [record for record in seeds.history if record["phase"] == "clustering"]
-    assert [record["interval"] for record in clustering] == list(range(1, len(clustering) + 1))
-    assert len(clustering) == seeds.n_intervals.max()
+    assert [record["interval"] for record in clustering] == list(range(len(clustering)))
+    assert len(clustering) == 1 + seeds.n_intervals.max()
+    start = clustering[0]
+    assert (start["members"], start["loss"], start["label_change"]) == ([0, 1, 2, 3], None, None)
     for record in clustering:
         interval = record["interval"]
         ran = np.flatnonzero(seeds.n_intervals >= interval).tolist()
@@ -188,10 +193,10 @@ def test_history_names_the_members_that_ran(seeds):
             next(r for r in alone(i, SETTLING).history if r.get("interval") == interval)
             for i in ran
         ]
-        np.testing.assert_allclose(record["loss"], [r["loss"] for r in theirs], rtol=1e-4)
-        np.testing.assert_allclose(
-            record["label_change"], [r["label_change"] for r in theirs], rtol=1e-6
-        )
+        assert record["cluster_sizes"] == [r["cluster_sizes"] for r in theirs]
+        np.testing.assert_allclose(record["kl"], [r["kl"] for r in theirs], rtol=1e-4)
+        for name in ("loss", "label_change") if interval else ():
+            np.testing.assert_allclose(record[name], [r[name] for r in theirs], rtol=1e-4)
 
 
 def test_history_tells_of_pretraining(seeds):
@@ -201,7 +206,8 @@ def test_history_tells_of_pretraining(seeds):
         expected = [r["loss"] for r in alone(index, SETTLING).history if r["phase"] == "finetune"]
         found = [record["loss"][record["members"].index(index)] for record in pretraining]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert set(seeds.seconds) == {"pretraining", "kmeans", "clustering", "assignment"}
+    phases = {"pretraining", "kmeans", "clustering", "target refresh", "assignment"}
+    assert set(seeds.seconds) == phases
     seconds = [record["seconds"] for record in seeds.history]
     assert seconds == sorted(seconds)
 
@@ -228,8 +234,8 @@ def test_equal_keys_share_their_pretraining(ks):
     np.testing.assert_array_equal(population.labels[3], population.labels[0])
 
 
-def test_equal_keys_share_their_pretraining_across_turns(ks):
-    """Two seeds with two K each, two members in a turn: not four but two."""
+def test_equal_keys_share_their_pretraining_across_batches(ks):
+    """Two seeds with two K each, two members in a batch: not four but two."""
     order = np.array([1, 0, 1, 0])
     n_clusters = [2, 2, 4, 4]
     population = fit_population(KEYS[order], X, CONFIG, n_clusters=n_clusters, members_at_once=2)
@@ -240,11 +246,11 @@ def test_equal_keys_share_their_pretraining_across_turns(ks):
     np.testing.assert_array_equal(population.n_clusters, n_clusters)
 
 
-# In turns, and over devices.
+# In batches, and over devices.
 
 
 @pytest.mark.parametrize("members_at_once", [1, 2])
-def test_turns_give_the_same(ks, members_at_once):
+def test_batches_give_the_same(ks, members_at_once):
     turns = fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS, members_at_once=members_at_once)
     check_same(turns, ks)
     assert turns.members_at_once == members_at_once
@@ -260,71 +266,95 @@ def test_members_one_after_another_give_the_same(ks):
     check_same(one_by_one, ks)
 
 
-def test_large_members_go_one_after_another_on_a_cpu():
-    assert choose_layout(10_000).vectorized
-    assert not choose_layout(5_000_000).vectorized
+@pytest.mark.parametrize(("width", "vectorized"), [(1000, True), (3000, False)])
+def test_large_members_go_one_after_another_on_a_cpu(width, vectorized):
+    network = StackedDenoisingAutoencoder((width,), 10)
+    assert choose_mapping(network, 50, None, None) == MemberMapping(None, vectorized)
+    assert choose_mapping(network, 50, None, not vectorized).vectorized is not vectorized
 
 
-def test_members_over_devices_give_the_same(seeds):
-    # Neither four nor the two that go on by themselves can be shared out evenly among three.
-    spread = fit_population(KEYS, X, SETTLING, mesh=member_mesh(3))
-    check_same(spread, seeds)
+@pytest.mark.parametrize("mesh", ["3 of members", "2 of members by 2 of rows", "4 of rows"])
+def test_members_and_rows_over_devices_give_the_same(seeds, mesh):
+    # Neither four nor the two that go on by themselves can be shared out evenly among three; and 75
+    # rows neither among two nor among four.
+    meshes = {
+        "3 of members": lambda: member_mesh(3),
+        "2 of members by 2 of rows": lambda: member_mesh(2, data_devices=2),
+        "4 of rows": lambda: data_mesh(4),
+    }
+    sharded = fit_population(KEYS, X, SETTLING, mesh=meshes[mesh]())
+    check_same(sharded, seeds)
+    records = (sharded.history, seeds.history)
+    for mine, theirs in zip(*records, strict=True):
+        names = ("phase", "interval", "step", "members", "cluster_sizes")
+        assert [mine.get(name) for name in names] == [theirs.get(name) for name in names]
 
 
-@pytest.fixture
-def population():
-    return jdec.trainer.population._Population(
-        KEYS,
-        X.astype(np.float32),
-        CONFIG,
-        alphas=None,
-        learning_rates=None,
-        n_clusters=np.full(4, 4),
-        layout=Layout(),
-        reporter=Reporter(),
-        feature_names=None,
-    )
+def test_three_members_on_two_devices(seeds):
+    sharded = fit_population(KEYS[:3], X, SETTLING, mesh=member_mesh(2))
+    np.testing.assert_array_equal(sharded.labels, seeds.labels[:3])
+    np.testing.assert_allclose(sharded.soft_assignment, seeds.soft_assignment[:3], atol=1e-5)
+
+
+# As many as fit in memory.
+
+
+def make_plan(mesh=None):
+    rows = RowSharding(len(X), mesh)
+    return Plan(CONFIG, build_network(CONFIG), rows, members=MemberMapping(mesh))
+
+
+ROWS = X.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def needed():
+    """Return the bytes that 1 and 64 members take, as XLA counts them."""
+    return [memory.compiled_bytes(make_plan(), ROWS, n_members) for n_members in (1, 64)]
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "expected"),
-    [(None, 64), (10**12, 64), (60_000, {59, 58}), (2500, {2}), (1000, {1}), (1, {1})],
+    ("free", "expected"),
+    [(None, 64), (10**12, 64), ("all", 64), ("most", range(48, 64)), ("one", {1}), (1, {1})],
 )
-def test_as_many_members_as_memory_has_room_for(population, monkeypatch, n_bytes, expected):
-    asked = []
+def test_as_many_members_as_memory_has_room_for(needed, monkeypatch, free, expected):
+    one, all_ = needed
+    free = {"all": all_, "most": int(0.9 * all_), "one": one}.get(free, free)
+    asked, count = [], memory.compiled_bytes
 
-    def exactly(n_members):
+    def counted(plan, x, n_members):
         asked.append(n_members)
-        return 500 + 1000 * n_members
+        return count(plan, x, n_members)
 
-    monkeypatch.setattr(jdec.trainer.population, "free_device_bytes", lambda: n_bytes)
-    monkeypatch.setattr(population, "_exactly", exactly)
-    found = population._members_that_fit(64)
-    if expected == 64:
+    monkeypatch.setattr(memory, "free_device_bytes", lambda: free)
+    monkeypatch.setattr(memory, "compiled_bytes", counted)
+    found = members_that_fit(make_plan(), ROWS, 64)
+    if free in (None, 10**12):
         assert (found, asked) == (64, [])  # nothing is compiled just to know
     else:
-        assert found in expected
+        assert found in ({expected} if expected == 64 else expected)
         assert 1 <= len(asked) <= 4
 
 
-def test_devices_of_a_cpu_share_its_memory(population, monkeypatch):
-    monkeypatch.setattr(jdec.trainer.population, "free_device_bytes", lambda: 60_000)
-    monkeypatch.setattr(population, "_exactly", lambda n: 500 + 1000 * n)
-    population.layout = Layout(member_mesh(4))
-    assert population._members_that_fit(64) in (13, 14)
+def test_devices_of_a_cpu_share_its_memory(monkeypatch):
+    monkeypatch.setattr(memory, "free_device_bytes", lambda: 60_000)
+    monkeypatch.setattr(memory, "compiled_bytes", lambda plan, x, n: 500 + 1000 * n)
+    assert members_that_fit(make_plan(), ROWS, 64) in (58, 59)
+    assert members_that_fit(make_plan(member_mesh(4)), ROWS, 64) in (13, 14)
 
 
-def test_the_compiled_programs_tell_what_they_need(population):
-    # The autoencoder with two moments is the least; twice all activations of a block are more.
-    least, block = 3 * 2 * (6 * 8 + 8 * 3), 2048 * (6 + 8 + 3)
-    assert 4 * 4 * least < population._exactly(4) < 4 * 4 * 2 * block
+def test_the_compiled_programs_tell_what_they_need(needed):
+    # The autoencoder with two moments is the minimum; twice all activations of a block are more.
+    minimum, block = 3 * 2 * (6 * 8 + 8 * 3), 2048 * (6 + 8 + 3)
+    assert 4 * 64 * minimum < needed[1] < 4 * 64 * 2 * block
+    assert needed[1] > 32 * needed[0]
 
 
-def test_little_memory_means_turns(ks, monkeypatch):
-    monkeypatch.setattr(jdec.trainer.population, "free_device_bytes", lambda: 1)
-    turns = fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS)
-    assert turns.members_at_once == 1
-    check_same(turns, ks)
+def test_little_memory_means_batches(ks, monkeypatch):
+    monkeypatch.setattr(memory, "free_device_bytes", lambda: 1)
+    batches = fit_population(KEYS, X, CONFIG, n_clusters=N_CLUSTERS)
+    assert batches.members_at_once == 1
+    check_same(batches, ks)
 
 
 # A member as a model.
@@ -357,10 +387,10 @@ def test_a_member_has_the_settings_of_its_single_run(seeds, alphas, ks):
 
 def test_a_broken_member_does_not_stop_the_others():
     rates = [3e-2, 1e30, 1e-2, 3e-2]
-    with pytest.warns(RuntimeWarning, match="members 1 of 4 left the finite numbers") as caught:
+    with pytest.warns(RuntimeWarning, match="members 1 of 4 became NaN or infinite") as caught:
         population = fit_population(KEYS, X, CONFIG, learning_rates=rates)
     assert caught[0].filename == __file__
-    assert np.isnan(population.divergence).tolist() == [False, True, False, False]
+    assert np.isnan(population.kl).tolist() == [False, True, False, False]
     assert np.isnan(population.label_change[1])
     assert population.n_intervals.tolist() == [3, 1, 3, 3]
     for index in (0, 2, 3):
@@ -369,7 +399,7 @@ def test_a_broken_member_does_not_stop_the_others():
 
 
 def test_all_broken_is_an_error():
-    with pytest.raises(DivergenceError, match="no member stayed finite"):
+    with pytest.raises(NotFiniteError, match="no member stayed finite"):
         fit_population(KEYS, X, CONFIG, learning_rates=[1e30] * 4)
 
 
@@ -392,9 +422,15 @@ def with_nan():
         ({"keys": [0, 1, 2]}, "keys: expected typed random keys.*; got a list with int$"),
         ({"keys": 5}, "keys: expected typed random keys.*; got int$"),
         ({"keys": None}, "keys: expected typed random keys.*; got NoneType$"),
-        ({"alphas": 0.5}, r"alphas: expected one for each of 4 keys, got 0\.5; one for all"),
-        ({"learning_rates": 1}, "learning_rates: expected one for each of 4 keys, got 1; one for"),
-        ({"n_clusters": 3}, "n_clusters: expected one for each of 4 keys, got 3; one for all"),
+        ({"alphas": 0.5}, r"alphas: expected one for each of 4 keys, got 0\.5; one value for all"),
+        (
+            {"learning_rates": 1},
+            "learning_rates: expected one for each of 4 keys, got 1; one value for",
+        ),
+        (
+            {"n_clusters": 3},
+            "n_clusters: expected one for each of 4 keys, got 3; one value for all",
+        ),
         (
             {"n_clusters": np.ones((4, 1), int)},
             r"n_clusters: expected an integer >= 1, got array\(\[1\]\)",
