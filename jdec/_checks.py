@@ -132,6 +132,24 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {shown(value)}")
 
 
+def check_function(name: str, value: Any, what: str = "a function") -> None:
+    """Raise unless ``value`` can be called."""
+    if not callable(value):
+        raise ValueError(f"{name}: expected {what}, got {shown(value)}")
+
+
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """Raise unless ``value`` is of a class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected a {kind.__name__}, got {shown(value)}")
+
+
+def check_optimizer(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an Optax optimizer."""
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        raise ValueError(f"{name}: expected an Optax optimizer, got {shown(value)}")
+
+
 def as_tuple(name: str, values: Any, what: str) -> tuple[Any, ...]:
     """Return the entries of a list, or raise; neither text nor an unordered set is a list.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import shown
+from jdec._checks import check_integer, shown
 from jdec._typing import EncodeFn, Params
 
 
@@ -147,12 +147,7 @@ def as_autoencoder(network: Any, n_features: int) -> Autoencoder:
         Traceback (most recent call last):
         ValueError: network: expected an object with init, encode and decode, or a Flax module ...
     """
-    if isinstance(network, type) or not isinstance(network, Autoencoder):
-        advice = "; make an object of the class first" if isinstance(network, type) else ""
-        raise ValueError(
-            "network: expected an object with init, encode and decode, or a Flax module with "
-            f"encode and decode, got {shown(network)}{advice}"
-        )
+    check_autoencoder(network)
     if hasattr(network, "apply") and hasattr(network, "bind"):  # a Flax module's init is another
         network = FlaxAutoencoder(network)
     try:
@@ -166,6 +161,16 @@ def as_autoencoder(network: Any, n_features: int) -> Autoencoder:
     if isinstance(network, FlaxAutoencoder) and network.encoder_layers is None:
         return network.with_layers(n_features)
     return network
+
+
+def check_autoencoder(network: Any) -> None:
+    """Raise unless ``network`` has the methods of an :class:`Autoencoder`."""
+    if isinstance(network, type) or not isinstance(network, Autoencoder):
+        advice = "; make an object of the class first" if isinstance(network, type) else ""
+        raise ValueError(
+            "network: expected an object with init, encode and decode, or a Flax module with "
+            f"encode and decode, got {shown(network)}{advice}"
+        )
 
 
 class NetworkShapes(NamedTuple):
@@ -194,6 +199,8 @@ def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
         >>> network_shapes(StackedDenoisingAutoencoder((8,), 2), 4).latent_dim
         2
     """
+    check_autoencoder(network)
+    check_integer("n_features", n_features)
     batch_size = 3
 
     def shape_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -13,10 +13,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import check_fraction, check_positive, shown
+from jdec._checks import (
+    check_flag,
+    check_fraction,
+    check_integer,
+    check_optimizer,
+    check_positive,
+    shown,
+)
 from jdec._typing import Params
 from jdec.core.augmentation import INPUT_STREAM, corrupt
-from jdec.core.autoencoder import Autoencoder, is_layered
+from jdec.core.autoencoder import Autoencoder, check_autoencoder, is_layered
 from jdec.core.training import Algorithm, apply_gradients
 
 
@@ -66,13 +73,16 @@ def layerwise(
 
     Source: Xie et al. 2016, section 3.2, Eqs. 6-9.
     """
+    check_optimizer("tx", tx)
     check_fraction("corruption_rate", corruption_rate)
+    check_flag("corrupt_data", corrupt_data)
     check_positive("loss_scale", loss_scale)
     if not is_layered(network):
         raise ValueError(
             "network: expected n_layers, layer_params, encode_layers and reconstruct_layer for "
             f"layer-wise pretraining, got {shown(network)}; layerwise_steps=0 does without"
         )
+    check_integer("layer", layer, minimum=0, maximum=network.n_layers - 1)
     input_corruption = corruption_rate if layer > 0 or corrupt_data else 0.0
     code_corruption = corruption_rate if layer < network.n_layers - 1 else 0.0
 
@@ -136,6 +146,8 @@ def finetune(
 
     Source: Xie et al. 2016, section 3.2.
     """
+    check_autoencoder(network)
+    check_optimizer("tx", tx)
     check_fraction("corruption_rate", corruption_rate)
     check_positive("loss_scale", loss_scale)
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jdec._checks import check_integer
+from jdec._checks import check_function, check_integer, check_kind, check_rank
 from jdec._typing import EncodeFn, Params
+from jdec.core.arguments import check_refresh
 from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
 
 #: ``embed(encode, params, x [N D]) -> embeddings [N Z]``, for all rows at once.
@@ -51,12 +52,14 @@ def embed_in_blocks(
         Embeddings [N Z].
 
     Raises:
-        ValueError: If ``block_size`` is below 1.
+        ValueError: If an argument is not of its kind, or ``block_size`` below 1.
 
     Examples:
         >>> embed_in_blocks(lambda w, x: x @ w, jnp.eye(2), jnp.ones((5, 2)), block_size=4).shape
         (5, 2)
     """
+    check_function("encode", encode)
+    check_rank("x", x, 2)
     check_integer("block_size", block_size)
     n_rows = x.shape[0]
     n_blocks = -(-n_rows // block_size)
@@ -93,8 +96,13 @@ def refresh_targets(
     Returns:
         The new targets.
 
+    Raises:
+        ValueError: If an argument is not of its kind.
+
     Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
     """
+    check_kind("params", params, DECParams)
+    check_refresh(x, labels, n_rows, encode, embed)
     embeddings = embed(encode, params.encoder, x)
     log_q = log_soft_assignment(
         embeddings, params.centroids, alpha=alpha, cluster_mask=cluster_mask
