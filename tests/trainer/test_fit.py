@@ -349,6 +349,7 @@ def test_host_loop_is_dec_run_bit_for_bit(result):
     algorithm = self_training(
         build_network(SMALL).encode, build_optimizer(settings.optimizer, 30), alpha=settings.alpha
     )
+    start = jax.device_put((encoder_of(result), result.initial.centroids))
     final, targets = jax.jit(
         partial(
             run,
@@ -358,7 +359,7 @@ def test_host_loop_is_dec_run_bit_for_bit(result):
             update_interval=settings.update_interval,
             batches=Batches(settings.batch_size, settings.batch_order),
         )
-    )(cluster_key, algorithm.init(encoder_of(result), result.initial.centroids), scaled(X))
+    )(cluster_key, algorithm.init(*start), scaled(X))
     assert same_bits(final.params.encoder, result.model.params)
     assert same_bits(final.params.centroids, result.model.centroids)
     np.testing.assert_array_equal(targets.labels, result.labels)
