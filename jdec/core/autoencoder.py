@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -184,6 +185,8 @@ class NetworkShapes(NamedTuple):
 def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
     """Return the shapes of a network for rows of D columns, without computing anything.
 
+    They are traced once for each network.
+
     Args:
         network: The autoencoder.
         n_features: D.
@@ -201,6 +204,18 @@ def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
     """
     check_autoencoder(network)
     check_integer("n_features", n_features)
+    # The dtypes depend on whether JAX has double precision.
+    arguments: Any = (network, n_features, jax.dtypes.canonicalize_dtype(np.float64))
+    try:
+        hash(network)
+    except TypeError:
+        return _traced_shapes.__wrapped__(*arguments)
+    return _traced_shapes(*arguments)
+
+
+@lru_cache(maxsize=256)
+def _traced_shapes(network: Any, n_features: int, dtype: Any) -> NetworkShapes:
+    del dtype
     batch_size = 3
 
     def shape_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
