@@ -29,13 +29,13 @@ _WARMUP_SHARE = 0.15  # of a one-cycle schedule
 
 
 def takes_weight_decay(name: str) -> bool:
-    """Whether weight decay can be set for an optimizer of :data:`OPTIMIZERS`.
+    """Whether weight decay, of kernels alone, can be set for one of :data:`OPTIMIZERS`.
 
     Examples:
         >>> takes_weight_decay("lion"), takes_weight_decay("rmsprop")
         (True, False)
     """
-    return name in ("sgd", "adam") or "weight_decay" in _parameters(name)
+    return name in ("sgd", "adam") or _mask_option(name) is not None
 
 
 def check_weight_decay(name: str, weight_decay: Any) -> None:
@@ -46,6 +46,13 @@ def check_weight_decay(name: str, weight_decay: Any) -> None:
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(getattr(optax, name)).parameters
+
+
+def _mask_option(name: str) -> str | None:
+    # What Optax calls the mask of an alias's weight decay; that of novograd has none.
+    takes = _parameters(name)
+    masks = ("mask", "weight_decay_mask") if "weight_decay" in takes else ()
+    return next((option for option in masks if option in takes), None)
 
 
 def make_optimizer(
@@ -149,13 +156,11 @@ def _schedule(
 
 
 def _alias(name: str, rate: Any, weight_decay: float) -> optax.GradientTransformation:
-    takes = _parameters(name)
     options: dict[str, Any] = {}
-    mask = next((option for option in ("mask", "weight_decay_mask") if option in takes), None)
-    if "weight_decay" in takes:
+    if "weight_decay" in _parameters(name):
         options["weight_decay"] = weight_decay
-        if mask is not None:
-            options[mask] = _leaves_named("kernel")
+    if (mask := _mask_option(name)) is not None:
+        options[mask] = _leaves_named("kernel")
     return getattr(optax, name)(rate, **options)
 
 
