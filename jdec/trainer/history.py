@@ -83,7 +83,7 @@ class Reporter:
             except Exception as error:
                 name = getattr(callback, "__name__", type(callback).__name__)
                 warnings.warn(
-                    f"callback {name} raised {type(error).__name__}: {error}; the fit goes on",
+                    f"callback {name} raised {type(error).__name__}: {error}; the fit continues",
                     RuntimeWarning,
                     stacklevel=2,
                 )

@@ -124,9 +124,15 @@ def choose_mapping(
 ) -> MemberMapping:
     """Return the faster way for members of so many parameters, or the one asked for."""
     if vectorized is None:
-        n_parameters = count_params(network_shapes(network, n_features).params)
-        is_cpu = jax.default_backend() == "cpu"
-        vectorized = not is_cpu or n_parameters <= _MAX_PARAMETERS_SIDE_BY_SIDE
+        params = network_shapes(network, n_features).params
+        x = jax.ShapeDtypeStruct((1, n_features), np.float32)
+        # Side by side, convolutions become grouped ones, for which XLA has no fast code on a CPU.
+        is_quick = count_params(
+            params
+        ) <= _MAX_PARAMETERS_SIDE_BY_SIDE and "conv_general_dilated" not in str(
+            jax.make_jaxpr(network.encode)(params, x)
+        )
+        vectorized = jax.default_backend() != "cpu" or is_quick
     return MemberMapping(mesh, vectorized)
 
 

@@ -28,8 +28,6 @@ from jdec.trainer.scaling import Scaling
 
 _FORMAT = "jdec model 1"
 
-_FORMAT = "jdec model 1"
-
 
 def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None = None) -> None:
     """Write a model to one .npz file, whole or not at all.

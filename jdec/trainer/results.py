@@ -16,10 +16,6 @@ from jdec.trainer.model import Model
 from jdec.trainer.run import NotFiniteError
 from jdec.trainer.scaling import Scaling
 
-# A CPU takes small members side by side, as each operation is too little work for it. Members with
-# more parameters than this would evict each other from its caches, and go one after another.
-_MAX_PARAMETERS_SIDE_BY_SIDE = 2**18
-
 
 class FitResult(NamedTuple):
     """What :func:`fit` found."""
