@@ -69,8 +69,8 @@ def test_a_callback_that_raises_is_named_and_the_others_are_called():
     with pytest.warns(RuntimeWarning) as caught:
         reporter.report({"phase": "clustering"}, SNAPSHOT)
     assert [str(warning.message) for warning in caught] == [
-        "callback broken raised KeyError: 'acc'; the fit goes on",
-        "callback Odd raised OSError: disk full; the fit goes on",
+        "callback broken raised KeyError: 'acc'; the fit continues",
+        "callback Odd raised OSError: disk full; the fit continues",
     ]
     assert seen == reporter.history
 
