@@ -1,23 +1,37 @@
 """What a fit and a population do with what they are given: columns, offsets, arguments."""
 
+import dataclasses
 import subprocess
 import sys
 import warnings
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import quick
 from sklearn.datasets import make_blobs
 
+from jdec.core.autoencoder import FunctionalAutoencoder
 from jdec.core.kmeans import kmeans
+from jdec.estimator import DEC
+from jdec.trainer import (
+    DataWarning,
+    NotFiniteError,
+    assign,
+    data_mesh,
+    fit_population,
+    load_model,
+    member_mesh,
+    save_model,
+)
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
-from jdec.trainer.inputs import DataWarning, IdentifierWarning
-from jdec.trainer.model import align_columns, assign, load_model, save_model
-from jdec.trainer.population import fit_population
-from jdec.trainer.sharding import data_mesh, member_mesh
+from jdec.trainer.inputs import IdentifierWarning
+from jdec.trainer.model import align_columns
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -219,7 +233,7 @@ def test_ordinary_rows_are_silent():
         ({"key": None}, "key: expected .* got NoneType None"),
         ({"config": None}, "config: expected a jdec.Config, got NoneType"),
         ({"config": CONFIG.to_dict()}, "config: .* Config.from_dict makes one"),
-        ({"config": "config.json"}, "config: .*; jdec.trainer.config.read_config reads one"),
+        ({"config": "config.json"}, "config: .*; jdec.trainer.read_config reads one"),
         (
             {"mesh": member_mesh(1)},
             r"mesh: expected jdec.trainer.data_mesh\(\), got a mesh of axes member",
@@ -261,9 +275,12 @@ def test_bad_arguments_of_a_fit_are_refused_before_any_work(unchecked, tmp_path,
         ({"keys": KEY}, "keys: expected typed random keys in one dimension"),
         ({"keys": [0, 1]}, "keys: expected typed random keys .* got a list with int"),
         ({"config": {}}, "config: expected a jdec.Config, got dict"),
+        ({"mesh": jax.devices()}, r"mesh: expected jdec.trainer.member_mesh\(\), got list"),
+        ({"resume": 1}, "resume: expected true or false, got 1"),
+        ({"workdir": 3}, "workdir: expected a path, got 3"),
         (
-            {"mesh": data_mesh(1)},
-            r"mesh: expected jdec.trainer.member_mesh\(\), got a mesh of axes data",
+            {"learning_rates": [1, 2], "tx": {"clustering": optax.sgd(0.1)}},
+            "learning_rates: expected none with an optimizer of clustering in tx",
         ),
         ({"callbacks": 3}, "callbacks: expected a list of functions"),
         ({"vectorized": "no"}, "vectorized: expected true or false"),
@@ -282,6 +299,163 @@ def test_bad_arguments_of_a_population_are_refused_before_any_work(unchecked, ch
     arguments |= {"callbacks": [records.append]} | change
     with pytest.raises(ValueError, match=message):
         fit_population(arguments.pop("keys"), X, arguments.pop("config"), **arguments)
+    assert records == []
+
+
+# Networks, losses, augmentations and optimizers are tried on shapes alone, before any work.
+
+
+def linear_init(key, n_features):
+    return {"down": jax.random.normal(key, (n_features, 2)), "up": jnp.zeros((2, n_features))}
+
+
+def linear(init=linear_init, encode=None, decode=None):
+    return FunctionalAutoencoder(
+        init,
+        encode or (lambda params, x: x @ params["down"]),
+        decode or (lambda params, z: z @ params["up"]),
+    )
+
+
+class Normalised(nn.Module):
+    def setup(self):
+        self.layer, self.up = nn.Dense(2), nn.Dense(3)
+        self.norm = nn.BatchNorm(use_running_average=True)
+
+    def encode(self, x):
+        return self.norm(self.layer(x))
+
+    def decode(self, z):
+        return self.up(z)
+
+
+def broken(*arguments):
+    raise ZeroDivisionError("in a function\nof a caller")
+
+
+@dataclasses.dataclass
+class Unhashable:
+    init = staticmethod(linear_init)
+    encode = decode = staticmethod(lambda params, x: x)
+
+
+BROUGHT = {
+    "no network": ({"network": "conv"}, r"network: expected an object with init, .*got 'conv'$"),
+    "a class": ({"network": Normalised}, "network: .*; make an object of the class first"),
+    "no hash": ({"network": Unhashable()}, "network: expected a hashable object"),
+    "3-D embeddings": (
+        {"network": linear(encode=lambda params, x: (x @ params["down"])[:, None])},
+        r"network: expected encode to return embeddings \[B Z\] .* got shape \(3, 1, 2\)",
+    ),
+    "one embedding": (
+        {"network": linear(encode=lambda params, x: (x @ params["down"]).mean(axis=0))},
+        r"network: expected encode to return embeddings \[B Z\] .* got shape \(2,\)",
+    ),
+    "whole embeddings": (
+        {"network": linear(encode=lambda params, x: (x @ params["down"]).astype(jnp.int32))},
+        "network: expected floating-point embeddings, got dtype int32",
+    ),
+    "a narrow decoder": (
+        {"network": linear(decode=lambda params, z: (z @ params["up"])[:, :2])},
+        r"network: expected decode to return rows of shape \(3, 3\), got \(3, 2\)",
+    ),
+    "parameters that cannot be trained": (
+        {"network": linear(init=lambda key, n: {**linear_init(key, n), "n": jnp.int32(n)})},
+        "network: expected floating-point parameters, got dtype int32 in n$",
+    ),
+    "an encoder that fails": (
+        {"network": linear(encode=lambda params, x: x @ params["up"])},
+        "network: encode fails for rows of 3 columns: TypeError: ",
+    ),
+    "a network that raises": (
+        {"network": linear(init=broken)},
+        "network: init fails for rows of 3 columns: ZeroDivisionError: in a function of a caller",
+    ),
+    "a module with a state": (
+        {"network": Normalised()},
+        "network: .*expected a module with parameters alone, got batch_stats",
+    ),
+    "no greedy layers": (
+        {"network": linear(), "config": CONFIG.replace({"pretrain.layerwise_steps": 2})},
+        "layerwise_steps: expected 0 for .*, which has no greedy layers, got 2",
+    ),
+    "a loss for each row": (
+        {"extra_loss": lambda key, params, batch: (batch.x**2).mean(axis=1)},
+        r"extra_loss: expected a floating-point scalar, got shape \(3,\) .*; take the mean",
+    ),
+    "a loss of integers": (
+        {"extra_loss": lambda key, params, batch: jnp.int32(1)},
+        r"extra_loss: expected a floating-point scalar, got shape \(\) and dtype int32",
+    ),
+    "a loss of Python's": (
+        {"extra_loss": lambda key, params, batch: None},
+        "extra_loss: expected an array, got NoneType",
+    ),
+    "a loss that raises": (
+        {"extra_loss": broken},
+        "extra_loss: ZeroDivisionError: in a function of a caller",
+    ),
+    "no loss": ({"extra_loss": 3.0}, r"extra_loss: expected a function, got 3\.0"),
+    "fewer rows": (
+        {"augment": lambda key, x: x[:2]},
+        r"augment: expected rows of shape \(3, 3\) and dtype float32 as it is given, got \(2, 3\)",
+    ),
+    "rows of integers": (
+        {"augment": lambda key, x: x.astype(jnp.int32)},
+        r"augment: expected rows .*, got \(3, 3\) and int32",
+    ),
+    "no augmentation": ({"augment": "flip"}, "augment: expected a function, got 'flip'"),
+    "one optimizer": ({"tx": optax.adam(1e-3)}, "tx: expected optimizers by phase, as {"),
+    "another phase": (
+        {"tx": {"finetune": optax.adam(1e-3)}},
+        "tx: expected optimizers by phase, .* got {'finetune'",
+    ),
+    "no optimizer": (
+        {"tx": {"pretrain": 1e-3}},
+        r"tx: expected an Optax optimizer in pretrain, got 0\.001",
+    ),
+    "a class of optimizers": (
+        {"tx": {"clustering": optax.adam}},
+        "tx: expected an Optax optimizer in clustering, got <function adam",
+    ),
+}
+
+
+def fit_members(key, x, config, **arguments):
+    return fit_population(jax.random.split(key, 2), x, config, **arguments)
+
+
+def fit_estimator(key, x, config, **arguments):
+    return DEC(config=config, random_state=0, **arguments).fit(x)
+
+
+@pytest.mark.parametrize("train", [fit, fit_members, fit_estimator])
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_a_caller_brings_is_validated_before_any_work(tmp_path, name, train):
+    change, message = BROUGHT[name]
+    records = []
+    arguments = {"config": CONFIG, "callbacks": [records.append], "workdir": tmp_path / "run"}
+    with pytest.raises(ValueError, match=message) as caught:
+        train(KEY, X, **arguments | change)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert records == []
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_begins_with_nan_is_an_error_before_training(value):
+    def init(key, n_features):
+        return {**linear_init(key, n_features), "up": jnp.full((2, n_features), value)}
+
+    records, network = [], linear(init=init)
+    message = "network: init returned parameters that are NaN or infinite"
+    with pytest.raises(NotFiniteError, match=message):
+        fit(KEY, X, CONFIG, network=network, callbacks=[records.append])
+    with pytest.raises(NotFiniteError, match=message):
+        fit_population(
+            jax.random.split(KEY, 2), X, CONFIG, network=network, callbacks=[records.append]
+        )
     assert records == []
 
 
