@@ -164,7 +164,8 @@ def time_refresh(result: FitResult, x: np.ndarray, config: Config, repeats: int)
     """Time the refresh of P over all rows, with what the fit ended with, after warm-up."""
     rows = jnp.asarray(result.model.scaling.apply(x))
     plan = Plan(config, build_network(config), RowSharding(len(rows)))
-    held = jax.tree.map(jnp.asarray, DECParams(result.model.params, result.model.centroids))
+    held: Any = DECParams(result.model.params, jnp.asarray(result.model.centroids))
+    held = jax.tree.map(jnp.asarray, held)
     labels = jnp.asarray(result.labels)
 
     def once() -> Any:

@@ -34,7 +34,6 @@ import jax
 import numpy as np
 
 from benchmarks.records import append_record
-from jdec._archives import read_npz
 from jdec.cli.commands import main as jdec
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
@@ -147,13 +146,19 @@ def check_whole(folder: Path) -> list[str]:
     return broken
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of an .npz file."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def _read(path: Path) -> None:
     if path.suffix == ".npy":
         np.load(path, allow_pickle=False)
     elif path.name == "model.npz":
         load_model(path)
     elif path.suffix == ".npz":
-        read_npz(path, compressed=False)
+        read_arrays(path)
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".jsonl":
@@ -357,7 +362,7 @@ class Campaign:
                 seconds = time.perf_counter() - began
                 break
             for folder in folders:
-                found = read_npz(Path(f"{folder}.npz"), compressed=False)
+                found = read_arrays(Path(f"{folder}.npz"))
                 same = all(np.array_equal(found[name], expected[name]) for name in RESULT_ARRAYS)
                 self.counts["runs compared"] += 1
                 self.counts["same bits"] += same

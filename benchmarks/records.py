@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from jdec._environment import environment
+from jdec.trainer import environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -74,3 +74,13 @@ def make_generator(random_state: Any) -> np.random.RandomState:
         raise ValueError(
             f"random_state: expected a seed, a NumPy RandomState or None, got {shown(random_state)}"
         ) from error
+
+
+def can_reconstruct(estimator: Any) -> bool:
+    """Whether an estimator is not fitted yet, or was with its decoder."""
+    if hasattr(estimator, "model_") and not estimator.model_.has_decoder:
+        raise AttributeError(
+            "a model without a decoder reconstructs nothing; fit with "
+            'settings={"clustering.reconstruction_weight": 1.0}'
+        )
+    return True

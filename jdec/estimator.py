@@ -14,11 +14,12 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from jdec._checks import as_path, check_flag, check_seed, shown
 from jdec._columns import column_names
-from jdec._validation import make_generator, validate_rows
+from jdec._validation import can_reconstruct, make_generator, validate_rows
 from jdec.core.dec import ExtraLossFn
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
@@ -149,9 +150,6 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             X: Rows, [N D], numeric and finite.
             y: Ignored.
 
-        Returns:
-            The estimator.
-
         Raises:
             ValueError: For bad input or settings.
         """
@@ -191,6 +189,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         """Return the embedding of each row, [N Z]."""
         return self._assign(X)[0]
 
+    @available_if(can_reconstruct)
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "N D"]:
         """Reconstruct rows from embeddings [N Z]; see :meth:`jdec.Model.inverse_transform`."""
         check_is_fitted(self)

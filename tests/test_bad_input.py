@@ -21,7 +21,8 @@ from jdec.estimator import DEC
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
-from jdec.trainer.model import assign, load_model, save_model
+from jdec.trainer.model import assign
+from jdec.trainer.model_file import load_model, save_model
 from jdec.trainer.presets import preset_config
 from jdec.trainer.scaling import fit_scaling
 

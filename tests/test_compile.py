@@ -7,135 +7,133 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from jdec import finetune, kmeans, layerwise, run
 from jdec.core import (
     Augmentation,
-    Clustering,
-    init_params,
-    init_state,
-    make_autoencoder,
-    make_encode,
+    Batches,
+    ConvolutionalAutoencoder,
+    DECBatch,
+    StackedDenoisingAutoencoder,
+    finetune,
+    initial_partition,
+    layerwise,
     make_optimizer,
+    overclustered_kmeans,
     random_affine,
+    run,
     run_interval,
     scan_steps,
+    self_training,
 )
-from jdec.core.autoencoder import encoder_params
-from jdec.core.kmeans import merged_kmeans
+from jdec.core.kmeans import kmeans
 
 KEY = jax.random.key(0)
-NETWORK = make_autoencoder(16, (8,), 3, corruption_rate=0.2)
+MLP = StackedDenoisingAutoencoder((8,), 3)
+CONV = ConvolutionalAutoencoder((4, 4), (4,), (3,), 3)
 X = jnp.zeros((20, 16))
 MOVE = Augmentation(max_shift=1.0, max_rotation=10.0)
 N_CLUSTERS = 4
 CUSTOM_CALL = r"custom_call @([\w.$]+)"
 
 
-def augment(key, x):
-    return random_affine(key, x, (4, 4), MOVE)
+def augmented(key, x, indices):
+    return random_affine(key, x[indices], (4, 4), MOVE)
 
 
-def clustering(**changes):
+def augmented_batch(key, batch, indices):
+    return DECBatch(augmented(key, batch.x, indices), batch.p[indices])
+
+
+def reconstruction(network, key, params, batch):
+    z = network.encode(params.encoder, batch.x)
+    return jnp.mean((network.decode(params.encoder, z) - batch.x) ** 2)
+
+
+def adam():
+    return make_optimizer("adam", 1e-3, n_steps=9, schedule="one_cycle")
+
+
+def clustering(function=run_interval, network=MLP, tx=None, batches=None, reset=False, **options):
+    """Function of self-training, and arguments for it."""
+    algorithm = self_training(network.encode, tx or adam(), **options)
     settings = {
-        "encode": make_encode(NETWORK),
-        "tx": make_optimizer("adam", 1e-3, n_steps=9, schedule="one_cycle"),
         "update_interval": 3,
-        "batch_size": 8,
-        "block_size": 8,
+        "batches": batches or Batches(8, gather=augmented_batch),
+        "reset_optimizer": reset,
     }
-    return Clustering(**(settings | changes))
 
-
-def state_of(settings):
     def start():
-        params = encoder_params(init_params(KEY, NETWORK))
-        return init_state(params, jnp.zeros((N_CLUSTERS, 3)), X, settings)
+        state = algorithm.init(network.init(KEY, 16), jnp.zeros((N_CLUSTERS, 3)))
+        return state, algorithm.refresh(state.params, X)
 
-    return jax.eval_shape(start)
-
-
-def pretraining(stage):
-    """Scan of a stage of pretraining, and a state for it."""
-
-    def steps(key, state, x):
-        return scan_steps(
-            stage,
-            key,
-            state,
-            lambda batch_key, rows: augment(batch_key, x[rows]),
-            first_step=0,
-            n_steps=3,
-            n_rows=20,
-            batch_size=8,
-        )
-
-    return steps, jax.eval_shape(lambda: stage.init(init_params(KEY, NETWORK)))
+    state, targets = jax.eval_shape(start)
+    if function is run:
+        return lambda key, state, x: run(key, state, x, algorithm, **settings), (KEY, state, X)
+    return (
+        lambda key, state, targets, x: run_interval(key, state, targets, x, algorithm, **settings),
+        (KEY, state, targets, X),
+    )
 
 
-def program(name):
-    """A function and the arguments to lower it for."""
-    if name == "kmeans":
-        return lambda key, x: kmeans(key, x, N_CLUSTERS, n_init=3), (KEY, X)
-    if name == "merged_kmeans":
-        return lambda key, x: merged_kmeans(key, x, N_CLUSTERS, n_init=3), (KEY, X)
-    if name == "kmeans, restarts side by side":
-        return lambda key, x: kmeans(key, x, N_CLUSTERS, n_init=3, restarts_at_once=3), (KEY, X)
-    if name == "run_interval":
-        settings = clustering(augment=augment)
-        return lambda key, state, x: run_interval(key, state, x, settings), (
-            KEY,
-            state_of(settings),
-            X,
-        )
-    if name == "run_interval, paper":
-        tx = make_optimizer("sgd", 0.01, n_steps=9)
-        settings = clustering(
-            tx=tx, batch_order="sequential", reset_optimizer=True, freeze_encoder=True
-        )
-        return lambda key, state, x: run_interval(key, state, x, settings), (
-            KEY,
-            state_of(settings),
-            X,
-        )
-    if name == "run":
-        settings = clustering()
-        return lambda key, state, x: run(key, state, x, settings), (KEY, state_of(settings), X)
-    if name == "run, seeds side by side":
-        settings = clustering(tx=optax.sgd(0.1))
-        single = lambda key, state, x: run(key, state, x, settings)  # noqa: E731
-        return jax.vmap(single, in_axes=(0, None, None)), (
-            jax.random.split(KEY, 2),
-            state_of(settings),
-            X,
-        )
-    if name == "layerwise":
-        tx = make_optimizer(
-            "sgd", 0.1, n_steps=9, schedule="step", momentum_warmup_steps=5, bias_multiplier=2.0
-        )
-        steps, state = pretraining(layerwise(NETWORK, 1, tx))
-    else:
-        steps, state = pretraining(finetune(NETWORK, make_optimizer("adam", 0.1, n_steps=9)))
-    return steps, (KEY, state, X)
+def pretraining(stage, network=MLP):
+    """Scan of a stage of pretraining, and arguments for it."""
+    batches = Batches(8, gather=augmented)
+    state = jax.eval_shape(lambda: stage.init(network.init(KEY, 16)))
+    return (
+        lambda key, state, x: scan_steps(stage, key, state, x, n_steps=3, batches=batches),
+        (KEY, state, X),
+    )
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("kmeans", "kmeans, restarts side by side", "merged_kmeans"),
-        *("run_interval", "run_interval, paper", "run", "run, seeds side by side"),
-        *("layerwise", "finetune"),
-    ],
-)
-def test_it_lowers_without_a_call_to_the_host(platform, name):
-    function, arguments = program(name)
-    exported = jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
-    assert exported.platforms == (platform,)
-    text = exported.mlir_module()
-    calls = set(re.findall(CUSTOM_CALL, text))
-    assert not [call for call in calls if "callback" in call.lower() or "host" in call.lower()]
-    assert not re.search(r"stablehlo\.(send|recv|infeed|outfeed)", text)
-    assert "f64" not in text
+def side_by_side():
+    single, (key, state, x) = clustering(run, tx=optax.sgd(0.1))
+    return jax.vmap(single, in_axes=(0, None, None)), (jax.random.split(key, 2), state, x)
+
+
+def paper():
+    tx = make_optimizer(
+        "sgd", 0.1, n_steps=9, schedule="step", momentum_warmup_steps=5, bias_multiplier=2.0
+    )
+    return tx, Batches(8, "sequential")
+
+
+def kmeans_program(function=kmeans, **options):
+    return lambda key, x: function(key, x, N_CLUSTERS, n_init=3, **options), (KEY, X)
+
+
+PROGRAMS = {
+    "kmeans": kmeans_program,
+    "kmeans, restarts side by side": lambda: kmeans_program(restarts_at_once=3),
+    "overclustered_kmeans": lambda: kmeans_program(overclustered_kmeans),
+    "initial_partition": lambda: kmeans_program(
+        initial_partition, overclustering_factors=(1, 3), select="kl"
+    ),
+    "run_interval": clustering,
+    "run_interval, paper": lambda: clustering(
+        tx=paper()[0], batches=paper()[1], reset=True, freeze_encoder=True
+    ),
+    "run_interval, reconstruction": lambda: clustering(
+        network=CONV, extra_loss=lambda *arguments: reconstruction(CONV, *arguments)
+    ),
+    "run": lambda: clustering(run),
+    "run, seeds side by side": side_by_side,
+    "layerwise": lambda: pretraining(layerwise(MLP, 1, paper()[0])),
+    "finetune": lambda: pretraining(finetune(MLP, adam(), corruption_rate=0.2)),
+    "finetune, convolutions": lambda: pretraining(finetune(CONV, adam()), CONV),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_lowers_without_a_call_to_the_host(name):
+    function, arguments = PROGRAMS[name]()
+    compiled = jax.jit(function)  # traced once, for all three
+    for platform in ("cpu", "cuda", "tpu"):
+        exported = jax.export.export(compiled, platforms=[platform])(*arguments)
+        assert exported.platforms == (platform,)
+        text = exported.mlir_module()
+        calls = set(re.findall(CUSTOM_CALL, text))
+        assert not [call for call in calls if "callback" in call.lower() or "host" in call.lower()]
+        assert not re.search(r"stablehlo\.(send|recv|infeed|outfeed)", text)
+        assert "f64" not in text
 
 
 def test_a_call_to_the_host_would_be_seen():

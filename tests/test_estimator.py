@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_array_api_input, parametrize_with_checks
 
 from jdec.estimator import DEC
-from jdec.trainer.config import Config, preset_config
-from jdec.trainer.fit import EmptyClusterWarning, fit
-from jdec.trainer.model import load_model, save_model
+from jdec.trainer import EmptyClusterWarning, load_model, preset_config, save_model
+from jdec.trainer.config import Config
+from jdec.trainer.fit import fit
 
 X, Y = (array[:120] for array in load_digits(return_X_y=True))
 SMALL = {
@@ -32,7 +32,7 @@ SMALL = {
     "update_interval": 10,
     "max_intervals": 3,
     # What compiles quickly.
-    "settings": {"kmeans.oversampling": (1,), "kmeans.select": "inertia"},
+    "settings": {"kmeans.overclustering_factors": (1,), "kmeans.select": "inertia"},
     "random_state": 0,
 }
 
@@ -318,7 +318,7 @@ def test_embeddings_can_be_data_frames(frame):
 
 
 def test_nothing_is_said_before_fitting():
-    for method in ("predict", "predict_proba", "transform"):
+    for method in ("predict", "predict_proba", "transform", "inverse_transform"):
         with pytest.raises(NotFittedError):
             getattr(small(), method)(X)
     with pytest.raises(NotFittedError):

@@ -11,20 +11,11 @@ import pytest
 from tracing import equations
 
 import jdec
-from jdec.baselines import spectral
-from jdec.core.autoencoder import encoder_params, init_params
-from jdec.core.dec import init_state
-from jdec.trainer import build, members, sharding
-from jdec.trainer.build import (
-    Rows,
-    Stage,
-    Variant,
-    build_clustering,
-    build_network,
-    build_pretraining,
-)
+from jdec.core.targets import DECParams, Targets
+from jdec.trainer import programs
 from jdec.trainer.config import Config
-from jdec.trainer.sharding import data_mesh, member_mesh
+from jdec.trainer.programs import Hooks, MemberMapping, MemberOverrides, Plan, Stage, build_network
+from jdec.trainer.sharding import RowSharding, data_mesh, member_mesh
 
 KEY = jax.random.key(0)
 N_ROWS, N_MEMBERS = 24, 4
@@ -41,8 +32,8 @@ FAST = Config(3).replace(
         "pretrain.corrupt_data": True,
         "pretrain.finetune_corruption_rate": 0.2,
         "kmeans.n_init": 2,
-        "kmeans.oversampling": [1, 6],
-        "kmeans.select": "divergence",
+        "kmeans.overclustering_factors": [1, 6],
+        "kmeans.select": "kl",
         "clustering.batch_size": 8,
         "clustering.corruption_rate": 0.1,
         "clustering.optimizer.schedule": "cosine",
@@ -60,113 +51,125 @@ PAPER = Config(3).replace(
         "clustering.optimizer": SGD,
     }
 )
+CONVOLUTIONS = {
+    "network.kind": "conv",
+    "network.channels": [4],
+    "network.kernel_sizes": [3],
+    "clustering.reconstruction_weight": 0.1,
+}
 CONFIGS = {
     "fast": FAST,
     "paper": PAPER,
     "frozen encoder": FAST.replace({"clustering.freeze_encoder": True}),
     "bfloat16": FAST.replace({"network.precision": "bfloat16"}),
     "tensorfloat32": FAST.replace({"network.precision": "tensorfloat32"}),
+    "convolutions": FAST.replace(CONVOLUTIONS),
+    "hooks": FAST,
 }
+HOOKS = Hooks(
+    extra_loss=lambda key, params, batch: jnp.mean(params.centroids**2),
+    augment=lambda key, x: x + jax.random.normal(key, x.shape),
+)
 LAYER, FINETUNE = Stage("layer 1", 0, 9), Stage("finetune", None, 9)
 
+#: Meshes for one fit, and for the members of a population.
+MESHES = {
+    None: lambda: None,
+    "rows": lambda: data_mesh(8),
+    "members": lambda: member_mesh(3),
+    "members and rows": lambda: member_mesh(2, data_devices=2),
+}
 
-def over_members(tree):
-    """Shapes of as many as there are members."""
-    return jax.eval_shape(jax.vmap(lambda _, tree: tree, (0, None)), jnp.zeros(N_MEMBERS), tree)
-
-
-def parameters(config):
-    return jax.eval_shape(lambda: init_params(KEY, build_network(config, 16)))
-
-
-def pretraining_state(config, stage):
-    return jax.eval_shape(build_pretraining(config, 16, stage).init, parameters(config))
-
-
-def clustering_state(config, variant=build.AS_CONFIGURED):
-    def start(params, x):
-        clustering = build_clustering(config, 16, variant=variant)
-        return init_state(encoder_params(params), jnp.zeros((3, 5)), x, clustering)
-
-    return jax.eval_shape(start, parameters(config), X)
+#: Every compiled function of the library, by its name.
+COMPILED = {
+    name: function
+    for module in pkgutil.walk_packages(jdec.__path__, "jdec.")
+    if not module.name.endswith("__main__")
+    for name, function in vars(importlib.import_module(module.name)).items()
+    if hasattr(function, "trace") and hasattr(function, "eval_shape")
+}
 
 
-def program(name, config, mesh=None):
-    """A compiled function and the arguments to lower it for."""
-    rows = Rows() if mesh is None else Rows(N_ROWS - 1, mesh)
-    keys = jax.random.split(KEY, N_MEMBERS)
-    variant = Variant(jnp.ones(N_MEMBERS), jnp.ones(N_MEMBERS), jnp.ones((N_MEMBERS, 3), bool))
-    params, state = parameters(config), clustering_state(config)
-    centroids = jnp.zeros((3, 5))
+def plan_of(config, kind, mesh):
+    settings = CONFIGS[config]
+    rows = RowSharding(N_ROWS - 1, mesh)
     # On an accelerator members go side by side, on a mesh of it as well.
-    for_members = {"config": config, "layout": members.choose_layout(10**9, mesh)}
-    assert for_members["layout"].vectorized
-    match name:
-        case "pretrain_steps, layer" | "pretrain_steps, all":
-            stage = LAYER if name.endswith("layer") else FINETUNE
-            function = partial(
-                build.pretrain_steps,
-                config=config,
-                stage=stage,
-                n_steps=3,
-                n_rows=N_ROWS - 1,
-                mesh=mesh,
-            )
-            return function, (KEY, pretraining_state(config, stage), X, 0)
-        case "start_clustering":
-            return partial(build.start_clustering, config=config, rows=rows), (KEY, params, X)
-        case "cluster_steps":
-            return partial(build.cluster_steps, config=config, rows=rows), (KEY, state, X)
-        case "refresh":
-            return partial(build.refresh, config=config, rows=rows), (state, X)
-        case "assign_block":
-            return partial(build.assign_block, config=config), (params, centroids, X)
+    members = None if kind == "fit" else MemberMapping(mesh, vectorized=True)
+    hooks = HOOKS if config == "hooks" else Hooks()
+    return Plan(settings, build_network(settings), rows, hooks, members)
+
+
+def program(name, config, kind, mesh):
+    """A compiled function and the arguments to lower it for."""
+    plan = plan_of(config, kind, mesh)
+    function = COMPILED[name.split(",")[0]]
+    stage = LAYER if name.endswith("layer") else FINETUNE
+    keys, overrides = KEY, MemberOverrides()
+    centroids = jax.ShapeDtypeStruct((3, 5), jnp.float32)
+    p, labels = (
+        jax.ShapeDtypeStruct((N_ROWS, 3), jnp.float32),
+        jax.ShapeDtypeStruct((N_ROWS,), jnp.int32),
+    )
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    targets = Targets(p, labels, number, number)
+    if kind == "population":
+        keys = jax.random.split(KEY, N_MEMBERS)
+        ones = jnp.ones(N_MEMBERS)
+        overrides = MemberOverrides(ones, ones, jnp.ones((N_MEMBERS, 3), bool))
+        centroids, targets = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((N_MEMBERS, *leaf.shape), leaf.dtype),
+            (centroids, targets),
+        )
+    init = partial(programs.init_params, plan=plan, n_features=16)
+    params = jax.eval_shape(init, keys)
+    state = jax.eval_shape(partial(programs.init_state, plan=plan), params, centroids, overrides)
+    match function.__name__:
+        case "init_params":
+            return init, (keys,)
         case "init_stage":
-            function = partial(build.init_stage, config=config, n_features=16, stage=LAYER)
-            return function, (params,)
+            return partial(function, plan=plan, stage=stage), (params,)
+        case "pretrain_steps":
+            states = jax.eval_shape(partial(programs.init_stage, plan=plan, stage=stage), params)
+            steps = partial(function, plan=plan, stage=stage, n_steps=3, n_rows=N_ROWS - 1)
+            return steps, (keys, states, X, 0)
         case "is_finite":
-            return build.is_finite, (params,)
+            return partial(function, plan=plan), (params,)
+        case "partition":
+            return partial(function, plan=plan), (keys, params, X, overrides)
+        case "init_state":
+            return partial(function, plan=plan), (params, centroids, overrides)
+        case "train":
+            return partial(function, plan=plan), (keys, state, targets, X, overrides)
+        case "refresh":
+            parameters = DECParams(*state.params)
+            return partial(function, plan=plan), (parameters, targets.labels, X, overrides)
+        case "embed":
+            return partial(function, plan=plan), (state.params.encoder, X)
+        case "assign_block":
+            arguments = (state.params.encoder, centroids, X, jnp.float32(1))
+            return partial(function, network=plan.network), arguments
         case "_concatenate":
-            return partial(sharding._concatenate, n_a=N_ROWS - 1, n_b=N_ROWS, mesh=mesh), (X, X)
-        case "init_members":
-            return partial(members.init_members, **for_members), (keys, X)
-        case "init_members_stage":
-            function = partial(members.init_members_stage, stage=LAYER, **for_members)
-            return function, (over_members(params), X)
-        case "pretrain_members":
-            states = over_members(pretraining_state(config, FINETUNE))
-            function = partial(members.pretrain_members, stage=FINETUNE, n_steps=3, **for_members)
-            return function, (keys, states, 0, X)
-        case "partition_members":
-            traits = (over_members(encoder_params(params)), variant.alpha)
-            return partial(members.partition_members, **for_members), (keys, traits, X)
-        case "start_members":
-            arguments = (over_members(encoder_params(params)), over_members(centroids), variant, X)
-            return partial(members.start_members, **for_members), arguments
-        case "train_members":
-            function = partial(members.train_members, **for_members)
-            return function, (keys, variant, over_members(state), X)
-        case "assign_member":
-            one = jax.tree.map(lambda leaf: leaf[0], variant)
-            return partial(members.assign_member, config=config), (one, state, X)
+            whole = RowSharding(N_ROWS, mesh)
+            joined = RowSharding(2 * N_ROWS - 1, mesh)
+            return partial(function, of_a=plan.rows, of_b=whole, joined=joined), (X, X)
         case "_neighbors_of_block":
-            function = partial(spectral._neighbors_of_block, rows=8, n_neighbors=3)
-            return function, (X, jax.ShapeDtypeStruct((N_ROWS,), jnp.float32), jnp.int32(0))
+            norms = jax.ShapeDtypeStruct((N_ROWS,), jnp.float32)
+            return partial(function, rows=8, n_neighbors=3), (X, norms, jnp.int32(0))
 
 
-OF_ONE_FIT = ["pretrain_steps, layer", "pretrain_steps, all", "start_clustering"]
-OF_ONE_FIT += ["cluster_steps", "refresh", "assign_block"]
-OF_MEMBERS = ["init_members", "init_members_stage", "pretrain_members", "partition_members"]
-OF_MEMBERS += ["start_members", "train_members", "assign_member"]
+TRAINING = ["pretrain_steps, layer", "pretrain_steps, all", "partition", "train", "refresh"]
+OF_A_FIT = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed", "assign_block"]
+OF_A_FIT += ["_concatenate", "_neighbors_of_block"]
+OF_MEMBERS = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed"]
 PROGRAMS = [
-    *((name, "fast", None) for name in [*OF_ONE_FIT, *OF_MEMBERS, "_neighbors_of_block"]),
-    *((name, "paper", None) for name in OF_ONE_FIT[:4]),
-    ("cluster_steps", "frozen encoder", None),
-    *(("cluster_steps", precision, None) for precision in ("bfloat16", "tensorfloat32")),
-    ("pretrain_steps, all", "bfloat16", None),
-    *((name, "fast", None) for name in ("init_stage", "is_finite", "_concatenate")),
-    *((name, "fast", "data") for name in [*OF_ONE_FIT[1:-1], "_concatenate"]),
-    *((name, "fast", "member") for name in ("pretrain_members", "train_members")),
+    *((name, "fast", "fit", None) for name in [*TRAINING, *OF_A_FIT]),
+    *((name, "paper", "fit", None) for name in TRAINING),
+    *(("train", config, "fit", None) for config in CONFIGS if config not in ("fast", "paper")),
+    *(("pretrain_steps, all", config, "fit", None) for config in ("bfloat16", "convolutions")),
+    *((name, "fast", "fit", "rows") for name in [*TRAINING[1:], "embed", "_concatenate"]),
+    *((name, "fast", "population", None) for name in [*TRAINING[1:], *OF_MEMBERS]),
+    *((name, "fast", "population", "members") for name in TRAINING[1:]),
+    *((name, "fast", "population", "members and rows") for name in TRAINING[1:]),
 ]
 
 
@@ -179,18 +182,17 @@ def _accelerator():
     jax.clear_caches()  # of what was traced for that
 
 
-@pytest.mark.parametrize(("name", "config", "axis"), PROGRAMS)
+@pytest.mark.parametrize(("name", "config", "kind", "axes"), PROGRAMS)
 @pytest.mark.usefixtures("_accelerator")
-def test_it_lowers_without_a_call_to_the_host(name, config, axis):
-    meshes = {None: lambda: None, "data": lambda: data_mesh(8), "member": lambda: member_mesh(3)}
-    mesh = meshes[axis]()
-    function, arguments = program(name, CONFIGS[config], mesh)
-    traced = jax.jit(function).trace(*arguments)
-    called = {equation.primitive.name for equation in equations(traced.jaxpr)}
+def test_it_lowers_without_a_call_to_the_host(name, config, kind, axes):
+    mesh = MESHES[axes]()
+    function, arguments = program(name, config, kind, mesh)
+    compiled = jax.jit(function)
+    called = {equation.primitive.name for equation in equations(compiled.trace(*arguments).jaxpr)}
     assert called
     assert not [primitive for primitive in called if "callback" in primitive]
     for platform in ("cuda", "tpu"):
-        exported = jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
+        exported = jax.export.export(compiled, platforms=[platform])(*arguments)
         assert exported.platforms == (platform,)
         assert exported.nr_devices == (1 if mesh is None else mesh.size)
         text = exported.mlir_module()
@@ -210,13 +212,4 @@ def test_a_call_to_the_host_would_be_seen():
 
 
 def test_every_compiled_function_is_among_them():
-    compiled = set()
-    for module in pkgutil.iter_modules(jdec.__path__):
-        if module.name != "__main__":
-            functions = vars(importlib.import_module(f"jdec.{module.name}"))
-            compiled |= {
-                name
-                for name, value in functions.items()
-                if hasattr(value, "trace") and hasattr(value, "eval_shape")
-            }
-    assert compiled == {name.split(",")[0] for name, _, _ in PROGRAMS}
+    assert set(COMPILED) == {name.split(",")[0] for name, *_ in PROGRAMS}

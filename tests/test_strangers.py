@@ -12,16 +12,18 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import scipy.sparse
 
 import jdec
-from jdec._rows import as_labels, as_rows
 from jdec.baselines.spectral import nearest_neighbors
-from jdec.core.kmeans import merged_kmeans
-from jdec.trainer.config import Config, preset_config, read_config
-from jdec.trainer.model import Model, load_model, save_model
+from jdec.trainer.config import Config, read_config
+from jdec.trainer.distributed import initialize_distributed as join
+from jdec.trainer.model import Model
+from jdec.trainer.model_file import load_model, save_model
+from jdec.trainer.presets import preset_config
 from jdec.trainer.scaling import Scaling
 from jdec.trainer.sharding import data_mesh, member_mesh
 
@@ -150,6 +152,11 @@ def settings(name, but=""):
     return {name: (lambda value: CONFIG.replace({name: value}), leaf, but)}
 
 
+def saved():
+    save_model("a.npz", MODEL)
+    return "a.npz"
+
+
 def cells(value):
     """Return rows with a value of any type among them."""
     rows = np.full((12, 2), 0.5, object)
@@ -164,7 +171,43 @@ def holding(value):
 
 
 SGD = {"name": "sgd", "learning_rate": 0.1, "n_steps": 3, "schedule": "step"}
-NETWORK = {"n_features": 3}
+NETWORK = jdec.StackedDenoisingAutoencoder((4,), 2)
+START = {"key": KEY, "embeddings": P, "n_clusters": 2}
+
+
+def encode(params, x):
+    return x @ params
+
+
+TRAINING = {"encode": encode, "tx": optax.sgd(0.1)}
+ALGORITHM = jdec.self_training(**TRAINING)
+STATE = ALGORITHM.init(jnp.eye(3, 2), MU[:2])
+ROWS_OF_PHASE = {"key": KEY, "state": STATE, "x": jnp.asarray(X), "algorithm": ALGORITHM}
+INTERVAL = {**ROWS_OF_PHASE, "targets": ALGORITHM.refresh(STATE.params, jnp.asarray(X))}
+STEPS = {"algorithm": ALGORITHM, "key": KEY, "state": STATE, "data": X, "n_steps": 1}
+REFRESH = {"params": STATE.params, "x": jnp.asarray(X), "encode": encode}
+BLOCKS = {"encode": encode, "params": jnp.eye(3, 2), "x": jnp.asarray(X)}
+CONVOLUTIONS = {"image_shape": (8, 8)}
+CALLABLE = "type print"
+TX = {"pretrain": optax.sgd(0.1), "clustering": optax.sgd(0.1)}
+PRETRAINING = jdec.finetune(NETWORK, TX["pretrain"])
+DECAYED = {"name": "yogi", "weight_decay": 1.0}
+LAYERED = CONFIG.replace({"pretrain.layerwise_steps": 1})
+FUNCTIONS = jdec.core.FunctionalAutoencoder(
+    *(lambda key, n_features: jnp.ones((n_features, 2)), encode, lambda params, z: z @ params.T)
+)
+WIDER = jdec.core.FunctionalAutoencoder(
+    *(FUNCTIONS.init, encode, lambda params, z: jnp.ones((len(z), 4)))
+)
+
+
+def scan_steps(**arguments):
+    """Hand mini-batches over as what they are made of."""
+    names = [name for name in arguments if name in jdec.core.Batches._fields]
+    batches = jdec.core.Batches(**{name: arguments.pop(name) for name in names})
+    return jdec.core.scan_steps(**arguments, batches=batches)
+
+
 IMAGES = {
     "key": KEY,
     "x": P,
@@ -185,6 +228,9 @@ CALLS = {
     **calls(fit, "feature_names", "None"),
     **calls(fit, "workdir", f"None {NAMES_OF_FILES}"),
     **calls(fit, "resume progress", "True"),
+    **calls(fit, "network extra_loss augment", "None"),
+    **calls(fit, "tx", "None {}"),
+    "fit tx, one": (lambda value: fit(tx={"clustering": value}), "tx", ""),
     **calls(fit, "callbacks", "[] () generator void"),
     "fit y, one": (lambda value: fit(y=[0] * 11 + [value]), "y", "True -1 uint64 int8 2**63"),
     "fit x, one": (lambda value: fit(x=cells(value)), "x", f"True -1 {LARGE} int8"),
@@ -201,7 +247,11 @@ CALLS = {
     **calls(fit_population, "alphas learning_rates n_clusters", "None"),
     **calls(fit_population, "members_at_once mesh feature_names", "None"),
     **calls(fit_population, "vectorized", "None True"),
-    **calls(fit_population, "progress", "True"),
+    **calls(fit_population, "resume progress", "True"),
+    **calls(fit_population, "workdir", f"None {NAMES_OF_FILES}"),
+    **calls(fit_population, "network extra_loss augment", "None"),
+    **calls(fit_population, "tx", "None {}"),
+    "fit_population tx, one": (lambda value: fit_population(tx={"pretrain": value}), "tx", ""),
     **calls(fit_population, "callbacks", "[] () generator void"),
     "fit_population keys, each": (lambda value: fit_population(keys=[KEY, value]), "keys", "key"),
     **{
@@ -225,6 +275,9 @@ CALLS = {
     **estimator(jdec.DEC, "random_state", "None module True"),
     **estimator(jdec.DEC, "workdir", f"None {NAMES_OF_FILES}"),
     **estimator(jdec.DEC, "resume verbose", "True"),
+    **estimator(jdec.DEC, "network extra_loss augment", "None"),
+    **estimator(jdec.DEC, "tx", "None {}"),
+    **estimator(jdec.DEC, "callbacks", "[] () generator void"),
     **estimator(jdec.baselines.SEC, "n_clusters n_neighbors n_init weights"),
     **estimator(jdec.baselines.SEC, "mu gamma", LARGE),
     **estimator(jdec.baselines.SEC, "random_state", "None module True"),
@@ -264,6 +317,13 @@ CALLS = {
         " ['a'] () 0-d 0-d-nan [nan] raw {'a':1} 10**5000",
     ),
     "load_model path": (lambda value: load_model(value), "path", "ten lines nul Path long"),
+    **{
+        f"{load.__qualname__} network": (
+            *(lambda value, load=load: load(saved(), network=value), "network"),
+            "None",
+        )
+        for load in (load_model, jdec.DEC.load)
+    },
     "DEC.load path": (lambda value: jdec.DEC.load(value), "path", "ten lines nul Path long"),
     "generalizability model": (
         *(lambda value: jdec.selection.generalizability(value, X, X), "model", ""),
@@ -278,8 +338,12 @@ CALLS = {
     **calls(jdec.kmeans, "tol", LARGE, **MEANS),
     **calls(jdec.kmeans, "restarts_at_once", "None", **MEANS),
     **calls(jdec.kmeans, "map_restarts", "None type print", **MEANS),
-    **calls(merged_kmeans, "key", "key", **MEANS),
-    **calls(merged_kmeans, "x n_clusters n_init max_iter oversampling", **MEANS),
+    **calls(jdec.core.overclustered_kmeans, "key", "key", **MEANS),
+    **calls(
+        jdec.core.overclustered_kmeans,
+        "x n_clusters n_init max_iter overclustering_factor",
+        **MEANS,
+    ),
     "consensus key": (lambda value: jdec.selection.consensus(value, Q, 2), "key", "key"),
     "consensus q": (lambda value: jdec.selection.consensus(KEY, value, 2), "soft_assignments", ""),
     "consensus n_clusters": (
@@ -292,8 +356,8 @@ CALLS = {
         "n_init",
         "",
     ),
-    "pairwise_agreement": (jdec.selection.pairwise_agreement, "labels", ""),
-    "agreement_with_others": (jdec.selection.agreement_with_others, "labels", ""),
+    "pairwise_ari": (jdec.selection.pairwise_ari, "labels", ""),
+    "mean_ari": (jdec.selection.mean_ari, "labels", ""),
     "sampled_silhouette embeddings": (
         *(lambda value: jdec.selection.sampled_silhouette(value, Y), "embeddings", ""),
     ),
@@ -333,7 +397,13 @@ CALLS = {
     **settings("augmentation", "{}"),
     **settings("network", "{}"),
     **settings("network.hidden_dims", "[] () view"),
-    **settings("kmeans.oversampling", "view"),
+    **settings("network.kind"),
+    **settings("network.channels", "view"),
+    **settings("network.kernel_sizes", "view"),
+    **settings("clustering.reconstruction_weight", LARGE),
+    **settings("clustering.optimizer.name"),
+    **settings("clustering.optimizer.weight_decay", LARGE),
+    **settings("kmeans.overclustering_factors", "view"),
     **settings("clustering.alpha", LARGE),
     **settings("clustering.freeze_encoder", "True"),
     **settings("pretrain.optimizer.momentum"),
@@ -367,7 +437,7 @@ CALLS = {
     # Parts.
     **calls(jdec.soft_assignment, "embeddings centroids", **SOFT),
     **calls(jdec.soft_assignment, "alpha", LARGE, **SOFT),
-    **calls(jdec.log_soft_assignment, "active", "None", **SOFT),
+    **calls(jdec.log_soft_assignment, "cluster_mask", "None", **SOFT),
     **calls(jdec.core.cluster_frequencies, "q"),
     **calls(jdec.target_distribution, "q"),
     **calls(jdec.target_distribution, "frequencies", "None raw raw-key", q=P),
@@ -380,18 +450,66 @@ CALLS = {
     **calls(jdec.core.make_optimizer, "n_steps momentum_warmup_steps", "2**63", **SGD),
     **calls(jdec.core.make_optimizer, "schedule momentum", **SGD),
     **calls(jdec.core.make_optimizer, "learning_rate bias_multiplier decay_rate", LARGE, **SGD),
-    **calls(jdec.core.make_autoencoder, "n_features latent_dim", **NETWORK),
-    **calls(jdec.core.make_autoencoder, "corruption_rate initializer precision", **NETWORK),
-    **calls(jdec.core.make_autoencoder, "hidden_dims", EMPTY, **NETWORK),
-    **calls(jdec.core.init_params, "network", key=KEY),
-    **calls(jdec.core.init_params, "key", "key", network=jdec.core.make_autoencoder(3, (2,), 2)),
-    **calls(jdec.core.encoder_params, "params", "{} {'a':1}"),
-    **calls(jdec.core.make_encode, "network"),
+    "make_optimizer name": (
+        *(lambda value: jdec.core.make_optimizer(value, 0.1, n_steps=3), "optimizer", ""),
+    ),
+    **calls(jdec.core.make_optimizer, "weight_decay", LARGE, **SGD),
+    **calls(jdec.StackedDenoisingAutoencoder, "latent_dim initializer precision"),
+    **calls(jdec.StackedDenoisingAutoencoder, "hidden_dims", EMPTY),
+    **calls(jdec.core.ConvolutionalAutoencoder, "image_shape"),
+    **calls(jdec.core.ConvolutionalAutoencoder, "channels kernel_sizes", "view", **CONVOLUTIONS),
+    **calls(jdec.core.ConvolutionalAutoencoder, "latent_dim initializer precision", **CONVOLUTIONS),
+    "init key": (lambda value: NETWORK.init(value, 3), "key", "key"),
+    "init n_features": (lambda value: NETWORK.init(KEY, value), "n_features", ""),
+    **calls(jdec.core.as_autoencoder, "network", n_features=3),
+    **calls(jdec.core.as_autoencoder, "n_features", network=NETWORK),
+    **calls(jdec.core.network_shapes, "network", n_features=3),
+    **calls(jdec.core.network_shapes, "n_features", network=NETWORK),
+    # Algorithms.
+    **calls(jdec.layerwise, "network layer tx", "", network=NETWORK, layer=0, tx=optax.sgd(1.0)),
+    **calls(jdec.finetune, "network tx corruption_rate", network=NETWORK, tx=optax.sgd(1.0)),
+    **calls(jdec.finetune, "loss_scale", LARGE, network=NETWORK, tx=optax.sgd(1.0)),
+    **calls(jdec.self_training, "encode", CALLABLE, **TRAINING),
+    **calls(jdec.self_training, "tx", **TRAINING),
+    **calls(jdec.self_training, "alpha", LARGE, **TRAINING),
+    **calls(jdec.self_training, "freeze_encoder", "True", **TRAINING),
+    **calls(jdec.self_training, "extra_loss", f"None {CALLABLE}", **TRAINING),
+    **calls(jdec.self_training, "cluster_mask", "None [nan] keys raw raw-key", **TRAINING),
+    **calls(jdec.self_training, "embed", CALLABLE, **TRAINING),
+    **calls(scan_steps, "algorithm n_steps", **STEPS),
+    "scan_steps size": (lambda value: scan_steps(**STEPS, size=value), "batch_size", ""),
+    "scan_steps order": (lambda value: scan_steps(**STEPS, order=value), "batch_order", ""),
+    **calls(scan_steps, "key", "key", **STEPS),
+    **calls(scan_steps, "data", "[nan] keys raw raw-key", **STEPS),
+    **calls(scan_steps, "n_rows", "None", **STEPS),
+    **calls(scan_steps, "gather", CALLABLE, **STEPS),
+    **calls(jdec.core.scan_steps, "batches", **STEPS),
+    **calls(jdec.run, "state x algorithm max_intervals update_interval", **ROWS_OF_PHASE),
+    **calls(jdec.run, "key", "key", **ROWS_OF_PHASE),
+    **calls(jdec.run, "tol", LARGE, **ROWS_OF_PHASE),
+    **calls(jdec.run, "batches", **ROWS_OF_PHASE),
+    **calls(jdec.run, "reset_optimizer", "True", **ROWS_OF_PHASE),
+    **calls(jdec.core.run_interval, "state targets x algorithm update_interval", **INTERVAL),
+    **calls(jdec.core.run_interval, "key", "key", **INTERVAL),
+    **calls(jdec.core.run_interval, "batches", **INTERVAL),
+    **calls(jdec.core.run_interval, "reset_optimizer", "True", **INTERVAL),
+    **calls(jdec.core.refresh_targets, "params x", **REFRESH),
+    **calls(jdec.core.refresh_targets, "labels n_rows", "None", **REFRESH),
+    **calls(jdec.core.refresh_targets, "alpha", LARGE, **REFRESH),
+    **calls(jdec.core.refresh_targets, "cluster_mask", "None", **REFRESH),
+    **calls(jdec.core.refresh_targets, "encode embed", CALLABLE, **REFRESH),
+    **calls(jdec.core.embed_in_blocks, "encode", CALLABLE, **BLOCKS),
+    **calls(jdec.core.embed_in_blocks, "x block_size", **BLOCKS),
+    **calls(jdec.core.initial_partition, "key", "key", **START),
+    **calls(jdec.core.initial_partition, "embeddings n_clusters n_init max_iter", **START),
+    **calls(jdec.core.initial_partition, "overclustering_factors select", **START),
+    **calls(jdec.core.initial_partition, "tol alpha", LARGE, **START),
+    **calls(jdec.core.initial_partition, "map_restarts", f"None {CALLABLE}", **START),
     "data_mesh": (data_mesh, "devices", "None"),
     "member_mesh": (member_mesh, "devices", "None"),
-    **calls(jdec.trainer.connect, "coordinator num_processes process_id", **JOIN),
-    "connect timeout": (
-        lambda value: jdec.trainer.connect("nowhere.:1", 2, 1, timeout=value),
+    **calls(jdec.trainer.initialize_distributed, "coordinator num_processes process_id", **JOIN),
+    "initialize_distributed timeout": (
+        lambda value: jdec.trainer.initialize_distributed("nowhere.:1", 2, 1, timeout=value),
         "timeout",
         "",
     ),
@@ -531,7 +649,7 @@ TAKERS_OF_ROWS = {
     "fit_population": lambda x, _: fit_population(x=x),
     "assign": lambda x, _: jdec.trainer.assign(MODEL, x),
     "kmeans": lambda x, _: jdec.kmeans(KEY, x, 2),
-    "merged_kmeans": lambda x, _: merged_kmeans(KEY, x, 2),
+    "jdec.core.overclustered_kmeans": lambda x, _: jdec.core.overclustered_kmeans(KEY, x, 2),
     "generalizability": lambda x, _: jdec.selection.generalizability(MODEL, x, X),
     "generalizability, validation": lambda x, _: jdec.selection.generalizability(MODEL, X, x),
     "nearest_neighbors": lambda x, _: nearest_neighbors(x, 2),
@@ -552,17 +670,6 @@ def test_rows_that_are_none_are_refused_by_name(taker, fitted):
     name = "(x|x_validation)" if name == "x_validation" and "," not in taker else name
     found = {rows: complaint(lambda rows=rows: call(ROWS[rows](), fitted), name) for rows in ROWS}
     assert {rows: text for rows, text in found.items() if text} == {}
-
-
-def test_what_is_masked_nowhere_is_an_array_like_others():
-    np.testing.assert_array_equal(as_rows("x", np.ma.masked_array(X)), X)
-    np.testing.assert_array_equal(as_labels("y", np.ma.masked_array(Y)), Y)
-
-
-@pytest.mark.parametrize("value", [1.0, 65504.0, -65504.0])
-def test_rows_of_half_precision_are_rows(value):
-    x = np.full((3, 2), value, np.float16)
-    assert as_rows("x", x) is x
 
 
 def test_columns_of_held_out_rows_are_put_into_the_order_of_the_model():
@@ -608,7 +715,7 @@ TAKERS_OF_LABELS = {
     "labels_true": lambda y: jdec.clustering_accuracy(y, Y),
     "labels_pred": lambda y: jdec.metrics.clustering_scores(Y, y),
     "labels": lambda y: jdec.selection.sampled_silhouette(X, y),
-    "labels ": lambda y: jdec.selection.pairwise_agreement([Y, y]),
+    "labels ": lambda y: jdec.selection.pairwise_ari([Y, y]),
 }
 
 
@@ -625,7 +732,7 @@ def test_labels_that_are_none_are_refused_by_name(taker, labels):
 )
 def test_labels_of_any_one_kind_are_compared(labels):
     assert jdec.metrics.clustering_scores(Y, labels)["ari"] == 1
-    assert jdec.selection.pairwise_agreement([labels, Y]).tolist() == [[1, 1], [1, 1]]
+    assert jdec.selection.pairwise_ari([labels, Y]).tolist() == [[1, 1], [1, 1]]
     assert np.isfinite(jdec.selection.sampled_silhouette(X.tolist(), labels))
     array = np.array(labels, np.dtypes.StringDType() if isinstance(labels[0], str) else None)
     assert jdec.clustering_accuracy(array, Y) == 1
@@ -636,7 +743,10 @@ def test_labels_of_any_one_kind_are_compared(labels):
 
 def test_lists_are_arrays(quick_compilation):
     x = X.tolist()
-    found = [merged_kmeans(KEY, rows, 2, oversampling=1, n_init=1, max_iter=5) for rows in (X, x)]
+    found = [
+        jdec.core.overclustered_kmeans(KEY, rows, 2, overclustering_factor=1, n_init=1, max_iter=5)
+        for rows in (X, x)
+    ]
     assert found[0].labels.tolist() == found[1].labels.tolist()
     assert jdec.trainer.assign(MODEL, x)[1].tolist() == jdec.trainer.assign(MODEL, X)[1].tolist()
     assert jdec.selection.consensus(KEY, Q.tolist(), 1, n_init=1).labels.shape == (12,)
@@ -688,11 +798,18 @@ def test_other_meshes_are_refused(call, mesh):
     assert not complaint(lambda: call(mesh=MESHES[mesh]), "mesh")
 
 
+MASKED = np.ma.masked_array(Q, Q > 0)
+MOVED = jdec.core.Augmentation(1.0)
+
+
+def imbalanced(y):
+    return jdec.datasets.imbalanced_subset(jdec.datasets.Dataset(X, y, "d"), 0.5, seed=0)
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [
         (lambda: fit(mesh=member_mesh(1)), "mesh"),
-        (lambda: fit_population(mesh=data_mesh(1)), "mesh"),
         (lambda: fit(unlabeled=X[:, :2]), "unlabeled"),
         (lambda: fit(unlabeled=frame("cba"), feature_names=[*"abc"]), "unlab.*"),
         (lambda: fit(n_train=13), "n_train"),
@@ -709,6 +826,46 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: fit(workdir="a/" + "b" * 300), "workdir"),
         (lambda: fit(workdir=b"run"), "workdir"),
         (lambda: fit(callbacks=[print, 3]), "callbacks"),
+        (lambda: fit(network=NETWORK, config=LAYERED.replace({"n_clusters": 13})), "n_clusters"),
+        (lambda: fit(network=jdec.StackedDenoisingAutoencoder), "network"),
+        (lambda: fit(network=WIDER), "network"),
+        (lambda: fit(network=jdec.core.ConvolutionalAutoencoder((2, 2))), "network"),
+        (lambda: fit(network=FUNCTIONS, config=LAYERED), "layerwise_steps"),
+        (lambda: fit(network=jdec.core.FunctionalAutoencoder(1, 2, 3)), "network"),
+        (lambda: fit(augment=lambda key, x: x[:, :2]), "augment"),
+        (lambda: fit(augment=lambda key, x: x.astype(jnp.float16)), "augment"),
+        (lambda: fit(augment=lambda x: x), "augment"),
+        (lambda: fit(extra_loss=lambda key, params, batch: batch.x), "extra_loss"),
+        (lambda: fit(extra_loss=lambda key, params, batch: 0.0), "extra_loss"),
+        (lambda: fit(extra_loss=lambda key, params, batch: jnp.int32(1)), "extra_loss"),
+        (lambda: fit(extra_loss=lambda params: jnp.float32(1)), "extra_loss"),
+        (lambda: fit(tx={"finetune": optax.sgd(1.0)}), "tx"),
+        (lambda: fit(tx={"pretrain": optax.sgd}), "tx"),
+        (lambda: fit(tx=optax.sgd(1.0)), "tx"),
+        (lambda: fit_population(tx=TX, learning_rates=[1.0, 2.0]), "learning_rates"),
+        (lambda: fit_population(workdir="x.csv"), "workdir"),
+        (lambda: fit_population(workdir="a/" + "b" * 300), "workdir"),
+        (lambda: fit_population(resume=1), "resume"),
+        (lambda: fit_population(network=WIDER), "network"),
+        (lambda: fit_population(extra_loss=lambda key, params, batch: batch.x), "extra_loss"),
+        (lambda: fit_population(augment=lambda key, x: x[:, :2]), "augment"),
+        (lambda: jdec.DEC(2, config=CONFIG, network=WIDER).fit(X), "network"),
+        (lambda: jdec.DEC(2, config=CONFIG, tx={"all": optax.sgd(1.0)}).fit(X), "tx"),
+        (lambda: jdec.core.as_autoencoder(jdec.StackedDenoisingAutoencoder, 3), "network"),
+        (lambda: jdec.layerwise(NETWORK, 2, optax.sgd(1.0)), "layer"),
+        (lambda: jdec.layerwise(FUNCTIONS, 0, optax.sgd(1.0)), "network"),
+        (lambda: jdec.self_training(**TRAINING, cluster_mask=jnp.ones((2, 2))), "cluster_mask"),
+        (lambda: jdec.run(**ROWS_OF_PHASE | {"algorithm": PRETRAINING}), "algorithm"),
+        (lambda: jdec.run(**ROWS_OF_PHASE | {"x": X[0]}), "x"),
+        (lambda: jdec.core.refresh_targets(**REFRESH, labels=jnp.zeros(3, int)), "labels"),
+        (lambda: jdec.core.refresh_targets(**REFRESH, n_rows=13), "n_rows"),
+        (lambda: scan_steps(**STEPS | {"data": {"x": X, "y": X[:3]}}), "data"),
+        (lambda: jdec.core.initial_partition(**START, overclustering_factors=[1, 0]), "overc.*"),
+        (lambda: jdec.core.initial_partition(KEY, P, 5), "n_clusters"),
+        (lambda: jdec.core.make_optimizer("lion", 0.1, n_steps=1, momentum=1), "momentum"),
+        (lambda: jdec.core.make_optimizer("sm3", 0.1, n_steps=1, weight_decay=1), "weight_decay"),
+        (lambda: CONFIG.replace({"pretrain.optimizer": DECAYED}), "weight_decay"),
+        (lambda: CONFIG.replace({"network.kind": "conv"}), "network.kind"),
         (lambda: fit_population(keys=[]), "keys"),
         (lambda: fit_population(keys=KEYS[:0]), "keys"),
         (lambda: fit_population(keys=[KEY, jax.random.key(0, impl="rbg")]), "keys"),
@@ -723,8 +880,8 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: fit_population(n_clusters=np.array([2.0, 3.0])), "n_clusters"),
         (lambda: jdec.soft_assignment(P, MU, alpha=1e300), "alpha"),
         (lambda: jdec.soft_assignment(P, MU[:, :1]), "centroids"),
-        (lambda: jdec.log_soft_assignment(P, MU, active=jnp.ones(2, bool)), "active"),
-        (lambda: jdec.log_soft_assignment(P, MU, active=jnp.ones(3)), "active"),
+        (lambda: jdec.log_soft_assignment(P, MU, cluster_mask=jnp.ones(2, bool)), "cluster_mask"),
+        (lambda: jdec.log_soft_assignment(P, MU, cluster_mask=jnp.ones(3)), "cluster_mask"),
         (lambda: jdec.target_distribution(P, frequencies=jnp.ones(3)), "frequencies"),
         (lambda: jdec.clustering_loss(P, MU), "p"),
         (lambda: jdec.clustering_loss(P, P.astype(jnp.complex64)), "p"),
@@ -732,9 +889,9 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: jdec.core.cluster_frequencies(np.ma.masked_array(X, X > 0)), "q"),
         (lambda: jdec.selection.consensus(KEY, Q[:, :, :1], 2), "soft_assignments"),
         (lambda: jdec.selection.consensus(KEY, -Q, 2), "soft_assignments"),
-        (lambda: jdec.selection.consensus(KEY, np.full((2, 12, 2), np.nan), 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, Q * np.nan, 2), "soft_assignments"),
         (lambda: jdec.selection.consensus(KEY, Q.astype(str), 2), "soft_assignments"),
-        (lambda: jdec.selection.consensus(KEY, np.ma.masked_array(Q, Q > 0), 2), "soft_assignments"),
+        (lambda: jdec.selection.consensus(KEY, MASKED, 2), "soft_assignments"),
         (lambda: jdec.selection.consensus(KEY, Q, 13), "n_clusters"),
         (lambda: jdec.selection.consensus(KEY, [Y, Y], 2), "soft_assignments"),
         (lambda: jdec.selection.generalizability(MODEL, X, X[:, :2]), "x_validation"),
@@ -747,13 +904,13 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: jdec.kmeans(KEY, X, 13), "n_clusters"),
         (lambda: jdec.kmeans(KEY, jnp.zeros((12, 0)), 2), "x"),
         (lambda: jdec.kmeans(KEY, jax.random.split(KEY, (12, 3)), 2), "x"),
-        (lambda: jdec.core.random_affine(KEY, P, (2, 2), jdec.core.Augmentation(1.0)), "image_shape"),
-        (lambda: jdec.core.random_affine(KEY, P, (1, 2, 1, 1), jdec.core.Augmentation(1.0)), "image_shape"),
-        (lambda: jdec.core.random_affine(KEY, P, (-1, -2), jdec.core.Augmentation(1.0)), "image_shape"),
-        (lambda: jdec.trainer.connect("localhost:99999", 2, 1, timeout=1), "coordinator"),
-        (lambda: jdec.trainer.connect("localhost", 2, 1, timeout=1), "coordinator"),
-        (lambda: jdec.trainer.connect("localhost:1", 2, 2, timeout=1), "process_id"),
-        (lambda: jdec.trainer.connect("localhost:1", 2, timeout=1), "process_id"),
+        (lambda: jdec.core.random_affine(KEY, P, (2, 2), MOVED), "image_shape"),
+        (lambda: jdec.core.random_affine(KEY, P, (1, 2, 1, 1), MOVED), "image_shape"),
+        (lambda: jdec.core.random_affine(KEY, P, (-1, -2), MOVED), "image_shape"),
+        (lambda: join("localhost:99999", 2, 1, timeout=1), "coordinator"),
+        (lambda: join("localhost", 2, 1, timeout=1), "coordinator"),
+        (lambda: join("localhost:1", 2, 2, timeout=1), "process_id"),
+        (lambda: jdec.trainer.initialize_distributed("localhost:1", 2, timeout=1), "process_id"),
         (lambda: jdec.load_dataset("x.csv", label="z"), "label"),
         (lambda: jdec.load_dataset("x.csv", label="z" * 10**5), "label"),
         (lambda: jdec.load_dataset("x.csv", id="a", drop=["a"]), "id"),
@@ -762,8 +919,8 @@ def test_other_meshes_are_refused(call, mesh):
         (lambda: jdec.load_dataset("x.csv", image_shape=(2, 2)), "image_shape"),
         (lambda: jdec.load_dataset("digits", label="a"), "label"),
         (lambda: jdec.load_dataset("."), r"\."),
-        (lambda: jdec.datasets.imbalanced_subset(jdec.datasets.Dataset(X, np.array(Y[:3]), "d"), 0.5, seed=0), "y"),
-        (lambda: jdec.datasets.imbalanced_subset(jdec.datasets.Dataset(X, -np.array(Y), "d"), 0.5, seed=0), "y"),
+        (lambda: imbalanced(np.array(Y[:3])), "y"),
+        (lambda: imbalanced(-np.array(Y)), "y"),
         (lambda: jdec.datasets.imbalanced_subset(DATA, 1.5, seed=0), "min_retention_rate"),
         (lambda: load_model("x.csv"), "model"),
         (lambda: load_model("."), "model"),

@@ -25,8 +25,8 @@ from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import digest
 from jdec.trainer.fit import fit
-from jdec.trainer.results import FitResult
 from jdec.trainer.presets import preset_config
+from jdec.trainer.results import FitResult
 from jdec.trainer.scaling import fit_scaling
 
 #: Rows that a smoke run keeps of a data set.

@@ -228,7 +228,8 @@ def _traced_shapes(network: Any, n_features: int, dtype: Any) -> NetworkShapes:
                 f"{type(error).__name__}: {message}"
             ) from error
 
-    params = shape_of("init", lambda key: network.init(key, n_features), jax.random.key(0))
+    key = jax.eval_shape(lambda: jax.random.key(0))  # nothing is computed, on no device
+    params = shape_of("init", lambda key: network.init(key, n_features), key)
     x = jax.ShapeDtypeStruct((batch_size, n_features), jnp.float32)
     z = shape_of("encode", network.encode, params, x)
     shape = getattr(z, "shape", None)

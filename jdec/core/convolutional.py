@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from jdec._checks import as_tuple, check_choice, check_integer, check_key
 from jdec._typing import Params
-from jdec.core.networks import INITIALIZERS, PRECISIONS, at_least_float32, layer_options
+from jdec.core.networks import INITIALIZERS, PRECISIONS, layer_options, promote_bfloat16
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Convolutions(nn.Module):
         x = x.reshape(-1, *self.image_shape)
         for layer in self.encoder:
             x = nn.relu(layer(x))
-        return at_least_float32(self.to_embedding(x.reshape(x.shape[0], -1)))
+        return promote_bfloat16(self.to_embedding(x.reshape(x.shape[0], -1)))
 
     def decode(self, embeddings: Float[Array, "B Z"]) -> Float[Array, "B D"]:
         x = nn.relu(self.from_embedding(embeddings)).reshape(-1, *self.shapes[-1])
@@ -165,4 +165,4 @@ class _Convolutions(nn.Module):
             height, width, _ = self.shapes[index]
             x = self.decoder[index](x)[:, :height, :width]
             x = nn.relu(x) if index else x
-        return at_least_float32(x.reshape(x.shape[0], -1))
+        return promote_bfloat16(x.reshape(x.shape[0], -1))

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdec._checks import check_flag, check_integer, check_kind, check_non_negative
+from jdec._checks import check_integer, check_kind, check_non_negative
 from jdec._typing import EncodeFn, Params
-from jdec.core.arguments import check_run, check_self_training
+from jdec.core.arguments import check_interval, check_run, check_self_training
 from jdec.core.functional import clustering_loss, log_soft_assignment
 from jdec.core.targets import DECParams, EmbedFn, Targets, embed_in_blocks, refresh_targets
 from jdec.core.training import Algorithm, Batches, apply_gradients, check_batches, scan_steps
@@ -163,8 +163,7 @@ def train_interval(
     check_run(key, x, algorithm)
     check_kind("state", state, DECState)
     check_kind("targets", targets, Targets)
-    check_integer("update_interval", update_interval)
-    check_flag("reset_optimizer", reset_optimizer)
+    check_interval(update_interval, reset_optimizer)
     if reset_optimizer:
         state = state._replace(opt_state=algorithm.init(*state.params).opt_state)
     state, infos = scan_steps(
@@ -220,6 +219,7 @@ def run_interval(
 
 
 def _rows_of(settings: dict[str, Any]) -> int | None:
+    check_interval(settings.get("update_interval", 1), settings.get("reset_optimizer", False))
     batches = settings.get("batches", Batches())
     check_batches(batches)
     return batches.n_rows

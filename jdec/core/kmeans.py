@@ -15,17 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdec._checks import (
-    check_integer,
-    check_key,
-    check_n_clusters,
-    check_non_negative,
-    check_not_deleted,
-    check_rank,
-    check_real,
-    shown,
-)
-from jdec._rows import as_rows
+from jdec.core.arguments import check_kmeans
 
 _BLOCK_ENTRIES = 2**20
 
@@ -100,23 +90,7 @@ def kmeans(
 
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007. Xie et al. 2016, section 3.2 use 20 restarts.
     """
-    check_key("key", key)
-    if not isinstance(x, jax.Array):
-        x = as_rows("x", x)
-    check_rank("x", x, 2)
-    check_real("x", x)
-    check_not_deleted("x", x)
-    if x.shape[1] == 0:
-        raise ValueError(f"x: expected at least one column, got shape {x.shape}")
-    check_n_clusters(n_clusters, x.shape[0])
-    check_integer("n_init", n_init)
-    check_integer("max_iter", max_iter)
-    check_non_negative("tol", tol)
-    tol = tol if isinstance(tol, jax.Array) else float(tol)
-    if map_restarts is not None and not callable(map_restarts):
-        raise ValueError(f"map_restarts: expected a function, got {shown(map_restarts)}")
-    if restarts_at_once is not None:
-        check_integer("restarts_at_once", restarts_at_once)
+    x = check_kmeans(key, x, n_clusters, n_init, max_iter, tol, restarts_at_once, map_restarts)
     offset = np.zeros((1, x.shape[1]), np.float32)
     if isinstance(x, np.ndarray):
         # In float64, and before the rows become float32, which would cut off what they differ in.
@@ -124,7 +98,6 @@ def kmeans(
         x = x - offset
     x = jnp.asarray(x)
     x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
-    n_rows, n_features = x.shape
     mean = x.mean(axis=0, keepdims=True)
     # Far from the origin |μ|² - 2xμ would cancel, so all of it runs on centred rows.
     x = x - mean
@@ -132,8 +105,8 @@ def kmeans(
     if not isinstance(is_finite, jax.core.Tracer) and not is_finite:
         raise ValueError("x: expected finite numbers, got NaN or infinity; drop such rows first")
     mean = mean + jnp.asarray(offset, mean.dtype)
-    threshold = tol * x.var(axis=0).mean()
-    rows_per_block = max(1, min(n_rows, _BLOCK_ENTRIES // max(n_clusters, n_features)))
+    threshold = (tol if isinstance(tol, jax.Array) else float(tol)) * x.var(axis=0).mean()
+    rows_per_block = max(1, min(len(x), _BLOCK_ENTRIES // max(n_clusters, x.shape[1])))
     blocks, weights = in_blocks(x, rows_per_block)
 
     # All arrays as arguments: on several devices a function may not close over them.
@@ -149,8 +122,7 @@ def kmeans(
 
     if restarts_at_once is None:
         restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
-    keys = jax.random.split(key, n_init)
-    shared = (x, blocks, weights, threshold)
+    keys, shared = jax.random.split(key, n_init), (x, blocks, weights, threshold)
     if map_restarts is None:
         runs = jax.lax.map(
             lambda key: restart(key, *shared), keys, batch_size=min(restarts_at_once, n_init)
@@ -165,7 +137,7 @@ def kmeans(
     # Compiled for a CPU, minima drop NaN.
     inertia = jnp.where(is_finite, (distances * weights).sum(), jnp.nan)
     return KMeansResult(
-        run.centroids + mean, labels.reshape(-1)[:n_rows], inertia, run.n_iter, run.converged
+        run.centroids + mean, labels.reshape(-1)[: len(x)], inertia, run.n_iter, run.converged
     )
 
 
@@ -224,11 +196,11 @@ def _assign(
 ) -> tuple[Int[Array, "rows"], Float[Array, "rows"]]:
     n_clusters = centroids.shape[0]
     half = (centroids * centroids).sum(axis=1)[:, None] / 2 - product(centroids, block.T)
-    least = half.min(axis=0)
+    minimum = half.min(axis=0)
     # XLA vectorises two simple reductions but not the variadic argmin.
     indices = jnp.arange(n_clusters, dtype=jnp.int32)[:, None]
-    labels = jnp.where(half == least[None, :], indices, n_clusters - 1).min(axis=0)
-    distances = jnp.maximum(2 * least + (block * block).sum(axis=1), 0)
+    labels = jnp.where(half == minimum[None, :], indices, n_clusters - 1).min(axis=0)
+    distances = jnp.maximum(2 * minimum + (block * block).sum(axis=1), 0)
     return labels, distances
 
 
@@ -285,8 +257,8 @@ def lloyd(
         # One empty cluster an iteration is relocated; where every row sits on its centroid, up to
         # rounding, no point can be relocated, so empty clusters are left empty.
         apart = ((run.centroids - farthest[None, :]) ** 2).sum(axis=1).min()
-        least = ((64 * jnp.finfo(dtype).eps * farthest) ** 2).sum()
-        reseed = empty.any() & (farthest_distance > 0) & (apart > least)
+        smallest = ((64 * jnp.finfo(dtype).eps * farthest) ** 2).sum()
+        reseed = empty.any() & (farthest_distance > 0) & (apart > smallest)
         is_reseeded = reseed & (jnp.arange(n_clusters) == jnp.argmax(empty))
         moved = jnp.where(is_reseeded[:, None], farthest[None, :], moved)
         movement = ((moved - run.centroids) ** 2).sum()

@@ -137,7 +137,7 @@ class StackedDenoisingAutoencoder:
         code = module.apply({"params": params}, h, layer, method="encode_layer")
         code = corrupt(jax.random.fold_in(key, CODE_STREAM), code, code_corruption)
         h = module.apply({"params": params}, code, layer, method="decode_layer")
-        return at_least_float32(h)
+        return promote_bfloat16(h)
 
     def _module(self, n_features: int) -> "_Dense":
         dims = (n_features, *self.hidden_dims, self.latent_dim)
@@ -172,12 +172,12 @@ class _Dense(nn.Module):
     def encode(self, x: Float[Array, "B D"], n_layers: int | None = None) -> Float[Array, "B Z"]:
         for layer in range(len(self.encoder) if n_layers is None else n_layers):
             x = self.encode_layer(x, layer)
-        return at_least_float32(x)
+        return promote_bfloat16(x)
 
     def decode(self, embeddings: Float[Array, "B Z"]) -> Float[Array, "B D"]:
         for layer in reversed(range(len(self.decoder))):
             embeddings = self.decode_layer(embeddings, layer)
-        return at_least_float32(embeddings)
+        return promote_bfloat16(embeddings)
 
     def encode_layer(self, x: Float[Array, "B H"], layer: int) -> Float[Array, "B G"]:
         x = self.encoder[layer](x)
@@ -208,7 +208,7 @@ def layer_options(
     }
 
 
-def at_least_float32(x: Float[Array, "B H"]) -> Float[Array, "B H"]:
+def promote_bfloat16(x: Float[Array, "B H"]) -> Float[Array, "B H"]:
     """Return bfloat16 as float32."""
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 

@@ -102,7 +102,7 @@ def refresh_targets(
     Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
     """
     check_kind("params", params, DECParams)
-    check_refresh(x, labels, n_rows, encode, embed)
+    check_refresh(x, labels, n_rows, alpha, cluster_mask, encode, embed)
     embeddings = embed(encode, params.encoder, x)
     log_q = log_soft_assignment(
         embeddings, params.centroids, alpha=alpha, cluster_mask=cluster_mask

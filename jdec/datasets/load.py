@@ -96,7 +96,8 @@ def load_dataset(
             )
         source, files = _find_files(name, data_dir)
         return source.load(name, files)
-    if name == "" or not _exists(path := as_path("name", name)):
+    is_empty = isinstance(name, str) and not name
+    if is_empty or not _exists(path := as_path("name", name)):
         raise unknown_name(name, or_a_file=True)
     return load_file(path, choice, image_shape)
 

@@ -1,5 +1,6 @@
 """How the paper is run: compilation, host loops, checkpoints, devices and models."""
 
+from jdec._environment import environment as environment
 from jdec.trainer.compilation import enable_compilation_cache as enable_compilation_cache
 from jdec.trainer.config import Config as Config
 from jdec.trainer.config import read_config as read_config
@@ -29,6 +30,7 @@ __all__ = [
     "assign",
     "data_mesh",
     "enable_compilation_cache",
+    "environment",
     "fit_population",
     "initialize_distributed",
     "load_model",

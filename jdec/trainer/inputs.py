@@ -175,13 +175,17 @@ def check_hooks(
 def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
     if not callable(function):
         raise ValueError(f"{name}: expected a function, got {shown(function)}")
+
+    def called(*arguments: Any) -> Any:
+        got = function(*arguments)
+        if not hasattr(got, "shape"):  # nor has a Python number
+            raise TypeError(f"expected an array, got {type(got).__name__}")
+        return got
+
     try:
-        got = jax.eval_shape(function, *arguments)
+        return jax.eval_shape(called, *arguments)
     except Exception as error:  # whatever a user's function raises
         raise ValueError(f"{name}: {type(error).__name__}: {in_a_line(error)[:300]}") from error
-    if not hasattr(got, "shape"):
-        raise ValueError(f"{name}: expected an array, got {type(got).__name__}")
-    return got
 
 
 def inspect_columns(

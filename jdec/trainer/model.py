@@ -1,5 +1,6 @@
 """A trained model: assigns rows to clusters, embeds and reconstructs them."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -260,9 +261,12 @@ def _traced_shapes(network: Autoencoder, n_features: int, is_double: bool) -> Ne
 
 def named_leaves(name: str, tree: Any) -> dict[str, Any]:
     """Return the leaves of a pytree by their dotted names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of JAX, about objects that are no leaves
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         f"{name}.{jax.tree_util.keystr(path, simple=True, separator='.')}": leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        for path, leaf in leaves
     }
 
 

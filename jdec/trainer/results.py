@@ -51,8 +51,8 @@ def warn_of_empty_clusters(
         )
     distances = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
-    spread = float(np.linalg.norm(centroids - centroids.mean(axis=0), axis=1).mean())
-    collapsed = np.flatnonzero((distances <= 1e-3 * spread).any(axis=1) & (sizes > 0)).tolist()
+    radius = float(np.linalg.norm(centroids - centroids.mean(axis=0), axis=1).mean())
+    collapsed = np.flatnonzero((distances <= 1e-3 * radius).any(axis=1) & (sizes > 0)).tolist()
     if len(collapsed) > 1:
         warnings.warn(
             f"clusters {_listed(collapsed)} have collapsed onto the same centroid",

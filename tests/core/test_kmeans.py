@@ -1,4 +1,3 @@
-import sys
 from functools import partial
 from operator import itemgetter
 
@@ -7,20 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from scipy.cluster.hierarchy import fcluster, ward
 from sklearn.cluster import KMeans
 
-from jdec import clustering_accuracy
-from jdec import kmeans as public_kmeans
-from jdec.core.kmeans import _in_blocks, _lloyd, _ward_merge, merged_kmeans
+from jdec.core.kmeans import in_blocks, lloyd
+from jdec.core.kmeans import kmeans as plain_kmeans
 from jdec.trainer.sharding import data_mesh, map_over_devices
 
 kmeans = jax.jit(
-    public_kmeans, static_argnames=("n_clusters", "n_init", "max_iter", "restarts_at_once")
+    plain_kmeans, static_argnames=("n_clusters", "n_init", "max_iter", "restarts_at_once")
 )
-merged = jax.jit(merged_kmeans, static_argnames=("n_clusters", "oversampling", "n_init"))
-lloyd = jax.jit(_lloyd, static_argnames="max_iter")
-ward_merge = jax.jit(_ward_merge, static_argnames="n_clusters")
+iterate = jax.jit(lloyd, static_argnames="max_iter")
 KEY = jax.random.key(0)
 
 
@@ -97,10 +92,10 @@ def test_inertia_is_no_worse_than_scikit_learns(number):
 def test_lloyd_is_the_oracles():
     x, _ = data_set(1)
     x = x - x.mean(axis=0, keepdims=True)
-    blocks, weights = _in_blocks(x, 45)
+    blocks, weights = in_blocks(x, 45)
     assert blocks.shape == (5, 45, 10)  # 200 rows and 25 of padding
     for n_iter in (1, 3):
-        run = lloyd(blocks, weights, x[:4], max_iter=n_iter, threshold=jnp.float32(0))
+        run = iterate(blocks, weights, x[:4], max_iter=n_iter, threshold=jnp.float32(0))
         expected = reference.lloyd(x, x[:4], n_iter)
         np.testing.assert_allclose(run.centroids, expected, rtol=1e-4, atol=1e-5)
         before = reference.lloyd(x, x[:4], n_iter - 1)
@@ -109,16 +104,15 @@ def test_lloyd_is_the_oracles():
         assert not run.converged
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch):
-    x, n_clusters = data_set(0)
-    whole = kmeans(KEY, x, n_clusters, n_init=2)
-    monkeypatch.setattr(sys.modules["jdec.kmeans"], "_BLOCK_ENTRIES", 21)  # 7 rows; 60 = 8·7 + 4
-    # Another function than the one traced above, so that it is traced anew.
-    run = jax.jit(lambda key, x: public_kmeans(key, x, n_clusters, n_init=2))
-    in_blocks = run(KEY, x)
-    np.testing.assert_allclose(in_blocks.centroids, whole.centroids, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(in_blocks.inertia, whole.inertia, rtol=1e-5)
-    np.testing.assert_array_equal(in_blocks.labels, whole.labels)
+def test_blocks_of_rows_change_nothing():
+    x, n_clusters = data_set(2)
+    wide = jnp.pad(x, ((0, 0), (0, 4096 - x.shape[1])))  # so wide that 256 rows fill a block
+    whole, blocked = (kmeans(KEY, rows, n_clusters, n_init=2) for rows in (x, wide))
+    found = blocked.centroids[:, : x.shape[1]]
+    np.testing.assert_allclose(found, whole.centroids, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(blocked.centroids[:, x.shape[1] :], 0, atol=1e-6)
+    np.testing.assert_allclose(blocked.inertia, whole.inertia, rtol=1e-5)
+    np.testing.assert_array_equal(blocked.labels, whole.labels)
 
 
 # Edge sizes.
@@ -189,18 +183,18 @@ def test_far_from_the_origin():
 
 
 @pytest.mark.parametrize("n_stray", [1, 2])
-def test_an_empty_cluster_is_set_on_the_farthest_row(n_stray):
+def test_an_empty_cluster_is_relocated_to_the_farthest_row(n_stray):
     x, y = blobs(2, (20, 20, 20)[: 2 + n_stray - 1], 2)
     x = jnp.concatenate([x, rows([[90.0, -40.0]])])
-    blocks, weights = _in_blocks(x, 16)
+    blocks, weights = in_blocks(x, 16)
     n_clusters = int(y.max()) + 2
     strays = jnp.full((n_stray, 2), 1e3) * jnp.arange(1.0, n_stray + 1)[:, None]
     seeds = jnp.concatenate([x[: n_clusters - n_stray], strays])
     threshold = jnp.float32(1e-6)
-    run = lloyd(blocks, weights, seeds, max_iter=1, threshold=threshold)
+    run = iterate(blocks, weights, seeds, max_iter=1, threshold=threshold)
     np.testing.assert_array_equal(run.centroids[n_clusters - n_stray], x[-1])
     assert not run.converged
-    run = lloyd(blocks, weights, seeds, max_iter=100, threshold=threshold)
+    run = iterate(blocks, weights, seeds, max_iter=100, threshold=threshold)
     labels = reference.squared_distances(x, run.centroids).argmin(axis=1)
     assert len(set(labels.tolist())) == n_clusters
     assert run.converged
@@ -222,65 +216,6 @@ def test_bfloat16_is_computed_in_float32():
     result = kmeans(KEY, x, 3, n_init=2)
     assert result.centroids.dtype == jnp.float32
     check_consistent(x.astype(jnp.float32), result)
-
-
-# Pieces merged by Ward linkage.
-
-
-@pytest.mark.parametrize("n_clusters", [1, 4, 12])
-def test_merging_is_that_of_scipy(n_clusters):
-    rng = np.random.default_rng(1)
-    pieces, sizes = rng.standard_normal((12, 3)), rng.integers(1, 5, 12)
-    copies = np.repeat(pieces, sizes, axis=0)  # a piece of four rows is a row four times
-    y = fcluster(ward(copies), n_clusters, "maxclust")
-    centroids, merged = ward_merge(rows(pieces), rows(sizes), n_clusters=n_clusters)
-    labels = np.repeat(np.asarray(merged), sizes)
-    assert clustering_accuracy(y, labels) == 1
-    means = [copies[labels == cluster].mean(axis=0) for cluster in range(n_clusters)]
-    np.testing.assert_allclose(centroids, means, rtol=1e-5, atol=1e-6)
-
-
-def test_pieces_are_found_then_merged():
-    x, n_clusters = data_set(0)
-    result = merged(KEY, x, n_clusters, oversampling=4, n_init=2)
-    pieces = np.asarray(kmeans(KEY, x, 4 * n_clusters, n_init=2).labels)
-    means = np.stack([reference.as_float64(x)[pieces == k].mean(axis=0) for k in range(12)])
-    y = fcluster(ward(means[pieces]), n_clusters, "maxclust")
-    assert clustering_accuracy(y, result.labels) == 1
-    labels = np.asarray(result.labels)
-    means = [reference.as_float64(x)[labels == k].mean(axis=0) for k in range(n_clusters)]
-    np.testing.assert_allclose(result.centroids, means, rtol=1e-5, atol=1e-5)
-    chosen = reference.squared_distances(x, means)[np.arange(len(x)), labels]
-    np.testing.assert_allclose(result.inertia, chosen.sum(), rtol=1e-5)
-    assert result.labels.dtype == jnp.int32
-
-
-def test_merging_far_from_the_origin():
-    x, n_clusters = data_set(0)
-    x = jnp.round(x * 256) / 256
-    near, far = (merged(KEY, x + offset, n_clusters, n_init=2) for offset in (0.0, 1e4))
-    np.testing.assert_array_equal(far.labels, near.labels)
-    np.testing.assert_allclose(far.centroids - 1e4, near.centroids, atol=4e-3)
-    np.testing.assert_allclose(far.inertia, near.inertia, rtol=1e-3)
-
-
-def test_a_piece_for_each_cluster_is_plain_kmeans():
-    x, n_clusters = data_set(0)
-    jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-5),
-        merged(KEY, x, n_clusters, oversampling=1, n_init=2),
-        kmeans(KEY, x, n_clusters, n_init=2),
-    )
-
-
-@pytest.mark.parametrize("n_distinct", [1, 3])
-def test_more_pieces_than_distinct_rows(n_distinct):
-    x = rows(np.array([[7.5, 7.5], [1, 0], [0, 5]])[np.arange(9) % n_distinct])
-    result = merged(KEY, x, 2, n_init=2)
-    assert jnp.isfinite(result.centroids).all()
-    assert set(result.labels.tolist()) == set(range(min(2, n_distinct)))
-    assert jnp.isfinite(result.inertia)
-    np.testing.assert_array_equal(result.labels[: 9 - n_distinct], result.labels[n_distinct:])
 
 
 # Randomness, and the ways to run it.
@@ -331,7 +266,7 @@ def test_restarts_may_be_run_in_another_way(how):
         return jax.lax.map(lambda key: function(key, *shared), keys)
 
     found = jax.jit(
-        lambda key, x: public_kmeans(key, x, n_clusters, n_init=4, map_restarts=map_restarts)
+        lambda key, x: plain_kmeans(key, x, n_clusters, n_init=4, map_restarts=map_restarts)
     )(KEY, x)
     assert n_keys == [4]
     jax.tree.map(np.testing.assert_array_equal, found, default)
@@ -397,4 +332,4 @@ def test_memory_is_that_of_rows_and_distances():
 def test_bad_arguments_are_refused(unchecked, change, message):
     arguments = {"x": np.zeros((4, 2), np.float32), "n_clusters": 2} | change
     with pytest.raises(ValueError, match=message):
-        public_kmeans(KEY, **arguments)
+        plain_kmeans(KEY, **arguments)
