@@ -176,16 +176,19 @@ def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
     if not callable(function):
         raise ValueError(f"{name}: expected a function, got {shown(function)}")
 
+    returned = []
+
     def called(*arguments: Any) -> Any:
-        got = function(*arguments)
-        if not hasattr(got, "shape"):  # nor has a Python number
-            raise TypeError(f"expected an array, got {type(got).__name__}")
-        return got
+        returned.append(function(*arguments))
+        return returned[-1]
 
     try:
-        return jax.eval_shape(called, *arguments)
+        got = jax.eval_shape(called, *arguments)
     except Exception as error:  # whatever a user's function raises
         raise ValueError(f"{name}: {type(error).__name__}: {in_a_line(error)[:300]}") from error
+    if not hasattr(returned[-1], "shape"):  # nor has a Python number
+        raise ValueError(f"{name}: expected an array, got {type(returned[-1]).__name__}")
+    return got
 
 
 def inspect_columns(
