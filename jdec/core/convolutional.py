@@ -32,6 +32,7 @@ class ConvolutionalAutoencoder:
         precision: As :class:`StackedDenoisingAutoencoder`.
 
     Examples:
+        >>> import jax
         >>> network = ConvolutionalAutoencoder((8, 8), channels=(4, 8), kernel_sizes=(3, 3))
         >>> x = jnp.ones((3, 64))
         >>> z = network.encode(network.init(jax.random.key(0), 64), x)
