@@ -1,8 +1,10 @@
 """Run fingerprint: guards a work directory against a different run."""
 
+import functools
 import hashlib
 import json
 import re
+import types
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +22,57 @@ from jdec.trainer.config import Config
 def describe(part: Any) -> str:
     """Return a text for a network, function or optimizer that is the same in another process.
 
+    Of a function it holds the name, the code and what the function closes over, so that optimizers
+    that differ in a number differ in their texts.
+
     Examples:
-        >>> describe(describe)
-        'jdec.trainer.fingerprint.describe'
+        >>> describe(digest)[:33]
+        'jdec.trainer.fingerprint.digest #'
+        >>> describe(lambda x: 2 * x) == describe(lambda x: 3 * x)
+        False
     """
-    if hasattr(part, "__qualname__"):
-        return f"{part.__module__}.{part.__qualname__}"
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(part).split()))
-    return f"{type(part).__module__}.{text}"[:2000]
+    name = getattr(part, "__qualname__", None)
+    if name is None:
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(part).split()))
+        name = f"{type(part).__qualname__}({text})"[:2000]
+    module = getattr(part, "__module__", type(part).__module__)
+    return f"{module}.{name} #{hashlib.sha256(_inside(part, {}).encode()).hexdigest()[:16]}"
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:  # as of a function that calls itself, not yet defined
+        return False
+    return True
+
+
+def _inside(part: Any, seen: dict[int, Any]) -> str:
+    """Write out what a value is made of, each object once, without addresses."""
+    if part is None or isinstance(part, bool | int | float | complex | str | bytes):
+        return repr(part)
+    if id(part) in seen:
+        return "…"
+    seen[id(part)] = part  # kept, so that no other object takes its number
+    if isinstance(part, np.ndarray | np.generic | jax.Array):
+        return digest(part)
+    inner: Any = []
+    if isinstance(part, Mapping):
+        inner = [*part.keys(), *part.values()]
+    elif isinstance(part, list | tuple | set | frozenset):
+        inner = part
+    elif isinstance(part, types.CodeType):
+        # Names of globals and attributes, constants, instructions: not line numbers.
+        inner = (part.co_code, part.co_names, part.co_consts)
+    elif isinstance(part, functools.partial):
+        inner = (part.func, part.args, part.keywords)
+    elif isinstance(part, types.FunctionType):
+        cells = [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
+        inner = (part.__code__, part.__defaults__, part.__kwdefaults__, cells)
+    elif isinstance(part, types.MethodType):
+        inner = (part.__func__, part.__self__)
+    name = getattr(part, "__qualname__", type(part).__qualname__)
+    return f"{name}({', '.join(_inside(value, seen) for value in inner)})"
 
 
 def digest(tree: PyTree) -> str:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -247,16 +246,7 @@ def params_template(model: Model) -> Params:
 
 
 def _shapes_of(model: Model) -> NetworkShapes:
-    is_double = bool(jax.config.values["jax_enable_x64"])
-    network: Any = network_of(model)
-    return _traced_shapes(network, np.size(model.scaling.shift), is_double)
-
-
-@lru_cache(maxsize=256)
-def _traced_shapes(network: Autoencoder, n_features: int, is_double: bool) -> NetworkShapes:
-    # Tracing takes longer than assigning a row.
-    del is_double  # under which shapes may have other dtypes
-    return network_shapes(network, n_features)
+    return network_shapes(network_of(model), np.size(model.scaling.shift))
 
 
 def named_leaves(name: str, tree: Any) -> dict[str, Any]:
