@@ -39,6 +39,13 @@ def quick_compilation(tmp_path_factory):
 
 
 @pytest.fixture
+def full_compilation():
+    """Compile as users do, in a module that compiles quickly otherwise."""
+    with quick.full_compilation():
+        yield
+
+
+@pytest.fixture
 def in_place(place, tmp_path, monkeypatch):
     """Work in the folder of a module, and hide the data of whoever runs the tests."""
     monkeypatch.chdir(place)

@@ -10,6 +10,8 @@ from jax._src import compiler
 # Options of XLA for CPUs, beside those of jax_disable_most_optimizations; they halve the time.
 _OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
+_get_compile_options = compiler.get_compile_options
+
 
 @cache
 def _options():
@@ -45,6 +47,23 @@ def quick_compilation(folder):
     finally:
         _update(old)
         compiler.get_compile_options = get_compile_options
+
+
+@contextlib.contextmanager
+def full_compilation():
+    """Optimise as users' programs are, within :func:`quick_compilation`."""
+    new = {"jax_disable_most_optimizations": False, "jax_compilation_cache_dir": None}
+    old = {name: jax.config._read(name) for name in new}
+    get_compile_options = compiler.get_compile_options
+    jax.clear_caches()
+    try:
+        compiler.get_compile_options = _get_compile_options
+        _update(new)
+        yield
+    finally:
+        _update(old)
+        compiler.get_compile_options = get_compile_options
+        jax.clear_caches()
 
 
 def _update(settings):

@@ -1,4 +1,4 @@
-"""How much memory a run takes: refused before any work, and the size of batches of members."""
+"""Memory of a run, validated before any work, and the size of batches of members."""
 
 from functools import partial
 from typing import Any

@@ -145,7 +145,7 @@ def assign(
 ) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
     """Embed rows and assign them to clusters, block by block.
 
-    Blocks have one size whatever N is: nothing is compiled anew for another N, and a row's result
+    Blocks have one size whatever N is: nothing is compiled for another N, and a row's result
     does not depend on the rows around it.
 
     Args:

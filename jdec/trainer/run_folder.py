@@ -36,7 +36,7 @@ TemplateFn = Callable[[str, dict[str, Any]], PyTree]
 def open_run(
     path: Path, mine: Mapping[str, Any], config: Config, resume: bool, stack: ExitStack
 ) -> Path | None:
-    """Lock a folder for a run and leave its record there, or refuse it before any change.
+    """Lock a folder for a run and leave its record there, or raise before any change.
 
     Args:
         path: The folder.

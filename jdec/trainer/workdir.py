@@ -138,7 +138,7 @@ def _holder(path: Path) -> str:
 
 
 def check_no_other_files(folder: str | Path, record: str = "run.json") -> None:
-    """Refuse a folder whose files are not of a run, but have names that a run writes to.
+    """Raise for a folder whose files are not of a run, but have names that a run writes to.
 
     Args:
         folder: Where results are to go; need not exist.

@@ -14,6 +14,8 @@ from jdec.core.targets import (
     refresh_targets,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 NETWORK = StackedDenoisingAutoencoder((5,), 3)
 X = jnp.asarray(2 * np.random.default_rng(0).standard_normal((20, 2)), jnp.float32)
@@ -109,39 +111,45 @@ def test_padding_changes_nothing(value):
     assert jnp.abs(refresh(PARAMS, padded).kl - targets.kl) > 1e-3
 
 
-@pytest.mark.parametrize("elsewhere", [0.0, 1e30, np.nan])
-def test_masked_clusters_have_no_rows(elsewhere):
+@pytest.mark.usefixtures("full_compilation")
+def test_masked_clusters_have_no_rows():
     mask = jnp.array([True, False, True, True])
-    masked = PARAMS._replace(centroids=PARAMS.centroids.at[1].set(elsewhere))
-    targets = refresh(masked, X, cluster_mask=mask)
     p, labels, kl = oracle(PARAMS._replace(centroids=PARAMS.centroids[mask]), X)
-    np.testing.assert_allclose(targets.p[:, mask], p, rtol=1e-4, atol=1e-6)
-    assert (targets.p[:, 1] == 0).all()
-    np.testing.assert_array_equal(targets.labels, np.array([0, 2, 3])[labels])
-    np.testing.assert_allclose(targets.kl, kl, rtol=1e-4)
-    assert targets.label_change == 1
+    for elsewhere in (0.0, 1e30, np.nan):
+        masked = PARAMS._replace(centroids=PARAMS.centroids.at[1].set(elsewhere))
+        targets = refresh(masked, X, cluster_mask=mask)
+        np.testing.assert_allclose(targets.p[:, mask], p, rtol=1e-4, atol=1e-6)
+        assert (targets.p[:, 1] == 0).all()
+        np.testing.assert_array_equal(targets.labels, np.array([0, 2, 3])[labels])
+        np.testing.assert_allclose(targets.kl, kl, rtol=1e-4)
+        assert targets.label_change == 1
 
 
 # NaN.
 
 
-@pytest.mark.parametrize("where", ["encoder", "centroids", "x"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_shows(where, value):
-    params, x = PARAMS, X
+def broken(where, value):
+    """Parameters and rows, one number of which is another."""
     if where == "encoder":
-        bias = params.encoder["encoder_0"]["bias"].at[2].set(value)
-        layer = params.encoder["encoder_0"] | {"bias": bias}
-        params = params._replace(encoder=params.encoder | {"encoder_0": layer})
-    elif where == "centroids":
-        params = params._replace(centroids=params.centroids.at[1, 1].set(value))
-    else:
-        x = x.at[13, 0].set(value)  # one bad row is enough
-    targets = refresh(params, x, refresh(PARAMS, X).labels)
-    assert jnp.isnan(targets.label_change)
-    assert jnp.isnan(targets.kl)
+        bias = PARAMS.encoder["encoder_0"]["bias"].at[2].set(value)
+        layer = PARAMS.encoder["encoder_0"] | {"bias": bias}
+        return PARAMS._replace(encoder=PARAMS.encoder | {"encoder_0": layer}), X
+    if where == "centroids":
+        return PARAMS._replace(centroids=PARAMS.centroids.at[1, 1].set(value)), X
+    return PARAMS, X.at[13, 0].set(value)
 
 
+@pytest.mark.usefixtures("full_compilation")
+def test_what_is_not_finite_shows():
+    labels = refresh(PARAMS, X).labels
+    for where in ("encoder", "centroids", "a row"):
+        for value in (np.nan, np.inf, -np.inf):
+            targets = refresh(*broken(where, value), labels)
+            assert jnp.isnan(targets.label_change)
+            assert jnp.isnan(targets.kl)
+
+
+@pytest.mark.usefixtures("full_compilation")
 def test_nan_behind_a_rectifier_shows():
     """Compiled for a CPU, relu gives 0 for NaN: the embedding may look sound."""
     targets = jax.jit(
@@ -173,6 +181,7 @@ def test_rows_are_embedded_in_blocks(block_size):
     np.testing.assert_allclose(z, reference.encode(PARAMS.encoder, X), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("full_compilation")
 def test_an_embedding_does_not_depend_on_the_number_of_rows():
     embed = jax.jit(lambda x: embed_in_blocks(NETWORK.encode, PARAMS.encoder, x, block_size=8))
     all_rows = embed(X)
@@ -180,6 +189,7 @@ def test_an_embedding_does_not_depend_on_the_number_of_rows():
         np.testing.assert_array_equal(embed(X[:n_rows]), all_rows[:n_rows])
 
 
+@pytest.mark.usefixtures("full_compilation")
 def test_blocks_bound_the_memory_of_a_refresh():
     network = StackedDenoisingAutoencoder((256,), 2)
     params = jax.eval_shape(lambda: network.init(KEY, 4))
