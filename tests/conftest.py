@@ -10,7 +10,11 @@ import pytest
 import quick
 from hypothesis import settings
 
-CHECKED = ("core", "baselines.spectral", "trainer.scaling")
+CHECKED = (
+    *("core", "baselines.spectral", "trainer.batch", "trainer.members", "trainer.memory"),
+    *("trainer.pretraining", "trainer.processes", "trainer.programs", "trainer.results"),
+    *("trainer.rows", "trainer.run", "trainer.scaling", "trainer.self_training"),
+)
 
 settings.register_profile("jdec", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("jdec")
