@@ -262,17 +262,14 @@ def test_restarts_side_by_side_or_one_by_one_or_under_vmap():
 
 
 @pytest.mark.usefixtures("full_compilation")
-@pytest.mark.parametrize("how", ["one after another", "over devices"])
-def test_restarts_may_be_run_in_another_way(how):
+def test_restarts_may_be_run_in_another_way():
     x, n_clusters = data_set(4)
     default = kmeans(KEY, x, n_clusters, n_init=4)
     n_keys = []
 
     def map_restarts(function, keys, shared):
         n_keys.append(len(keys))
-        if how == "over devices":
-            return map_over_devices(function, keys, data_mesh(3), shared=shared)
-        return jax.lax.map(lambda key: function(key, *shared), keys)
+        return map_over_devices(function, keys, data_mesh(3), shared=shared)
 
     found = jax.jit(
         lambda key, x: plain_kmeans(key, x, n_clusters, n_init=4, map_restarts=map_restarts)

@@ -164,10 +164,10 @@ def test_restarts_may_be_run_in_another_way(select):
         lengths.append(len(keys))
         return map_over_devices(function, keys, data_mesh(2), shared=shared)
 
-    settings = {"overclustering_factors": (1, 2), "n_init": 3, "select": select}
+    settings = {"overclustering_factors": (2,), "n_init": 3, "select": select}
     found = partition(KEY, x, n_clusters, map_restarts=over_devices, **settings)
     check_close(found, partition(KEY, x, n_clusters, **settings))
-    assert lengths == [3, 3]
+    assert lengths == [3]
 
 
 def test_nan_never_wins():
