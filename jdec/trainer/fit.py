@@ -170,12 +170,14 @@ def fit(
             autoencoder_params = jax.tree.map(
                 lambda leaf: jnp.asarray(leaf, jnp.float32), autoencoder_params
             )
-    more_than_settings = {
-        "pretraining rows": n_train,
-        "autoencoder_params": autoencoder_params,
-        "feature_names": feature_names,
-        **describe_plan(plan),
-    }
+    more_than_settings: dict[str, Any] = {}
+    if folder is not None or jax.process_count() > 1:
+        more_than_settings = {
+            "pretraining rows": n_train,
+            "autoencoder_params": autoencoder_params,
+            "feature_names": feature_names,
+            **describe_plan(plan),
+        }
     if jax.process_count() > 1:
         compared = {
             **more_than_settings,

@@ -66,7 +66,8 @@ class Reporter:
     """Collects records and timings and forwards them to callbacks."""
 
     def __init__(self, callbacks: Sequence[Callback] = (), *, progress: bool = False) -> None:
-        self.callbacks, self.progress = callbacks, progress
+        self.callbacks = [(callback, takes_snapshot(callback)) for callback in callbacks]
+        self.progress = progress
         self.history: list[Record] = []
         self.seconds: dict[str, float] = {}
 
@@ -77,9 +78,9 @@ class Reporter:
         """
         record["seconds"] = round(sum(self.seconds.values()), 3)
         self.history.append(record)
-        for callback in self.callbacks:
+        for callback, takes_both in self.callbacks:
             try:
-                callback(record, snapshot) if takes_snapshot(callback) else callback(record)
+                callback(record, snapshot) if takes_both else callback(record)
             except Exception as error:
                 name = getattr(callback, "__name__", type(callback).__name__)
                 warnings.warn(

@@ -5,7 +5,6 @@ masked. The members of a batch are pretrained and self-train side by side, by th
 of a fit.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +30,6 @@ from jdec.trainer.inputs import (
     check_hooks,
     check_image_shape,
     check_network,
-    inspect_columns,
 )
 from jdec.trainer.members import (
     Traits,
@@ -51,7 +49,7 @@ from jdec.trainer.programs import (
     own_network,
 )
 from jdec.trainer.results import PopulationResult, warn_of_broken
-from jdec.trainer.rows import Data, digest_rows
+from jdec.trainer.rows import Data, digest_rows, scale_rows
 from jdec.trainer.run import Ended
 from jdec.trainer.run_folder import Journal, open_run
 from jdec.trainer.scaling import Scaling
@@ -159,23 +157,22 @@ def fit_population(
     network = check_network(network, config, rows.shape[1])
     hooks = check_hooks(network, config, rows.shape[1], tx, extra_loss, augment)
     mapping = choose_mapping(network, rows.shape[1], mesh, vectorized)
-    plan = Plan(config, network, RowSharding(len(rows), mesh), hooks, mapping)
+    data = Data(rows, RowSharding(len(rows), mesh), feature_names)
+    plan = Plan(config, network, data.sharding, hooks, mapping)
     reporter = Reporter(callbacks, progress=progress)
     with ExitStack() as stack:
         if folder is not None:
             record = {
                 "shape": list(rows.shape),
-                "digest": digest_rows(Data(rows, plan.rows)),
+                "digest": digest_rows(data),
                 "feature_names": feature_names,
                 "members": digest([np.asarray(part) for part in traits.plain()]),
                 **describe_plan(plan),
             }
             mine = fingerprint(keys[0], config, record)
             folder = open_run(folder, mine, config, resume, stack)
-        scaling, found = inspect_columns(rows, config, feature_names)
-        for warning in found:
-            warnings.warn(warning, stacklevel=2)
-        x = plan.rows.put(scaling.apply(rows))
+        scaling = scale_rows(data, config)
+        x = data.put(scaling)
         members_at_once = _batch_size(folder, members_at_once, plan, x, traits)
         parts, batches = [], batches_of(traits.keys, members_at_once)
         for index, members in enumerate(batches):

@@ -244,7 +244,7 @@ def test_a_named_data_set_has_its_shape_and_classes(tmp_path, monkeypatch):
         )
 
 
-@pytest.mark.filterwarnings("always::jdec.trainer.fit.EmptyClusterWarning")
+@pytest.mark.filterwarnings("always::jdec.trainer.EmptyClusterWarning")
 def test_warnings_are_single_lines(tmp_path, capsys):
     np.save(tmp_path / "same.npy", np.repeat(X[:2], 45, axis=0))
     command = ["fit", str(tmp_path / "same.npy"), "--out", str(tmp_path / "run"), "--quiet", *FIT]

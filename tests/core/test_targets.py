@@ -143,7 +143,7 @@ def broken(where, value):
 def test_what_is_not_finite_shows():
     labels = refresh(PARAMS, X).labels
     for where in ("encoder", "centroids", "a row"):
-        for value in (np.nan, np.inf):
+        for value in (np.nan, np.inf, -np.inf):
             targets = refresh(*broken(where, value), labels)
             assert jnp.isnan(targets.label_change)
             assert jnp.isnan(targets.kl)
