@@ -12,7 +12,7 @@ from hypothesis import settings
 
 CHECKED = (
     *("core", "baselines.spectral", "trainer.batch", "trainer.members", "trainer.memory"),
-    *("trainer.pretraining", "trainer.processes", "trainer.programs", "trainer.results"),
+    *("trainer.pretraining", "trainer.processes", "trainer.programs"),
     *("trainer.rows", "trainer.run", "trainer.scaling", "trainer.self_training"),
 )
 

@@ -66,6 +66,18 @@ def full_compilation():
         jax.clear_caches()
 
 
+@contextlib.contextmanager
+def programs_not_kept():
+    """Read the programs in the folder of :func:`quick_compilation`, and add none to it."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    old = jax.config._read(name)
+    jax.config.update(name, 1e9)
+    try:
+        yield
+    finally:
+        jax.config.update(name, old)
+
+
 def _update(settings):
     for name, value in settings.items():
         jax.config.update(name, value)

@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import scipy.sparse
@@ -51,6 +52,10 @@ def rejected(call, *needed):
         assert text in message
     assert len(message) < 400
     return message
+
+
+def times(w, x):
+    return x @ w
 
 
 def with_value(value, row, column=1):
@@ -185,7 +190,7 @@ def test_values_that_must_be_positive(value):
     z = jnp.zeros((2, 2))
     rejected(lambda: CONFIG.replace({"clustering.alpha": value}), f"alpha: {needed}")
     rejected(lambda: soft_assignment(z, z, alpha=value), f"alpha: {needed}")
-    rejected(lambda: self_training(None, None, alpha=value), f"alpha: {needed}")
+    rejected(lambda: self_training(times, optax.sgd(0.1), alpha=value), f"alpha: {needed}")
     for phase in ("pretrain", "clustering"):
         name = f"{phase}.optimizer.learning_rate"
         rejected(lambda name=name: CONFIG.replace({name: value}), f"learning_rate: {needed}")
@@ -204,11 +209,13 @@ def test_counts_that_must_be_at_least_one(value):
         leaf = name.split(".")[-1]
         rejected(lambda name=name: CONFIG.replace({name: value}), f"{leaf}: {needed}")
     x = jnp.asarray(X)
+    algorithm = self_training(times, optax.sgd(0.1))
+    state = algorithm.init(jnp.eye(3), x[:2])
     rejected(lambda: kmeans(jax.random.key(0), x, 2, n_init=value), f"n_init: {needed}")
     rejected(lambda: kmeans(jax.random.key(0), x, 2, max_iter=value), f"max_iter: {needed}")
     rejected(lambda: StackedDenoisingAutoencoder((value,), 2), f"dims: {needed}")
     rejected(
-        lambda: run(jax.random.key(0), None, x, None, max_intervals=value),
+        lambda: run(jax.random.key(0), state, x, algorithm, max_intervals=value),
         f"max_intervals: {needed}",
     )
 

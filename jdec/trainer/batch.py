@@ -35,7 +35,7 @@ def run_batch(
     x: Float[Array, "N D"],
     reporter: Reporter,
     journal: Journal,
-) -> tuple[Ended, Int[np.ndarray, "m N"]]:
+) -> tuple[Ended, Int[np.ndarray, "m n"]]:
     """Train some of the members side by side."""
     keys: RunKeys = jax.vmap(split_run_key)(traits.keys[members])
     _, first, of_member = np.unique(

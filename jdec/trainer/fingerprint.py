@@ -200,7 +200,7 @@ def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
             ("", {"random key": theirs["key"]}, {"random key": mine["key"]}),
         ]
         differences = [
-            f"{title}{name}: {old.get(name)!r} in run.json, {new.get(name)!r} requested"
+            f"{title}{name}: {_cut(old.get(name))} in run.json, {_cut(new.get(name))} requested"
             for title, old, new in pairs
             for name in dict.fromkeys([*old, *new])
             if old.get(name) != new.get(name)
@@ -212,6 +212,12 @@ def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
             f"workdir: {workdir} holds a run that differs from this one in "
             + "; ".join(map(in_a_line, differences[:50]))
         )
+
+
+def _cut(value: Any) -> str:
+    """Return a value as text; of a long one the end as well: there its digest stands."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:80]}…{text[-35:]}"
 
 
 def values_to_compare(

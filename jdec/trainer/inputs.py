@@ -1,33 +1,23 @@
-"""What a fit and a population validate of their arguments, and say about the rows."""
+"""What a fit and a population validate of their arguments."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Shaped
 
 from jdec._checks import as_tuple, check_integer, in_a_line, shown
-from jdec._columns import column_names, identifier_columns, names_to_compare
-from jdec._rows import DataWarning, IdentifierWarning, as_labels
+from jdec._columns import column_names, names_to_compare
+from jdec._rows import as_labels
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
 from jdec.core.dec import DECBatch
 from jdec.core.targets import DECParams
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import describe
 from jdec.trainer.history import Callback
-from jdec.trainer.processes import is_primary
 from jdec.trainer.programs import Hooks, build_network
-from jdec.trainer.scaling import (
-    OverParts,
-    Scaling,
-    column_statistics,
-    column_warnings,
-    fit_scaling,
-    only_part,
-)
 
 
 def check_config(config: Any) -> None:
@@ -189,31 +179,6 @@ def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
     if not hasattr(returned[-1], "shape"):  # nor has a Python number
         raise ValueError(f"{name}: expected an array, got {type(returned[-1]).__name__}")
     return got
-
-
-def inspect_columns(
-    rows: Shaped[np.ndarray, "n D"],
-    config: Config,
-    feature_names: Sequence[str] | None,
-    *,
-    over_parts: OverParts = only_part,
-) -> tuple[Scaling, list[DataWarning]]:
-    """Find the scaling of the rows, and warnings about columns that are hardly measurements."""
-    statistics = column_statistics(rows, over_parts)
-    options: Any = {"scale": config.scale, "statistics": statistics}
-    scaling = fit_scaling(rows, config.scaling, **options)
-    warned: list[DataWarning] = []
-    if is_primary():
-        lines = column_warnings(statistics, scaling, rows.dtype, feature_names)
-        warned += map(DataWarning, lines)
-        warned += [
-            IdentifierWarning(
-                f"column {name if feature_names is None else repr(name)} seems to number the rows "
-                "and not to measure them; leave it out if so"
-            )
-            for name in identifier_columns(rows, feature_names)
-        ]
-    return scaling, warned
 
 
 def check_classes(y: Any, n_rows: int) -> np.ndarray | None:

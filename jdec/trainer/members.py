@@ -94,9 +94,7 @@ def group_keys(keys: Key[Array, "M"]) -> Int[np.ndarray, "M"]:
     return np.argsort(np.argsort(first))[group.reshape(-1)]
 
 
-def per_member(
-    name: str, values: Sequence[float] | None, n_members: int
-) -> Float[np.ndarray, "M"] | None:
+def per_member(name: str, values: Any, n_members: int) -> Float[np.ndarray, "M"] | None:
     """Return a number for each member, or None where all are as configured."""
     if values is None:
         return None

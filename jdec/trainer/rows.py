@@ -9,22 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from jdec._checks import check_rank
-from jdec._rows import as_rows
+from jdec._columns import identifier_columns
+from jdec._rows import DataWarning, IdentifierWarning, as_rows
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import rows_digest
-from jdec.trainer.inputs import (
-    inspect_columns,
-)
-from jdec.trainer.processes import (
-    allgather,
-)
+from jdec.trainer.processes import allgather, is_primary
 from jdec.trainer.programs import BLOCK_SIZE
 from jdec.trainer.run import Run
-from jdec.trainer.scaling import Scaling
-from jdec.trainer.sharding import (
-    Mesh,
-    RowSharding,
-)
+from jdec.trainer.scaling import Scaling, column_statistics, column_warnings, fit_scaling
+from jdec.trainer.sharding import Mesh, RowSharding
 
 
 class Data(NamedTuple):
@@ -63,9 +56,19 @@ def digest_rows(data: Data) -> str:
 
 def scale_rows(data: Data, config: Config) -> Scaling:
     """Find the scaling of all rows, and warn of columns that are hardly measurements."""
-    scaling, found = inspect_columns(data.rows, config, data.feature_names, over_parts=allgather)
-    for warning in found:
-        warnings.warn(warning, stacklevel=3)
+    rows, names = data.rows, data.feature_names
+    statistics = column_statistics(rows, allgather)
+    scaling = fit_scaling(rows, config.scaling, scale=config.scale, statistics=statistics)
+    if is_primary():
+        for line in column_warnings(statistics, scaling, rows.dtype, names):
+            warnings.warn(line, DataWarning, stacklevel=3)
+        for column in identifier_columns(rows, names):
+            warnings.warn(
+                f"column {column if names is None else repr(column)} seems to number the rows and "
+                "not to measure them; leave it out if so",
+                IdentifierWarning,
+                stacklevel=3,
+            )
     return scaling
 
 

@@ -142,8 +142,13 @@ def broken(where, value):
 @pytest.mark.usefixtures("full_compilation")
 def test_what_is_not_finite_shows():
     labels = refresh(PARAMS, X).labels
-    for where in ("encoder", "centroids", "a row"):
-        for value in (np.nan, np.inf, -np.inf):
+    values = {
+        "encoder": (np.nan, np.inf, -np.inf),
+        "centroids": (np.nan, np.inf, -np.inf),
+        "a row": (np.nan,),  # a rectifier may hide an infinite number; fits refuse such rows
+    }
+    for where, several in values.items():
+        for value in several:
             targets = refresh(*broken(where, value), labels)
             assert jnp.isnan(targets.label_change)
             assert jnp.isnan(targets.kl)

@@ -30,8 +30,8 @@ from jdec.trainer import (
 )
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
-from jdec.trainer.inputs import IdentifierWarning
 from jdec.trainer.model import align_columns
+from jdec.trainer.rows import IdentifierWarning
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -304,7 +304,7 @@ def make_plan(mesh=None):
     return Plan(CONFIG, build_network(CONFIG), rows, members=MemberMapping(mesh))
 
 
-ROWS = X.astype(np.float32)
+ROWS = jax.numpy.asarray(X, np.float32)
 
 
 @pytest.fixture(scope="module")
