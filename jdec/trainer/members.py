@@ -1,6 +1,5 @@
 """The members of a population: what they differ in, and how they are batched and mapped over."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -104,9 +103,7 @@ def per_member(name: str, values: Any, n_members: int) -> Float[np.ndarray, "M"]
     return np.array(list(map(float, values)))
 
 
-def check_ks(
-    config: Config, n_clusters: Sequence[int] | None, n_members: int, n_rows: int
-) -> Int[np.ndarray, "M"]:
+def check_ks(config: Config, n_clusters: Any, n_members: int, n_rows: int) -> Int[np.ndarray, "M"]:
     """Return the number of clusters of each member."""
     if n_clusters is None:
         check_n_clusters(config.n_clusters, n_rows)

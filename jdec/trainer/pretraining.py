@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jdec._typing import Params
-from jdec.trainer.history import Record, Snapshot, chunks
+from jdec.trainer.history import Snapshot, chunks
 from jdec.trainer.programs import (
     Stage,
     init_params,
@@ -34,25 +34,18 @@ def pretrain(
     rows: tuple[Float[Array, "M D"], int] | None = None,
     saved: Saved | None = None,
 ) -> Params:
-    """Run all stages of pretraining that are still to do.
+    """Run all stages of pretraining that are still to do; returns the parameters.
 
-    Args:
-        run: The run.
-        rows: Rows to train on and how many they are, where not those of the run.
-        saved: To resume from.
-
-    Returns:
-        Parameters of encoder and decoder.
-
-    Raises:
-        NotFiniteError: If the loss or a weight of a fit becomes NaN or infinite.
+    ``rows`` are those to train on and how many they are, where not the run's. Raises NotFiniteError
+    if the loss or a weight of a fit becomes NaN or infinite.
     """
     plan = run.plan
     stages = pretraining_stages(plan.config, plan.network)
     first = 0
     if saved is None:
         params = init_params(run.keys.init, plan=plan, n_features=run.x.shape[1])
-        _check_initial(run, params)
+        if not np.asarray(is_finite(params, plan=plan)).any():
+            raise NotFiniteError("network: init returned parameters that are NaN or infinite")
     else:
         first = [stage.name for stage in stages].index(saved.phase)
         params = saved.tree.params
@@ -65,11 +58,6 @@ def pretrain(
         state = copy(placed(run, state))
         params = _pretrain_stage(run, index, stages[index], state, step, x, n_rows)
     return params
-
-
-def _check_initial(run: Run, params: Params) -> None:
-    if not np.asarray(is_finite(params, plan=run.plan)).any():
-        raise NotFiniteError("network: init returned parameters that are NaN or infinite")
 
 
 def _pretrain_stage(
@@ -105,10 +93,9 @@ def _pretrain_stage(
                     )
             done = start + n_steps
             loss = mean_losses(losses)
-            record: Record = {"phase": stage.name, "step": done}
-            if run.members is not None:
-                record["members"] = run.members.tolist()
-            reporter.report({**record, "loss": loss}, Snapshot(state.params))
+            members = {} if run.members is None else {"members": run.members.tolist()}
+            record = {"phase": stage.name, "step": done, **members, "loss": loss}
+            reporter.report(record, Snapshot(state.params))
             show(bar, loss=loss)
             bar.update(n_steps)
             run.save(stage.name, done, state, {})

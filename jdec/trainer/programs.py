@@ -6,7 +6,7 @@ with the same settings and shapes compiles nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -102,21 +102,13 @@ class MemberOverrides(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is static about a run.
-
-    Attributes:
-        config: Its settings.
-        network: The autoencoder.
-        rows: How the rows lie.
-        hooks: What the caller brings.
-        members: How members are mapped over; None for a fit, whose arrays have no member axis.
-    """
+    """All that is static about a run."""
 
     config: Config
     network: Autoencoder
     rows: RowSharding
     hooks: Hooks = field(default_factory=Hooks)
-    members: MemberMapping | None = None
+    members: MemberMapping | None = None  # None for a fit, whose arrays have no member axis
 
     @property
     def keeps_decoder(self) -> bool:
@@ -128,16 +120,11 @@ class Plan:
 def build_network(config: Config) -> Autoencoder:
     """Return the built-in autoencoder of a configuration."""
     settings = config.network
-    common: Any = {"initializer": settings.initializer, "precision": settings.precision}
+    common: Any = (settings.latent_dim, settings.initializer, settings.precision)
     if settings.kind == "conv" and config.image_shape is not None:
-        return ConvolutionalAutoencoder(
-            config.image_shape,
-            settings.channels,
-            settings.kernel_sizes,
-            settings.latent_dim,
-            **common,
-        )
-    return StackedDenoisingAutoencoder(settings.hidden_dims, settings.latent_dim, **common)
+        sizes = (settings.channels, settings.kernel_sizes)
+        return ConvolutionalAutoencoder(config.image_shape, *sizes, *common)
+    return StackedDenoisingAutoencoder(settings.hidden_dims, *common)
 
 
 def own_network(plan: Plan) -> Autoencoder | None:
@@ -152,15 +139,8 @@ def describe_plan(plan: Plan) -> dict[str, str | None]:
 
 
 def pretraining_stages(config: Config, network: Any) -> list[Stage]:
-    """Return the stages that a configuration asks for, in order.
-
-    Examples:
-        >>> config = Config(n_clusters=2)
-        >>> [stage.name for stage in pretraining_stages(config, build_network(config))]
-        ['finetune']
-    """
-    settings = config.pretrain
-    stages = []
+    """Return the stages that a configuration asks for, in order."""
+    settings, stages = config.pretrain, []
     if settings.layerwise_steps:
         stages += [
             Stage(f"layer {layer + 1}", layer, settings.layerwise_steps)
@@ -188,21 +168,12 @@ def build_pretraining(plan: Plan, stage: Stage) -> Algorithm:
     """Return the algorithm of one stage of pretraining."""
     settings = plan.config.pretrain
     tx = plan.hooks.pretrain_tx or build_optimizer(settings.optimizer, stage.n_steps)
+    options: Any = {"loss_scale": settings.loss_scale}
     if stage.layer is None:
-        return finetune(
-            plan.network,
-            tx,
-            corruption_rate=settings.finetune_corruption_rate,
-            loss_scale=settings.loss_scale,
-        )
-    return layerwise(
-        plan.network,
-        stage.layer,
-        tx,
-        corruption_rate=settings.corruption_rate,
-        corrupt_data=settings.corrupt_data,
-        loss_scale=settings.loss_scale,
-    )
+        rate = settings.finetune_corruption_rate
+        return finetune(plan.network, tx, corruption_rate=rate, **options)
+    options |= {"corruption_rate": settings.corruption_rate, "corrupt_data": settings.corrupt_data}
+    return layerwise(plan.network, stage.layer, tx, **options)
 
 
 def build_self_training(plan: Plan, overrides: MemberOverrides = MemberOverrides()) -> Algorithm:  # noqa: B008
@@ -368,7 +339,7 @@ def partition(
     if plan.members is not None:
         # As restarts of k-means: on a CPU the first to converge should not wait for the last.
         mapping = plan.members._replace(vectorized=jax.default_backend() != "cpu")
-        plan = Plan(plan.config, plan.network, plan.rows, plan.hooks, mapping)
+        plan = replace(plan, members=mapping)
     return _map_members(plan, one, (key, params, overrides), x)
 
 

@@ -28,14 +28,6 @@ class Saved(NamedTuple):
     about: dict[str, Any]  # JSON values
 
 
-#: ``save(phase, step, tree, about)``: writes a checkpoint.
-SaveFn = Callable[[str, int, Any, dict[str, Any]], None]
-
-
-def _save_nothing(phase: str, step: int, tree: Any, about: dict[str, Any]) -> None:
-    del phase, step, tree, about
-
-
 class Ended(NamedTuple):
     """What is kept of members that have finished, on the host."""
 
@@ -47,17 +39,11 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Roster:
-    """Which members of a batch have finished, and what is kept of them.
+    """Which members of a batch have finished, by their positions, and what is kept of them."""
 
-    Attributes:
-        left: Positions in the batch of the members that are still in the arrays.
-        order: Positions of those that have left, in the order of ``ended``.
-        ended: What is kept of them, stacked; None before the first.
-    """
-
-    left: Int[np.ndarray, "L"]
-    order: Int[np.ndarray, "E"] = field(default_factory=lambda: np.zeros(0, int))
-    ended: Ended | None = None
+    left: Int[np.ndarray, "L"]  # those that are still in the arrays
+    order: Int[np.ndarray, "E"] = field(default_factory=lambda: np.zeros(0, int))  # of ``ended``
+    ended: Ended | None = None  # stacked; None before the first
 
     def retire(self, gone: Int[np.ndarray, "G"], state: Ended) -> "Roster":
         """Take some members, by their place in the arrays, out of those that are left."""
@@ -74,31 +60,18 @@ class Roster:
 
 @dataclass
 class Run:
-    """A running fit, or a batch of members.
-
-    Attributes:
-        plan: What is static.
-        keys: Random keys, [M] each for members.
-        x: Scaled rows on the devices, with padding.
-        reporter: Collects the history.
-        overrides: Settings that differ among members.
-        members: Numbers of the members, or None for a fit.
-        save: Writes a checkpoint.
-        kept: More arrays to keep in the checkpoints of self-training.
-        roster: Of the members that have finished.
-        describe: More to put into a record of self-training, from the labels.
-    """
+    """A running fit, or a batch of members."""
 
     plan: Plan
-    keys: RunKeys
-    x: Float[Array, "N D"]
+    keys: RunKeys  # [M] each for members
+    x: Float[Array, "N D"]  # scaled rows on the devices, with padding
     reporter: Reporter
+    save: Callable[[str, int, Any, dict[str, Any]], None]  # phase, step, tree, about: a checkpoint
     overrides: MemberOverrides = MemberOverrides()  # noqa: RUF009 (immutable)
-    members: Int[np.ndarray, "M"] | None = None
-    save: SaveFn = _save_nothing
-    kept: dict[str, Any] = field(default_factory=dict)
+    members: Int[np.ndarray, "M"] | None = None  # their numbers; None for a fit
+    kept: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints of self-training
     roster: Roster = field(default_factory=lambda: Roster(np.zeros(0, int)))
-    describe: Callable[[Any], Record] = lambda labels: {}
+    describe: Callable[[Any], Record] = lambda labels: {}  # more for a record of self-training
 
     @property
     def title(self) -> str:

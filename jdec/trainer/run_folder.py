@@ -36,20 +36,9 @@ TemplateFn = Callable[[str, dict[str, Any]], PyTree]
 def open_run(
     path: Path, mine: Mapping[str, Any], config: Config, resume: bool, stack: ExitStack
 ) -> Path | None:
-    """Lock a folder for a run and leave its record there, or raise before any change.
+    """Lock a folder for a run and leave its record, ``mine``, there; or raise before any change.
 
-    Args:
-        path: The folder.
-        mine: Fingerprint of the run.
-        config: Its settings.
-        resume: Whether to resume what is there.
-        stack: Releases the lock.
-
-    Returns:
-        The folder on the process that writes, None on the others.
-
-    Raises:
-        ValueError: If the folder is in use, or holds another run or other files.
+    Returns the folder on the process that writes, None on the others.
     """
     path = path.expanduser()
     with raised_everywhere():
@@ -68,10 +57,9 @@ def open_run(
 
 
 class Journal:
-    """Checkpoints and history of a run, or of one batch of its members.
+    """Checkpoints and history of a run, or of one batch of its members; without a folder, nothing.
 
-    Without a folder nothing is written. Of several processes the first one writes, and all resume
-    from what it reads.
+    Of several processes the first one writes, and all resume from what it reads.
     """
 
     def __init__(
@@ -105,16 +93,9 @@ class Journal:
                 write_json_lines(self.folder / "history.jsonl", self.reporter.history)
 
     def restore(self, template: TemplateFn) -> Saved | None:
-        """Return the latest valid checkpoint, and continue its history.
+        """Return the latest valid checkpoint, the same on all processes, and continue its history.
 
-        Args:
-            template: Shapes and dtypes of what was saved.
-
-        Returns:
-            State to resume from, the same on all processes, or None.
-
-        Raises:
-            ValueError: If there are checkpoints and none is valid, or one is of another program.
+        Raises ValueError if there are checkpoints and none is valid, or one is of another program.
         """
         restored = None
         with raised_everywhere():
@@ -142,12 +123,8 @@ class Journal:
 def template(run: Run, phase: str, about: dict[str, Any], params: Params, kept: Any) -> Any:
     """Return shapes and dtypes of what :func:`pretrain` and :func:`self_train` save.
 
-    Args:
-        run: The run.
-        phase: A stage of pretraining, or ``clustering``.
-        about: Positions of members, as saved.
-        params: Pretrained parameters of encoder and decoder, or their shapes; for members, of one.
-        kept: What ``run.kept`` holds by then, or its shapes.
+    ``params`` are pretrained parameters of encoder and decoder, of one member, and ``kept`` what
+    ``run.kept`` holds by then: shapes suffice.
     """
     plan = run.plan
     one = replace(plan, members=None)

@@ -38,11 +38,7 @@ from jdec.trainer.run import (
 
 
 def start(run: Run, params: Params, centroids: Any) -> tuple[DECState, Targets]:
-    """Make the first state and targets of self-training, report and save them.
-
-    Raises:
-        NotFiniteError: If the embedding of a fit is not finite.
-    """
+    """Make the first state and targets of self-training, report and save them."""
     with run.reporter.timed("kmeans"):
         state = init_state(params, centroids, run.overrides, plan=run.plan)
         targets, sizes = _refresh(run, state.params)
@@ -83,19 +79,11 @@ def _tree(run: Run, state: DECState, targets: Targets) -> dict[str, Any]:
 
 
 def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECState, Targets]:
-    """Run intervals until the labels settle.
+    """Run intervals until the labels settle, from :func:`start` or :func:`restore` on.
 
-    Args:
-        run: The run.
-        state: From :func:`start` or :func:`restore`.
-        targets: Likewise.
-
-    Returns:
-        The run, whose roster has the members that finished early, and the last state and targets
-        of the fit or of the other members.
-
-    Raises:
-        NotFiniteError: If the loss, a weight or an embedding of a fit becomes NaN or infinite.
+    Returns the run, whose roster has the members that finished early, and the last state and
+    targets of the fit or of the other members. Raises NotFiniteError if the loss, a weight or an
+    embedding of a fit becomes NaN or infinite.
     """
     settings = run.plan.config.clustering
     limits: Any = {"tol": settings.tol, "max_intervals": settings.max_intervals}
@@ -159,14 +147,8 @@ def _retire(
     def take(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[left], tree)
 
-    smaller = replace(
-        run,
-        keys=take(run.keys),
-        overrides=take(run.overrides),
-        members=members,
-        roster=roster,
-        kept=run.kept,
-    )
+    parts: Any = {"keys": take(run.keys), "overrides": take(run.overrides)}
+    smaller = replace(run, members=members, roster=roster, **parts)
     return smaller, take(state), take(targets)
 
 
