@@ -16,6 +16,9 @@ CHECKED = (
     *("trainer.rows", "trainer.run", "trainer.scaling", "trainer.self_training"),
 )
 
+# Files of settings hold no doctests, and have one name in several folders.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 settings.register_profile("jdec", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("jdec")
 
