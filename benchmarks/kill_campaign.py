@@ -186,8 +186,11 @@ def phase_of(folder: Path) -> str:
     """Return how far a run has got, by its files."""
     if (folder / "labels.npy").exists():
         return "results"
+    history = folder / "history.jsonl"
+    if (folder / "checkpoints" / "history.jsonl").exists():  # of a sweep, as long as it runs
+        history = folder / "checkpoints" / "history.jsonl"
     try:
-        last = json.loads((folder / "history.jsonl").read_text().splitlines()[-1])
+        last = json.loads(history.read_text().splitlines()[-1])
     except (OSError, IndexError):
         return "start"
     if last["phase"] == "finetune" and last["step"] == 2000:
