@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import as_tuple, check_choice, check_integer, check_key
+from jdec._checks import as_integers, check_choice, check_integer, check_key
 from jdec._typing import Params
 from jdec.core.augmentation import CODE_STREAM, INPUT_STREAM, corrupt
 
@@ -24,9 +24,8 @@ PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 class StackedDenoisingAutoencoder:
     r"""Fully connected encoder D–h₁–…–Z and its mirror image as decoder.
 
-    ReLU follows every layer but the embedding and the reconstruction, so that the embedding keeps
-    all its information and the data may be negative. Layers are named ``encoder_0`` …,
-    ``decoder_0`` …; ``decoder_i`` undoes ``encoder_i``.
+    ReLU follows every layer but the embedding and the reconstruction, which may be negative. Layers
+    are named ``encoder_0`` …, ``decoder_0`` …; ``decoder_i`` undoes ``encoder_i``.
 
     Attributes:
         hidden_dims: Widths between the data and the embedding; may be empty.
@@ -56,13 +55,8 @@ class StackedDenoisingAutoencoder:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        widths = as_tuple("hidden_dims", self.hidden_dims, "integers")
-        for width in widths:
-            check_integer("hidden_dims", width)
-        object.__setattr__(self, "hidden_dims", tuple(map(int, widths)))
-        check_integer("latent_dim", self.latent_dim)
-        check_choice("initializer", self.initializer, INITIALIZERS)
-        check_choice("precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "hidden_dims", as_integers("hidden_dims", self.hidden_dims))
+        check_layers(self)
 
     @property
     def n_layers(self) -> int:
@@ -70,14 +64,7 @@ class StackedDenoisingAutoencoder:
         return len(self.hidden_dims) + 1
 
     def init(self, key: Key[Array, ""], n_features: int) -> Params:
-        """Draw fresh parameters of encoder and decoder.
-
-        Args:
-            key: Typed random key.
-            n_features: D.
-
-        Returns:
-            ``{"encoder_0": {"kernel": [D h₁], "bias": [h₁]}, …, "decoder_0": …}``, float32.
+        """Draw ``{"encoder_0": {"kernel": [D h₁], "bias": [h₁]}, …, "decoder_0": …}``, float32.
 
         Raises:
             ValueError: If ``key`` is no random key or D is below 1.
@@ -97,13 +84,8 @@ class StackedDenoisingAutoencoder:
         return module.apply({"params": params}, embeddings, method="decode")
 
     def encoder_params(self, params: Params) -> Params:
-        """Return the part of the parameters that :meth:`encode` uses.
-
-        Examples:
-            >>> StackedDenoisingAutoencoder().encoder_params({"encoder_0": 1, "decoder_0": 2})
-            {'encoder_0': 1}
-        """
-        return {name: leaf for name, leaf in params.items() if name.startswith("encoder_")}
+        """Return the part of the parameters that :meth:`encode` uses."""
+        return encoder_layers(params)
 
     def layer_params(self, params: Params, layer: int) -> Params:
         """Return the parameters of one layer and of the decoder layer that undoes it."""
@@ -126,12 +108,7 @@ class StackedDenoisingAutoencoder:
         input_corruption: float,
         code_corruption: float,
     ) -> Float[Array, "B H"]:
-        """Reconstruct one layer's input through that layer alone, with noise before and after it.
-
-        The two-layer denoising autoencoder of the greedy stage.
-
-        Source: Xie et al. 2016, Eqs. 6-9.
-        """
+        """Reconstruct one layer's input through it alone, noise before and after it (Eqs. 6-9)."""
         module = self._module(params["decoder_0"]["kernel"].shape[1])
         h = corrupt(jax.random.fold_in(key, INPUT_STREAM), h, input_corruption)
         code = module.apply({"params": params}, h, layer, method="encode_layer")
@@ -188,8 +165,20 @@ class _Dense(nn.Module):
         return x if layer == 0 else nn.relu(x)
 
 
+def check_layers(network: Any) -> None:
+    """Raise unless the settings that all networks have are valid."""
+    check_integer("latent_dim", network.latent_dim)
+    check_choice("initializer", network.initializer, INITIALIZERS)
+    check_choice("precision", network.precision, PRECISIONS)
+
+
+def encoder_layers(params: Params) -> Params:
+    """Return the parameters of the layers named as the encoder's."""
+    return {name: leaf for name, leaf in params.items() if name.startswith("encoder_")}
+
+
 def layer_options(
-    initializer: str, precision: str, fan_in: int, *, is_embedding: bool
+    initializer: str, precision: str, fan_in: int, *, is_embedding: bool = False
 ) -> dict[str, Any]:
     """Return what dense layers and convolutions are made with."""
     if initializer == "normal":
@@ -199,10 +188,10 @@ def layer_options(
     dtype = None
     if precision == "bfloat16":
         dtype = jnp.float32 if is_embedding else jnp.bfloat16
-    highest = precision == "float32"
+    rounding = jax.lax.Precision.HIGHEST if precision == "float32" else jax.lax.Precision.HIGH
     return {
         "dtype": dtype,
-        "precision": jax.lax.Precision.HIGHEST if highest else jax.lax.Precision.HIGH,
+        "precision": rounding,
         "kernel_init": kernel_init,
         "bias_init": bias_init,
     }
