@@ -49,8 +49,7 @@ def random_affine(
 ) -> Float[Array, "B D"]:
     """Shift, rotate, zoom and shear each image by random amounts of its own.
 
-    Each pixel takes the value of the nearest source pixel: one gather, whatever the transformation.
-    What comes from outside the picture repeats its edge.
+    Each pixel is that of the nearest source; what comes from outside the picture repeats its edge.
 
     Args:
         key: Typed random key.
@@ -107,8 +106,7 @@ def check_image_shape(image_shape: tuple[int, ...], n_features: int | None = Non
     """Raise unless these are sizes of images, and of rows of D columns where these are given."""
     if len(image_shape) not in (2, 3):
         raise ValueError(
-            "image_shape: expected (height, width) or (height, width, channels), "
-            f"got {checks.shown(image_shape)}"
+            f"image_shape: expected (height, width) or (height, width, channels), got {image_shape}"
         )
     if n_features is not None and math.prod(image_shape) != n_features:
         raise ValueError(

@@ -1,6 +1,5 @@
 """Any network: the Autoencoder protocol, and what makes one of a Flax module or of functions."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,8 +50,7 @@ class FlaxAutoencoder:
 
     Attributes:
         module: The module; it holds no parameters.
-        encoder_layers: Names of the layers that ``encode`` uses, which self-training then trains
-            alone; :func:`as_autoencoder` finds them. All by default.
+        encoder_layers: Those that ``encode`` uses, as :func:`as_autoencoder` finds; None for all.
 
     Examples:
         >>> import flax.linen as nn
@@ -182,8 +180,7 @@ def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
         Pytrees of ``jax.ShapeDtypeStruct``, and Z.
 
     Raises:
-        ValueError: If the network is not hashable, or a function of it fails or returns another
-            shape than it should.
+        ValueError: If the network is not hashable, or its functions fail or do not fit together.
 
     Examples:
         >>> from jdec.core import StackedDenoisingAutoencoder
@@ -200,13 +197,13 @@ def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
             f"tuples; {error}"
         ) from error
     # The dtypes depend on whether JAX has double precision.
-    return _traced_shapes(network, n_features, jax.dtypes.canonicalize_dtype(np.float64))
+    arguments: Any = (network, n_features, jax.dtypes.canonicalize_dtype(np.float64))
+    return _traced_shapes(*arguments)
 
 
 @lru_cache(maxsize=256)
 def _traced_shapes(network: Any, n_features: int, dtype: Any) -> NetworkShapes:
     del dtype  # a part of the cache's key alone
-    batch_size = 3
 
     def shape_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -219,10 +216,10 @@ def _traced_shapes(network: Any, n_features: int, dtype: Any) -> NetworkShapes:
 
     key = jax.eval_shape(lambda: jax.random.key(0))  # nothing is computed, on no device
     params = shape_of("init", lambda key: network.init(key, n_features), key)
-    x = jax.ShapeDtypeStruct((batch_size, n_features), jnp.float32)
+    x = jax.ShapeDtypeStruct((3, n_features), jnp.float32)
     z = shape_of("encode", network.encode, params, x)
     shape = getattr(z, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != batch_size or not shape[1]:
+    if shape is None or len(shape) != 2 or shape[0] != x.shape[0] or not shape[1]:
         raise ValueError(
             f"network: expected encode to return embeddings [B Z] for rows [B D], got shape "
             f"{shape} for {x.shape}"
@@ -260,4 +257,4 @@ def is_layered(network: Autoencoder) -> bool:
 
 def count_params(params: Params) -> int:
     """Return the number of weights of a pytree of arrays or of their shapes."""
-    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

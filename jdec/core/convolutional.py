@@ -3,16 +3,17 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jdec._checks import as_integers, check_key
 from jdec._typing import Params
 from jdec.core.augmentation import check_image_shape
-from jdec.core.networks import check_layers, encoder_layers, layer_options, promote_bfloat16
+from jdec.core.autoencoder import FlaxAutoencoder
+from jdec.core.networks import check_layers, layer_options, promote_bfloat16
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class ConvolutionalAutoencoder:
     Examples:
         >>> import jax
         >>> network = ConvolutionalAutoencoder((8, 8), channels=(4, 8), kernel_sizes=(3, 3))
-        >>> x = jnp.ones((3, 64))
-        >>> z = network.encode(network.init(jax.random.key(0), 64), x)
-        >>> z.shape
+        >>> params = network.init(jax.random.key(0), 64)
+        >>> network.encode(params, jax.numpy.ones((3, 64))).shape
         (3, 10)
 
     Source: Guo, Liu, Zhu & Yin, "Deep Clustering with Convolutional Autoencoders", ICONIP 2017.
@@ -61,31 +61,26 @@ class ConvolutionalAutoencoder:
         check_layers(self)
 
     def init(self, key: Key[Array, ""], n_features: int) -> Params:
-        """Draw fresh parameters of encoder and decoder.
-
-        Raises:
-            ValueError: If ``key`` is no random key, or D is not the size of an image.
-        """
+        """Draw fresh parameters of encoder and decoder; D must be the size of an image."""
         check_key("key", key)
         check_image_shape(self.image_shape, n_features)
-        x = jnp.zeros((1, n_features))
-        return dict(self._module.init({"params": key}, x)["params"])
+        return self._network.init(key, n_features)
 
     def encode(self, params: Params, x: Float[Array, "B D"]) -> Float[Array, "B Z"]:
         """Embed rows; the parameters of the encoder suffice."""
-        return self._module.apply({"params": params}, x, method="encode")
+        return self._network.encode(params, x)
 
     def decode(self, params: Params, embeddings: Float[Array, "B Z"]) -> Float[Array, "B D"]:
         """Reconstruct rows from their embeddings."""
-        return self._module.apply({"params": params}, embeddings, method="decode")
+        return self._network.decode(params, embeddings)
 
     def encoder_params(self, params: Params) -> Params:
         """Return the part of the parameters that :meth:`encode` uses."""
-        return encoder_layers(params)
+        return {name: leaf for name, leaf in params.items() if name.startswith("encoder_")}
 
     @property
-    def _module(self) -> "_Convolutions":
-        return _Convolutions(self)
+    def _network(self) -> FlaxAutoencoder:
+        return FlaxAutoencoder(_Convolutions(self))
 
 
 class _Convolutions(nn.Module):
@@ -102,13 +97,10 @@ class _Convolutions(nn.Module):
             shapes.append((-(-height // 2), -(-width // 2), n_channels))
         self.shapes = tuple(shapes)
         n_layers, code = len(network.channels), math.prod(shapes[-1])
-        self.encoder = [
-            self._convolution(nn.Conv, f"encoder_{i}", i, shapes[i][2], shapes[i + 1][2])
-            for i in range(n_layers)
-        ]
+        layers = [*enumerate(pairwise(shape[2] for shape in shapes))]
+        self.encoder = [self._convolution(nn.Conv, "encoder", i, a, b) for i, (a, b) in layers]
         self.decoder = [
-            self._convolution(nn.ConvTranspose, f"decoder_{i}", i, shapes[i + 1][2], shapes[i][2])
-            for i in range(n_layers)
+            self._convolution(nn.ConvTranspose, "decoder", i, b, a) for i, (a, b) in layers
         ]
         options = partial(layer_options, network.initializer, network.precision)
         self.to_embedding = nn.Dense(
@@ -118,13 +110,10 @@ class _Convolutions(nn.Module):
             code, name=f"decoder_{n_layers}", **options(network.latent_dim)
         )
 
-    def _convolution(self, kind: Any, name: str, layer: int, n_in: int, n_out: int) -> Any:
-        network, size = self.network, self.network.kernel_sizes[layer]
+    def _convolution(self, kind: Any, part: str, layer: int, n_in: int, n_out: int) -> Any:
+        network, size, name = self.network, self.network.kernel_sizes[layer], f"{part}_{layer}"
         options = layer_options(network.initializer, network.precision, size * size * n_in)
         return kind(n_out, (size, size), strides=(2, 2), padding="SAME", name=name, **options)
-
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return self.decode(self.encode(x))
 
     def encode(self, x: Float[Array, "B D"]) -> Float[Array, "B Z"]:
         x = x.reshape(-1, *self.shapes[0])

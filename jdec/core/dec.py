@@ -1,7 +1,4 @@
-r"""Self-training of encoder and centroids (Xie et al. 2016, sections 3.1 and 3.3).
-
-An interval is S mini-batch steps on KL(P‖Q) with P held, then a refresh of P from ALL rows.
-"""
+"""Self-training: intervals of S steps on KL(P‖Q) with P held, then a refresh of P from ALL rows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -104,10 +101,8 @@ def self_training(
     def step(key: Key[Array, ""], state: DECState, batch: DECBatch) -> tuple[DECState, DECInfo]:
         def loss(part: DECParams) -> tuple[Float[Array, ""], DECInfo]:
             params = part._replace(encoder=state.params.encoder) if freeze_encoder else part
-            embeddings = encode(params.encoder, batch.x)
-            log_q = log_soft_assignment(
-                embeddings, params.centroids, alpha=alpha, cluster_mask=cluster_mask
-            )
+            z, mu = encode(params.encoder, batch.x), params.centroids
+            log_q = log_soft_assignment(z, mu, alpha=alpha, cluster_mask=cluster_mask)
             kl = clustering_loss(log_q, batch.p).mean()
             if extra_loss is None:
                 return kl, DECInfo(kl, jnp.zeros_like(kl))
@@ -212,13 +207,9 @@ def run_interval(
 
 
 def is_finished(interval: Any, label_change: Any, *, tol: float, max_intervals: int) -> Any:
-    """Whether fewer than ``tol`` of the labels changed, q broke, or ``max_intervals`` is reached.
-
-    Never before one full interval. Of arrays of JAX or NumPy, for each entry.
-    """
-    # A NaN compares false, so a broken state ends the run as well.
-    settled = (interval > 0) & ~(label_change >= tol)
-    return settled | (interval >= max_intervals)
+    """Whether under ``tol`` of the labels changed, q broke, or ``max_intervals`` is reached."""
+    # Not before one full interval. A NaN compares false, so a broken state ends the run as well.
+    return ((interval > 0) & ~(label_change >= tol)) | (interval >= max_intervals)
 
 
 def run(

@@ -1,7 +1,6 @@
 """The equations of Deep Embedded Clustering as pure, differentiable functions of arrays.
 
-Source: Xie, Girshick & Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016,
-section 3.1.
+Source: Xie, Girshick & Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016.
 """
 
 import jax
@@ -23,8 +22,7 @@ def squared_distances(
 ) -> Float[Array, "N K"]:
     r"""Squared Euclidean distances :math:`\|z_i - \mu_j\|^2`, in float32 at least.
 
-    Finite for finite or infinite input: coordinates beyond 1e17 count as 1e17. NaN stays NaN, also
-    compiled.
+    Coordinates beyond 1e17, also infinite ones, count as 1e17. NaN stays NaN, also compiled.
     """
     check_rank("embeddings", embeddings, 2)
     check_rank("centroids", centroids, 2)
@@ -170,12 +168,10 @@ def target_distribution(
 
     Args:
         q: Soft assignment, [N K].
-        frequencies: f, [K]: the frequencies of the whole data set when ``q`` is a block or a shard
-            of it. By default those of ``q`` itself, which then has to hold ALL rows.
+        frequencies: f of ALL rows, [K]; by default that of ``q``, which then has to hold them all.
 
     Returns:
-        p, [N K]; rows sum to one. A zero stays zero, also in a cluster with no members, and a row
-        of zeros (padding) stays a row of zeros.
+        p, [N K]; rows sum to one, but rows and columns of zeros (padding, empty clusters) stay so.
 
     Raises:
         ValueError: If ``q`` is not a matrix or ``frequencies`` is not [K].

@@ -19,6 +19,9 @@ from jdec._rows import as_rows
 
 _BLOCK_ENTRIES = 2**20
 
+#: Matrix product in full precision, also on accelerators.
+product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
 #: ``map_restarts(function, keys, shared)``: stacks what ``function(key, *shared)`` returns.
 MapFn = Callable[[Callable[..., Any], Key[Array, "R"], tuple[Any, ...]], Any]
 
@@ -63,20 +66,17 @@ def kmeans(
         n_clusters: Number of clusters K, at most N.
         n_init: Number of restarts.
         max_iter: Maximum number of Lloyd iterations in a restart.
-        tol: Squared movement of the centroids that ends a restart, relative to the mean variance
-            of the columns.
+        tol: Squared movement that ends a restart, relative to the mean variance of the columns.
         restarts_at_once: Restarts side by side under vmap; None: all of them on an accelerator, one
             on a CPU, where the first to converge then does not wait for the last.
         map_restarts: Runs the restarts in another way, as on several devices.
 
     Returns:
-        Centroids [K D], labels [N] int32, inertia, and the iterations and convergence of the best
-        restart.
+        Centroids [K D], labels [N] int32, inertia, iterations and convergence of the best restart.
 
     Raises:
-        ValueError: If ``key`` is no random key, ``x`` is not a matrix of finite real numbers, K is
-            not in 1..N, or a count or ``tol`` is negative. Compiled, NaN or infinity in ``x``
-            gives inertia NaN instead.
+        ValueError: If ``x`` is not a matrix of finite real numbers, or another argument is not of
+            its kind or out of range. Compiled, NaN or infinity in ``x`` gives inertia NaN instead.
 
     Examples:
         >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
@@ -91,11 +91,12 @@ def kmeans(
     checks.check_integer("n_init", n_init)
     checks.check_integer("max_iter", max_iter)
     checks.check_non_negative("tol", tol)
-    if map_restarts is not None:
-        checks.check_function("map_restarts", map_restarts)
     if restarts_at_once is None:
         restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
     checks.check_integer("restarts_at_once", restarts_at_once)
+    if map_restarts is None:
+        map_restarts = partial(map_in_turn, batch_size=min(restarts_at_once, n_init))
+    checks.check_function("map_restarts", map_restarts)
     offset = np.zeros((1, x.shape[1]), np.float32)
     if isinstance(x, np.ndarray):
         # In float64, and before the rows become float32, which would cut off what they differ in.
@@ -120,8 +121,6 @@ def kmeans(
         return lloyd(blocks, weights, seeds, max_iter=max_iter, threshold=threshold)
 
     keys, shared = jax.random.split(key, n_init), (x, blocks, weights, threshold)
-    if map_restarts is None:
-        map_restarts = partial(map_in_turn, batch_size=min(restarts_at_once, n_init))
     runs = map_restarts(restart, keys, shared)
     # A restart that ended in NaN must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
@@ -129,9 +128,8 @@ def kmeans(
     labels, distances = jax.lax.map(partial(_assign, centroids=run.centroids), blocks)
     # Compiled for a CPU, minima drop NaN.
     inertia = jnp.where(is_finite, (distances * weights).sum(), jnp.nan)
-    return KMeansResult(
-        run.centroids + mean, labels.reshape(-1)[: len(x)], inertia, run.n_iter, run.converged
-    )
+    labels = labels.reshape(-1)[: len(x)]
+    return KMeansResult(run.centroids + mean, labels, inertia, run.n_iter, run.converged)
 
 
 def rows_to_cluster(x: Any, n_clusters: Any) -> Any:
@@ -160,17 +158,12 @@ def map_in_turn(
 def in_blocks(
     x: Float[Array, "N D"], rows: int
 ) -> tuple[Float[Array, "blocks rows D"], Float[Array, "blocks rows"]]:
-    """Cut centred rows into blocks of one size; the padding of the last has weight 0."""
+    """Cut rows into blocks of one size; the padding of the last has weight 0."""
     n_blocks = -(-x.shape[0] // rows)
     padding = n_blocks * rows - x.shape[0]
     blocks = jnp.pad(x, ((0, padding), (0, 0))).reshape(n_blocks, rows, x.shape[1])
     weights = jnp.pad(jnp.ones(x.shape[0], x.dtype), (0, padding)).reshape(n_blocks, rows)
     return blocks, weights
-
-
-def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
-    """Matrix product in full precision, also on accelerators."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _greedy_plus_plus(
@@ -227,8 +220,7 @@ def lloyd(
     threshold: Float[Array, ""],
 ) -> _Lloyd:
     """Iterate Lloyd's two steps from given seeds, as :func:`kmeans` does in each restart."""
-    n_clusters = seeds.shape[0]
-    dtype = blocks.dtype
+    n_clusters, dtype = seeds.shape[0], blocks.dtype
 
     def visit(centroids, carry, block_and_weights):  # type: ignore[no-untyped-def]
         block, weight = block_and_weights
@@ -249,13 +241,8 @@ def lloyd(
         return carry, None
 
     def iterate(run: _Lloyd) -> _Lloyd:
-        start = (
-            jnp.zeros_like(seeds),
-            jnp.zeros(n_clusters, dtype),
-            jnp.zeros((), dtype),
-            jnp.zeros_like(seeds[0]),
-            jnp.zeros((), dtype),
-        )
+        zero, counts = jnp.zeros((), dtype), jnp.zeros(n_clusters, dtype)
+        start = (jnp.zeros_like(seeds), counts, zero, jnp.zeros_like(seeds[0]), zero)
         (sums, counts, inertia, farthest, farthest_distance), _ = jax.lax.scan(
             partial(visit, run.centroids), start, (blocks, weights)
         )

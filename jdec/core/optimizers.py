@@ -60,8 +60,7 @@ def make_optimizer(
     decay acts on new gradients alone.
 
     Args:
-        name: One of :data:`OPTIMIZERS`; all but ``sgd`` and ``adam`` are Optax's alias of that
-            name with its own defaults.
+        name: One of :data:`OPTIMIZERS`: ``sgd``, ``adam`` or Optax's alias with its own defaults.
         learning_rate: Base (constant, step) or peak (cosine, one-cycle) learning rate.
         n_steps: Length of the phase, which cosine and one-cycle span.
         schedule: One of :data:`SCHEDULES`.
@@ -70,8 +69,7 @@ def make_optimizer(
         momentum: Momentum of ``sgd``.
         momentum_warmup_steps: Steps over which it rises linearly from zero.
         bias_multiplier: Factor on the learning rate of leaves named ``bias``.
-        weight_decay: Decoupled weight decay on leaves named ``kernel``, of ``sgd``, ``adam`` and
-            the aliases that take one.
+        weight_decay: Decoupled weight decay on leaves named ``kernel``; 0 for aliases without.
 
     Returns:
         The gradient transformation.

@@ -56,8 +56,7 @@ def layerwise(
         ``init(params) -> state`` and ``step(key, state, batch [B D])``.
 
     Raises:
-        ValueError: If ``corruption_rate`` is not in [0, 1), ``loss_scale`` is not positive, or the
-            network has no greedy layers.
+        ValueError: If an argument is out of range, or the network has no greedy layers.
 
     Source: Xie et al. 2016, section 3.2, Eqs. 6-9.
     """
@@ -109,8 +108,7 @@ def finetune(
     Args:
         network: The autoencoder.
         tx: Optimizer of all parameters.
-        corruption_rate: Share of the data's entries masked; 0 in the paper, where fine-tuning sees
-            clean rows.
+        corruption_rate: Share of the data's entries masked; 0 in the paper.
         loss_scale: Factor s on the mean squared error.
 
     Returns:

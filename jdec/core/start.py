@@ -41,8 +41,7 @@ def initial_partition(
         n_init: Restarts for each factor.
         max_iter: Maximum number of iterations of a restart.
         tol: As in :func:`kmeans`.
-        select: ``inertia``: the minimum; ``kl``: the maximum of :math:`\mathrm{KL}(P\|Q)`, which
-            is what self-training has to learn from.
+        select: ``inertia``: the minimum; ``kl``: the maximum of :func:`mean_kl`.
         alpha: Degrees of freedom α, for ``kl``.
         map_restarts: As in :func:`kmeans`.
 
@@ -112,8 +111,7 @@ def overclustered_kmeans(
         key: Typed random key.
         x: Rows, [N D].
         n_clusters: Number of clusters K.
-        overclustering_factor: Sub-clusters per cluster; with 1 this is :func:`kmeans`. At most 1000
-            sub-clusters are made, so a K beyond that is :func:`kmeans` as well.
+        overclustering_factor: Sub-clusters per cluster, at most 1000 in all; 1 is :func:`kmeans`.
         n_init: Restarts of k-means.
         max_iter: Maximum number of iterations of a restart.
         tol: As in :func:`kmeans`.
@@ -144,9 +142,8 @@ def overclustered_kmeans(
     )
     sizes = jnp.bincount(parts.labels, length=n_parts).astype(parts.centroids.dtype)
     centroids, merged = _ward_merge(parts.centroids, sizes, n_clusters)
-    labels = merged[parts.labels]
     inertia = parts.inertia + (sizes * ((parts.centroids - centroids[merged]) ** 2).sum(1)).sum()
-    return KMeansResult(centroids, labels, inertia, parts.n_iter, parts.converged)
+    return KMeansResult(centroids, merged[parts.labels], inertia, parts.n_iter, parts.converged)
 
 
 def _ward_merge(

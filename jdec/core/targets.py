@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jdec._checks import check_function, check_integer, check_kind, check_rank, check_same_length
 from jdec._typing import EncodeFn, Params
 from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
+from jdec.core.kmeans import in_blocks
 
 #: ``embed(encode, params, x [N D]) -> embeddings [N Z]``, for all rows at once.
 EmbedFn = Callable[[EncodeFn, Params, Float[Array, "N D"]], Float[Array, "N Z"]]
@@ -57,12 +58,9 @@ def embed_in_blocks(
     check_function("encode", encode)
     check_rank("x", x, 2)
     check_integer("block_size", block_size)
-    n_rows = x.shape[0]
-    n_blocks = -(-n_rows // block_size)
-    padded = jnp.pad(x, ((0, n_blocks * block_size - n_rows), (0, 0)))
-    blocks = padded.reshape(n_blocks, block_size, x.shape[1])
+    blocks, _ = in_blocks(x, block_size)
     embeddings = jax.lax.map(lambda block: encode(params, block), blocks)
-    return embeddings.reshape(n_blocks * block_size, -1)[:n_rows]
+    return embeddings.reshape(len(blocks) * block_size, -1)[: len(x)]
 
 
 def refresh_targets(
@@ -106,13 +104,12 @@ def refresh_targets(
         check_integer("n_rows", n_rows, maximum=len(x))
     check_function("encode", encode)
     check_function("embed", embed)
-    embeddings = embed(encode, params.encoder, x)
-    log_q = log_soft_assignment(
-        embeddings, params.centroids, alpha=alpha, cluster_mask=cluster_mask
-    )
-    q, centroids = jnp.exp(log_q), params.centroids
+    embeddings, centroids = embed(encode, params.encoder, x), params.centroids
+    log_q = log_soft_assignment(embeddings, centroids, alpha=alpha, cluster_mask=cluster_mask)
+    q = jnp.exp(log_q)
     if cluster_mask is not None:  # those not in use may be anything
         centroids = jnp.where(jnp.asarray(cluster_mask)[:, None], centroids, 0)
+    # Of the weights as well, as a network may hide theirs: compiled for a CPU, relu makes NaN 0.
     is_finite = all_finite((params.encoder, centroids, embeddings, q))
     new_labels = q.argmax(axis=1).astype(jnp.int32)
     n_all, n_rows = x.shape[0], x.shape[0] if n_rows is None else n_rows
@@ -132,10 +129,7 @@ def refresh_targets(
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether no array of a pytree holds NaN or infinity.
-
-    Of the weights as well, as a network may hide theirs: compiled for a CPU, ``relu`` makes NaN 0.
-    """
+    """Whether no array of a pytree holds NaN or infinity."""
     finite = [
         jnp.isfinite(leaf).all()
         for leaf in jax.tree.leaves(tree)

@@ -26,8 +26,7 @@ class Algorithm(NamedTuple):
     Attributes:
         init: ``init(…) -> state``: what is carried from step to step.
         step: ``step(key, state, batch) -> (state, info)``; ``info`` is diagnostic and not carried.
-        refresh: ``refresh(params, x, labels=None, *, n_rows=None) -> targets``: what is recomputed
-            from all rows; None where a phase has no such part.
+        refresh: ``refresh(params, x, labels=None, *, n_rows=None) -> targets``, if it has any.
     """
 
     init: Callable[..., Any]
