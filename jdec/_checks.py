@@ -166,6 +166,14 @@ def as_tuple(name: str, values: Any, what: str) -> tuple[Any, ...]:
     raise ValueError(f"{name}: expected a list of {what}, got {shown(values)}")
 
 
+def as_integers(name: str, values: Any) -> tuple[int, ...]:
+    """Return the entries of a list of integers >= 1, or raise."""
+    values = as_tuple(name, values, "integers")
+    for value in values:
+        check_integer(name, value)
+    return tuple(map(int, values))
+
+
 # Keys and paths ----------------------------------------------------------------------------------
 
 

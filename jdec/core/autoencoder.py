@@ -1,6 +1,5 @@
 """Any network: the Autoencoder protocol, and what makes one of a Flax module or of functions."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import check_integer, shown
+from jdec._checks import check_integer, in_a_line, shown
 from jdec._typing import EncodeFn, Params
 
 
@@ -51,8 +50,7 @@ class FlaxAutoencoder:
 
     Attributes:
         module: The module; it holds no parameters.
-        encoder_layers: Names of the layers that ``encode`` uses, which self-training then trains
-            alone; :func:`as_autoencoder` finds them. All by default.
+        encoder_layers: Those that ``encode`` uses, as :func:`as_autoencoder` finds; None for all.
 
     Examples:
         >>> import flax.linen as nn
@@ -91,16 +89,12 @@ class FlaxAutoencoder:
 
     def with_layers(self, n_features: int) -> "FlaxAutoencoder":
         """Return a copy that knows which layers ``encode`` uses."""
-        made = jax.eval_shape(
-            lambda key: self._init(key, n_features, lambda module, x: module.encode(x)),
-            jax.random.key(0),
-        )
+        made = jax.eval_shape(lambda key: self._init(key, n_features, "encode"), jax.random.key(0))
         return FlaxAutoencoder(self.module, tuple(sorted(made)))
 
-    def _init(self, key: Key[Array, ""], n_features: int, method: Callable[..., Any]) -> Params:
+    def _init(self, key: Key[Array, ""], n_features: int, method: Any) -> Params:
         variables = self.module.init({"params": key}, jnp.zeros((1, n_features)), method=method)
-        others = sorted(set(variables) - {"params"})
-        if others:
+        if others := sorted(set(variables) - {"params"}):
             raise ValueError(
                 f"expected a module with parameters alone, got {', '.join(others)} as well (as "
                 "BatchNorm has); LayerNorm and GroupNorm do without"
@@ -151,13 +145,6 @@ def as_autoencoder(network: Any, n_features: int) -> Autoencoder:
     check_autoencoder(network)
     if hasattr(network, "apply") and hasattr(network, "bind"):  # a Flax module's init is another
         network = FlaxAutoencoder(network)
-    try:
-        hash(network)
-    except TypeError as error:
-        raise ValueError(
-            f"network: expected a hashable object, as a frozen dataclass of numbers and "
-            f"tuples; {error}"
-        ) from error
     network_shapes(network, n_features)
     if isinstance(network, FlaxAutoencoder) and network.encoder_layers is None:
         return network.with_layers(n_features)
@@ -183,9 +170,7 @@ class NetworkShapes(NamedTuple):
 
 
 def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
-    """Return the shapes of a network for rows of D columns, without computing anything.
-
-    They are traced once for each network.
+    """Return the shapes of a network for rows of D columns: traced once, nothing is computed.
 
     Args:
         network: The autoencoder.
@@ -195,7 +180,7 @@ def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
         Pytrees of ``jax.ShapeDtypeStruct``, and Z.
 
     Raises:
-        ValueError: If a function of the network fails, or returns another shape than it should.
+        ValueError: If the network is not hashable, or its functions fail or do not fit together.
 
     Examples:
         >>> from jdec.core import StackedDenoisingAutoencoder
@@ -204,51 +189,50 @@ def network_shapes(network: Autoencoder, n_features: int) -> NetworkShapes:
     """
     check_autoencoder(network)
     check_integer("n_features", n_features)
-    # The dtypes depend on whether JAX has double precision.
-    arguments: Any = (network, n_features, jax.dtypes.canonicalize_dtype(np.float64))
     try:
         hash(network)
-    except TypeError:
-        return _traced_shapes.__wrapped__(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"network: expected a hashable object, as a frozen dataclass of numbers and "
+            f"tuples; {error}"
+        ) from error
+    # The dtypes depend on whether JAX has double precision.
+    arguments: Any = (network, n_features, jax.dtypes.canonicalize_dtype(np.float64))
     return _traced_shapes(*arguments)
 
 
 @lru_cache(maxsize=256)
 def _traced_shapes(network: Any, n_features: int, dtype: Any) -> NetworkShapes:
-    del dtype
-    batch_size = 3
+    del dtype  # a part of the cache's key alone
 
     def shape_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return jax.eval_shape(function, *arguments)
         except Exception as error:  # whatever a user's function raises
-            message = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"network: {name} fails for rows of {n_features} columns: "
-                f"{type(error).__name__}: {message}"
+                f"{type(error).__name__}: {in_a_line(error)}"
             ) from error
 
     key = jax.eval_shape(lambda: jax.random.key(0))  # nothing is computed, on no device
     params = shape_of("init", lambda key: network.init(key, n_features), key)
-    x = jax.ShapeDtypeStruct((batch_size, n_features), jnp.float32)
+    x = jax.ShapeDtypeStruct((3, n_features), jnp.float32)
     z = shape_of("encode", network.encode, params, x)
     shape = getattr(z, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != batch_size or not shape[1]:
+    if shape is None or len(shape) != 2 or shape[0] != x.shape[0] or not shape[1]:
         raise ValueError(
             f"network: expected encode to return embeddings [B Z] for rows [B D], got shape "
             f"{shape} for {x.shape}"
         )
     if not jnp.issubdtype(z.dtype, jnp.floating):
         raise ValueError(f"network: expected floating-point embeddings, got dtype {z.dtype}")
-    decoded = shape_of("decode", network.decode, params, z)
-    if getattr(decoded, "shape", None) != x.shape:
+    decoded = getattr(shape_of("decode", network.decode, params, z), "shape", None)
+    if decoded != x.shape:
         raise ValueError(
-            f"network: expected decode to return rows of shape {x.shape}, got "
-            f"{getattr(decoded, 'shape', None)}"
+            f"network: expected decode to return rows of shape {x.shape}, got {decoded}"
         )
     encoder = encoder_params(network, params)
-    again = shape_of("encode", network.encode, encoder, x)
-    if again.shape != shape:
+    if shape_of("encode", network.encode, encoder, x).shape != shape:
         raise ValueError("network: expected encode to do with what encoder_params returns")
     return NetworkShapes(params, encoder, shape[1])
 
@@ -272,10 +256,5 @@ def is_layered(network: Autoencoder) -> bool:
 
 
 def count_params(params: Params) -> int:
-    """Return the number of weights of a pytree of arrays or of their shapes.
-
-    Examples:
-        >>> count_params({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
-        9
-    """
-    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params))
+    """Return the number of weights of a pytree of arrays or of their shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

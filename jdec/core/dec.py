@@ -1,12 +1,4 @@
-r"""Self-training of encoder and centroids on the auxiliary target distribution.
-
-An interval is S mini-batch steps on KL(P‖Q) with P held, then a refresh of P from ALL rows; the
-first P comes from the initial centroids. What is carried from step to step (:class:`DECState`) is
-apart from what follows from the parameters and the rows (:class:`Targets`). Knows no network: it
-takes ``encode(params, x)``.
-
-Source: Xie et al. 2016, sections 3.1 and 3.3.
-"""
+"""Self-training: intervals of S steps on KL(P‖Q) with P held, then a refresh of P from ALL rows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdec._checks import check_integer, check_kind, check_non_negative
+from jdec import _checks as checks
 from jdec._typing import EncodeFn, Params
-from jdec.core.arguments import check_interval, check_run, check_self_training
 from jdec.core.functional import clustering_loss, log_soft_assignment
 from jdec.core.targets import DECParams, EmbedFn, Targets, embed_in_blocks, refresh_targets
 from jdec.core.training import Algorithm, Batches, apply_gradients, check_batches, scan_steps
@@ -64,13 +55,12 @@ def self_training(
     """Self-training: mini-batch steps on KL(P‖Q) over encoder and centroids, with P held.
 
     Args:
-        encode: ``encode(params, x [B D]) -> embeddings [B Z]``.
+        encode: ``encode(params, x [B D]) -> embeddings [B Z]``; all that is known of the network.
         tx: Optimizer of the encoder's parameters and the centroids.
         alpha: Degrees of freedom α of Eq. 1.
         freeze_encoder: Train the centroids alone (the paper's "DEC without back-propagation").
-        extra_loss: ``extra_loss(key, params, batch) -> scalar``, added to the KL: ``params`` is a
-            :class:`DECParams`, ``batch`` a :class:`DECBatch`. A reconstruction term makes this
-            IDEC (Guo et al. 2017).
+        extra_loss: ``extra_loss(key, params: DECParams, batch: DECBatch) -> scalar``, added to the
+            KL. A reconstruction term makes this IDEC (Guo et al. 2017).
         cluster_mask: Boolean mask of the clusters in use, [K]; all by default.
         embed: Embeds all rows, for the refresh.
 
@@ -90,7 +80,15 @@ def self_training(
 
     Source: Xie et al. 2016, section 3.1.2, Eqs. 2, 4 and 5.
     """
-    check_self_training(encode, tx, alpha, freeze_encoder, extra_loss, cluster_mask, embed)
+    checks.check_function("encode", encode)
+    checks.check_optimizer("tx", tx)
+    checks.check_float32("alpha", alpha)
+    checks.check_flag("freeze_encoder", freeze_encoder)
+    if extra_loss is not None:
+        checks.check_function("extra_loss", extra_loss)
+    if cluster_mask is not None:
+        checks.check_rank("cluster_mask", cluster_mask, 1)
+    checks.check_function("embed", embed)
 
     def trained(params: DECParams) -> DECParams:
         # None is a pytree without leaves: the optimizer then sees the centroids alone.
@@ -103,22 +101,19 @@ def self_training(
     def step(key: Key[Array, ""], state: DECState, batch: DECBatch) -> tuple[DECState, DECInfo]:
         def loss(part: DECParams) -> tuple[Float[Array, ""], DECInfo]:
             params = part._replace(encoder=state.params.encoder) if freeze_encoder else part
-            log_q = log_soft_assignment(
-                encode(params.encoder, batch.x),
-                params.centroids,
-                alpha=alpha,
-                cluster_mask=cluster_mask,
-            )
+            z, mu = encode(params.encoder, batch.x), params.centroids
+            log_q = log_soft_assignment(z, mu, alpha=alpha, cluster_mask=cluster_mask)
             kl = clustering_loss(log_q, batch.p).mean()
             if extra_loss is None:
                 return kl, DECInfo(kl, jnp.zeros_like(kl))
             extra = extra_loss(key, params, batch)
-            if getattr(extra, "shape", None) != ():
+            if (shape := getattr(extra, "shape", type(extra).__name__)) != ():
                 raise ValueError(
                     "extra_loss: expected a function that returns a scalar, got "
-                    f"{getattr(extra, 'shape', type(extra).__name__)}; take the mean"
+                    f"{shape}; take the mean"
                 )
-            return kl + extra.astype(kl.dtype), DECInfo(kl, extra.astype(kl.dtype))
+            extra = extra.astype(kl.dtype)
+            return kl + extra, DECInfo(kl, extra)
 
         part = trained(state.params)
         grads, info = jax.grad(loss, has_aux=True)(part)
@@ -160,20 +155,15 @@ def train_interval(
 
     Source: Xie et al. 2016, section 3.1.2.
     """
-    check_run(key, x, algorithm)
-    check_kind("state", state, DECState)
-    check_kind("targets", targets, Targets)
-    check_interval(update_interval, reset_optimizer)
+    _check_run(key, state, x, algorithm)
+    checks.check_kind("targets", targets, Targets)
+    checks.check_integer("update_interval", update_interval)
+    checks.check_flag("reset_optimizer", reset_optimizer)
     if reset_optimizer:
         state = state._replace(opt_state=algorithm.init(*state.params).opt_state)
+    data, first_step = DECBatch(x, targets.p), state.interval * update_interval
     state, infos = scan_steps(
-        algorithm,
-        key,
-        state,
-        DECBatch(x, targets.p),
-        first_step=state.interval * update_interval,
-        n_steps=update_interval,
-        batches=batches,
+        algorithm, key, state, data, first_step=first_step, n_steps=update_interval, batches=batches
     )
     return state._replace(interval=state.interval + 1), infos
 
@@ -189,14 +179,12 @@ def run_interval(
     """Train S mini-batch steps on P, then refresh it from all rows.
 
     Args:
-        key: Typed random key of the phase, the same for all intervals: a step's key is
-            ``fold_in(key, step)``.
+        key: Typed random key of the phase, the same for all intervals.
         state: Of the algorithm.
         targets: Of the last refresh.
         x: All rows, [N D].
         algorithm: From :func:`self_training`.
-        **settings: ``update_interval``, ``batches`` and ``reset_optimizer`` of
-            :func:`train_interval`.
+        **settings: ``update_interval``, ``batches``, ``reset_optimizer`` of :func:`train_interval`.
 
     Returns:
         The state, the targets of the refresh, and the diagnostics of all steps, stacked.
@@ -214,31 +202,14 @@ def run_interval(
     Source: Xie et al. 2016, section 3.1.
     """
     state, infos = train_interval(key, state, targets, x, algorithm, **settings)
-    n_rows = _rows_of(settings)
+    n_rows = settings.get("batches", Batches()).n_rows
     return state, algorithm.refresh(state.params, x, targets.labels, n_rows=n_rows), infos
 
 
-def _rows_of(settings: dict[str, Any]) -> int | None:
-    check_interval(settings.get("update_interval", 1), settings.get("reset_optimizer", False))
-    batches = settings.get("batches", Batches())
-    check_batches(batches)
-    return batches.n_rows
-
-
-def is_finished(
-    interval: Any,  # integers [...], of JAX or NumPy
-    label_change: Any,  # numbers [...]
-    *,
-    tol: float,
-    max_intervals: int,
-) -> Any:
-    """Whether fewer than ``tol`` of the labels changed, q broke, or ``max_intervals`` is reached.
-
-    Never before one full interval. Of arrays, for each entry.
-    """
-    # A NaN compares false, so a broken state ends the run as well.
-    settled = (interval > 0) & ~(label_change >= tol)
-    return settled | (interval >= max_intervals)
+def is_finished(interval: Any, label_change: Any, *, tol: float, max_intervals: int) -> Any:
+    """Whether under ``tol`` of the labels changed, q broke, or ``max_intervals`` is reached."""
+    # Not before one full interval. A NaN compares false, so a broken state ends the run as well.
+    return ((interval > 0) & ~(label_change >= tol)) | (interval >= max_intervals)
 
 
 def run(
@@ -253,8 +224,7 @@ def run(
 ) -> tuple[DECState, Targets]:
     """Run intervals until fewer than ``tol`` of the labels change: one ``lax.while_loop``.
 
-    The whole phase is one program, for ``jax.jit`` and ``jax.vmap``; the host-driven
-    :func:`jdec.fit` runs the same intervals one after another and gives the same result.
+    For ``jax.jit`` and ``jax.vmap``; the host loop of :func:`jdec.fit` gives the same result.
 
     Args:
         key: Typed random key of the phase.
@@ -263,8 +233,7 @@ def run(
         algorithm: From :func:`self_training`.
         tol: Stop when a refresh changed a smaller share of the labels; 0.001 in the paper.
         max_intervals: Stop after this many intervals in any case.
-        **settings: ``update_interval``, ``batches`` and ``reset_optimizer`` of
-            :func:`train_interval`.
+        **settings: ``update_interval``, ``batches``, ``reset_optimizer`` of :func:`train_interval`.
 
     Returns:
         The last state and targets; ``interval`` and ``label_change`` say why it ended.
@@ -282,19 +251,29 @@ def run(
 
     Source: Xie et al. 2016, section 3.3.
     """
-    check_run(key, x, algorithm)
-    check_kind("state", state, DECState)
-    check_non_negative("tol", tol)
-    check_integer("max_intervals", max_intervals)
-    targets = algorithm.refresh(state.params, x, n_rows=_rows_of(settings))
+    _check_run(key, state, x, algorithm)
+    checks.check_non_negative("tol", tol)
+    checks.check_integer("max_intervals", max_intervals)
+    batches = settings.get("batches", Batches())
+    check_batches(batches)
+    targets = algorithm.refresh(state.params, x, n_rows=batches.n_rows)
 
     def goes_on(carry: tuple[DECState, Targets]) -> Bool[Array, ""]:
-        state, targets = carry
-        change = targets.label_change
-        return ~is_finished(state.interval, change, tol=tol, max_intervals=max_intervals)
+        interval, change = carry[0].interval, carry[1].label_change
+        return ~is_finished(interval, change, tol=tol, max_intervals=max_intervals)
 
-    def interval(carry: tuple[DECState, Targets]) -> tuple[DECState, Targets]:
-        state, targets, _ = run_interval(key, *carry, x, algorithm, **settings)
-        return state, targets
+    def train(carry: tuple[DECState, Targets]) -> tuple[DECState, Targets]:
+        return run_interval(key, *carry, x, algorithm, **settings)[:2]
 
-    return jax.lax.while_loop(goes_on, interval, (state, targets))
+    return jax.lax.while_loop(goes_on, train, (state, targets))
+
+
+def _check_run(key: Any, state: Any, x: Any, algorithm: Any) -> None:
+    checks.check_key("key", key)
+    checks.check_rank("x", x, 2)
+    if getattr(algorithm, "refresh", None) is None:
+        raise ValueError(
+            f"algorithm: expected one with a refresh, as of jdec.self_training, "
+            f"got {checks.shown(algorithm)}"
+        )
+    checks.check_kind("state", state, DECState)

@@ -1,11 +1,6 @@
-r"""The equations of Deep Embedded Clustering as pure functions.
+"""The equations of Deep Embedded Clustering as pure, differentiable functions of arrays.
 
-All of it works on arrays alone: differentiable, free of ``jit``, usable under ``jax.jit``,
-``jax.vmap`` and ``jax.lax.scan``. The logarithm of the soft assignment is the primitive, because
-the plain form of Eq. 1 loses small probabilities to underflow and Eq. 2 then turns infinite.
-
-Source: Xie, Girshick & Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016,
-section 3.1.
+Source: Xie, Girshick & Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016.
 """
 
 import jax
@@ -25,27 +20,9 @@ _LOG_ZERO = -1e30
 def squared_distances(
     embeddings: Float[Array, "N Z"], centroids: Float[Array, "K Z"]
 ) -> Float[Array, "N K"]:
-    r"""Squared Euclidean distances :math:`d^2_{ij} = \|z_i - \mu_j\|^2`.
+    r"""Squared Euclidean distances :math:`\|z_i - \mu_j\|^2`, in float32 at least.
 
-    Computed as :math:`\|z\|^2 - 2 z\mu^\top + \|\mu\|^2` of points centred on the mean centroid
-    (far from the origin the expansion would cancel), so no N×K×Z array exists. Distances are
-    float32 with float32 accumulation whatever the embeddings' precision (float64 stays float64),
-    and finite for finite or infinite input: coordinates beyond 1e17 count as 1e17. NaN stays NaN,
-    also compiled.
-
-    Args:
-        embeddings: Rows z, [N Z], floating point.
-        centroids: Cluster centres μ, [K Z], floating point.
-
-    Returns:
-        Non-negative distances [N K].
-
-    Raises:
-        ValueError: If an argument is not a matrix or the widths differ.
-
-    Examples:
-        >>> squared_distances(jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 3.0]])).tolist()
-        [[25.0, 1.0]]
+    Coordinates beyond 1e17, also infinite ones, count as 1e17. NaN stays NaN, also compiled.
     """
     check_rank("embeddings", embeddings, 2)
     check_rank("centroids", centroids, 2)
@@ -59,6 +36,7 @@ def squared_distances(
     is_double = jnp.float64 in (embeddings.dtype, centroids.dtype)
     dtype = jnp.dtype(jnp.float64 if is_double else jnp.float32)
     z, mu = embeddings.astype(dtype), centroids.astype(dtype)
+    # Far from the origin the expansion |z|² - 2zμ + |μ|² would cancel, so the points are centred.
     # Distances do not depend on the origin, so its gradient is zero and need not be traced.
     origin = jax.lax.stop_gradient(_bounded(mu).mean(axis=0, keepdims=True))
     z, mu = _bounded(z - origin), _bounded(mu - origin)
@@ -81,7 +59,7 @@ def log_soft_assignment(
     alpha: float | Float[Array, ""] = 1.0,
     cluster_mask: Bool[Array, "K"] | None = None,
 ) -> Float[Array, "N K"]:
-    r"""Logarithm of the soft assignment, the primitive of this module.
+    r"""Logarithm of the soft assignment, which unlike its plain form does not underflow.
 
     .. math:: \log q_{ij} = -\tfrac{\alpha+1}{2} \log(1 + \|z_i-\mu_j\|^2/\alpha)
               - \log \sum_{j'} (1 + \|z_i-\mu_{j'}\|^2/\alpha)^{-(\alpha+1)/2}
@@ -112,21 +90,15 @@ def log_soft_assignment(
         check_array("cluster_mask", cluster_mask, centroids.shape[:1])
         if cluster_mask.dtype != np.bool_:
             raise ValueError(f"cluster_mask: expected booleans, got dtype {cluster_mask.dtype}")
-        centroids = _park_masked(centroids, cluster_mask)
+        # Masked centroids lie on one that is not, so that they do not affect centring.
+        other = jax.lax.stop_gradient(centroids[jnp.argmax(cluster_mask)])
+        centroids = jnp.where(jnp.asarray(cluster_mask)[:, None], centroids, other)
     distances = squared_distances(embeddings, centroids)
     alpha = jnp.asarray(alpha, distances.dtype)
     logits = -(alpha + 1) / 2 * jnp.log1p(distances / alpha)
     if cluster_mask is not None:
         logits = jnp.where(cluster_mask[None, :], logits, jnp.asarray(_LOG_ZERO, logits.dtype))
     return jax.nn.log_softmax(logits, axis=1)
-
-
-def _park_masked(
-    centroids: Float[Array, "K Z"], cluster_mask: Bool[Array, "K"]
-) -> Float[Array, "K Z"]:
-    """Move masked centroids onto an unmasked one, so that they do not affect centring."""
-    other = jax.lax.stop_gradient(centroids[jnp.argmax(cluster_mask)])
-    return jnp.where(jnp.asarray(cluster_mask)[:, None], centroids, other)
 
 
 def soft_assignment(
@@ -160,9 +132,8 @@ def soft_assignment(
 
     Source: Xie et al. 2016, Eq. 1.
     """
-    return jnp.exp(
-        log_soft_assignment(embeddings, centroids, alpha=alpha, cluster_mask=cluster_mask)
-    )
+    log_q = log_soft_assignment(embeddings, centroids, alpha=alpha, cluster_mask=cluster_mask)
+    return jnp.exp(log_q)
 
 
 def cluster_frequencies(q: Float[Array, "N K"]) -> Float[Array, "K"]:
@@ -197,12 +168,10 @@ def target_distribution(
 
     Args:
         q: Soft assignment, [N K].
-        frequencies: f, [K]: the frequencies of the whole data set when ``q`` is a block or a shard
-            of it. By default those of ``q`` itself, which then has to hold ALL rows.
+        frequencies: f of ALL rows, [K]; by default that of ``q``, which then has to hold them all.
 
     Returns:
-        p, [N K]; rows sum to one. A zero stays zero, also in a cluster with no members, and a row
-        of zeros (padding) stays a row of zeros.
+        p, [N K]; rows sum to one, but rows and columns of zeros (padding, empty clusters) stay so.
 
     Raises:
         ValueError: If ``q`` is not a matrix or ``frequencies`` is not [K].
@@ -261,8 +230,7 @@ def mean_kl(log_q: Float[Array, "N K"]) -> Float[Array, ""]:
         log_q: Logarithm of the soft assignment of ALL rows, [N K].
 
     Returns:
-        What self-training has to learn from: 0 where all rows are assigned with certainty, or all
-        alike.
+        The mean, []: 0 where all rows are assigned with certainty, or all alike.
 
     Examples:
         >>> mean_kl(jnp.log(jnp.array([[0.5, 0.5], [0.5, 0.5]]))).tolist()

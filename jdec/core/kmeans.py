@@ -1,8 +1,7 @@
-r"""k-means on the device: greedy k-means++ seeding and Lloyd iterations, restarts by vmap.
+"""k-means on the device: greedy k-means++ seeding and Lloyd iterations, restarts by vmap.
 
-The work is laid out as [K, rows]: minima over clusters then run along contiguous rows, and both
-products of an iteration (distances, sums) are plain matrix products. Rows are visited in blocks, so
-that memory stays O(N·K) and a block's distances stay in the cache.
+Laid out as [K, rows], so that minima run along contiguous rows and distances and sums are matrix
+products, and in blocks of rows, so that memory stays O(N·K) and a block's distances in the cache.
 """
 
 import math
@@ -15,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jdec.core.arguments import check_kmeans
+from jdec import _checks as checks
+from jdec._rows import as_rows
 
 _BLOCK_ENTRIES = 2**20
+
+#: Matrix product in full precision, also on accelerators.
+product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 #: ``map_restarts(function, keys, shared)``: stacks what ``function(key, *shared)`` returns.
 MapFn = Callable[[Callable[..., Any], Key[Array, "R"], tuple[Any, ...]], Any]
@@ -54,33 +57,26 @@ def kmeans(
     r"""Partition rows into clusters of minimal inertia :math:`\sum_i \min_j \|x_i - \mu_j\|^2`.
 
     Each restart seeds by greedy k-means++ and iterates Lloyd's two steps until the centroids move
-    less than ``tol`` (relative to the mean variance of the columns) or no label can change. Empty
-    clusters are relocated to the farthest point. The restart of minimal inertia is returned. Pure
-    and traceable: compile it with ``jax.jit`` and ``n_clusters``, ``n_init``, ``max_iter`` and
-    ``restarts_at_once`` static.
+    less than ``tol`` or no label can change. Empty clusters are relocated to the farthest point.
+    Traceable, with ``n_clusters``, ``n_init``, ``max_iter`` and ``restarts_at_once`` static.
 
     Args:
         key: Typed random key.
-        x: Rows, [N D]; computed in float32 (a float64 JAX array stays float64). NumPy's are
-            centred in float64 first.
+        x: Rows, [N D]; computed in float32 (float64 in JAX stays so), NumPy's centred in float64.
         n_clusters: Number of clusters K, at most N.
         n_init: Number of restarts.
         max_iter: Maximum number of Lloyd iterations in a restart.
-        tol: Squared movement of the centroids, relative to the variance of the data, under which
-            a restart ends.
-        restarts_at_once: Restarts that run side by side under vmap; None means all of them on an
-            accelerator, and one after another on a CPU, where the first to converge then does not
-            wait for the last.
+        tol: Squared movement that ends a restart, relative to the mean variance of the columns.
+        restarts_at_once: Restarts side by side under vmap; None: all of them on an accelerator, one
+            on a CPU, where the first to converge then does not wait for the last.
         map_restarts: Runs the restarts in another way, as on several devices.
 
     Returns:
-        Centroids [K D], labels [N] int32, inertia, and the iterations and convergence of the best
-        restart.
+        Centroids [K D], labels [N] int32, inertia, iterations and convergence of the best restart.
 
     Raises:
-        ValueError: If ``key`` is no random key, ``x`` is not a matrix of finite real numbers, K is
-            not in 1..N, or a count or ``tol`` is negative. Compiled, where the numbers in ``x``
-            cannot be inspected, NaN or infinity among them gives inertia NaN.
+        ValueError: If ``x`` is not a matrix of finite real numbers, or another argument is not of
+            its kind or out of range. Compiled, NaN or infinity in ``x`` gives inertia NaN instead.
 
     Examples:
         >>> x = jnp.array([[0.0], [0.2], [5.0], [5.2]])
@@ -90,7 +86,17 @@ def kmeans(
 
     Source: Lloyd 1982; Arthur & Vassilvitskii 2007. Xie et al. 2016, section 3.2 use 20 restarts.
     """
-    x = check_kmeans(key, x, n_clusters, n_init, max_iter, tol, restarts_at_once, map_restarts)
+    checks.check_key("key", key)
+    x = rows_to_cluster(x, n_clusters)
+    checks.check_integer("n_init", n_init)
+    checks.check_integer("max_iter", max_iter)
+    checks.check_non_negative("tol", tol)
+    if restarts_at_once is None:
+        restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
+    checks.check_integer("restarts_at_once", restarts_at_once)
+    if map_restarts is None:
+        map_restarts = partial(map_in_turn, batch_size=min(restarts_at_once, n_init))
+    checks.check_function("map_restarts", map_restarts)
     offset = np.zeros((1, x.shape[1]), np.float32)
     if isinstance(x, np.ndarray):
         # In float64, and before the rows become float32, which would cut off what they differ in.
@@ -110,51 +116,54 @@ def kmeans(
     blocks, weights = in_blocks(x, rows_per_block)
 
     # All arrays as arguments: on several devices a function may not close over them.
-    def restart(
-        restart_key: Key[Array, ""],
-        x: Float[Array, "N D"],
-        blocks: Float[Array, "blocks rows D"],
-        weights: Float[Array, "blocks rows"],
-        threshold: Float[Array, ""],
-    ) -> _Lloyd:
-        seeds = _greedy_plus_plus(restart_key, x, n_clusters)
+    def restart(key: Key[Array, ""], x: Any, blocks: Any, weights: Any, threshold: Any) -> _Lloyd:
+        seeds = _greedy_plus_plus(key, x, n_clusters)
         return lloyd(blocks, weights, seeds, max_iter=max_iter, threshold=threshold)
 
-    if restarts_at_once is None:
-        restarts_at_once = 1 if jax.default_backend() == "cpu" else n_init
     keys, shared = jax.random.split(key, n_init), (x, blocks, weights, threshold)
-    if map_restarts is None:
-        runs = jax.lax.map(
-            lambda key: restart(key, *shared), keys, batch_size=min(restarts_at_once, n_init)
-        )
-    else:
-        runs = map_restarts(restart, keys, shared)
+    runs = map_restarts(restart, keys, shared)
     # A restart that ended in NaN must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
     run: _Lloyd = jax.tree.map(lambda leaf: leaf[best], runs)
-
-    labels, distances = _assign_all(blocks, run.centroids)
+    labels, distances = jax.lax.map(partial(_assign, centroids=run.centroids), blocks)
     # Compiled for a CPU, minima drop NaN.
     inertia = jnp.where(is_finite, (distances * weights).sum(), jnp.nan)
-    return KMeansResult(
-        run.centroids + mean, labels.reshape(-1)[: len(x)], inertia, run.n_iter, run.converged
-    )
+    labels = labels.reshape(-1)[: len(x)]
+    return KMeansResult(run.centroids + mean, labels, inertia, run.n_iter, run.converged)
+
+
+def rows_to_cluster(x: Any, n_clusters: Any) -> Any:
+    """Return rows [N D] of NumPy or JAX as :func:`kmeans` takes them, or raise."""
+    if not isinstance(x, jax.Array):
+        x = as_rows("x", x)
+    checks.check_rank("x", x, 2)
+    checks.check_real("x", x)
+    checks.check_not_deleted("x", x)
+    if x.shape[1] == 0:
+        raise ValueError(f"x: expected at least one column, got shape {x.shape}")
+    checks.check_n_clusters(n_clusters, x.shape[0])
+    return x
+
+
+def map_in_turn(
+    function: Callable[..., Any],
+    keys: Key[Array, "R"],
+    shared: tuple[Any, ...],
+    batch_size: int | None = None,
+) -> Any:
+    """Map as a :data:`MapFn` does, one after another or ``batch_size`` at once."""
+    return jax.lax.map(lambda key: function(key, *shared), keys, batch_size=batch_size)
 
 
 def in_blocks(
     x: Float[Array, "N D"], rows: int
 ) -> tuple[Float[Array, "blocks rows D"], Float[Array, "blocks rows"]]:
-    """Cut centred rows into blocks of one size; the padding of the last has weight 0."""
+    """Cut rows into blocks of one size; the padding of the last has weight 0."""
     n_blocks = -(-x.shape[0] // rows)
     padding = n_blocks * rows - x.shape[0]
     blocks = jnp.pad(x, ((0, padding), (0, 0))).reshape(n_blocks, rows, x.shape[1])
     weights = jnp.pad(jnp.ones(x.shape[0], x.dtype), (0, padding)).reshape(n_blocks, rows)
     return blocks, weights
-
-
-def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
-    """Matrix product in full precision, also on accelerators."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _greedy_plus_plus(
@@ -174,9 +183,7 @@ def _greedy_plus_plus(
     first = x[jax.random.randint(first_key, (), 0, x.shape[0])]
     seeds = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first)
 
-    def add_seed(
-        carry: tuple[Float[Array, "K D"], Float[Array, "N"]], index: Int[Array, ""]
-    ) -> tuple[tuple[Float[Array, "K D"], Float[Array, "N"]], None]:
+    def add_seed(carry, index):  # type: ignore[no-untyped-def]
         seeds, nearest = carry
         cumulative = jnp.cumsum(nearest)
         draws = jax.random.uniform(jax.random.fold_in(key, index), (n_candidates,), x.dtype)
@@ -204,12 +211,6 @@ def _assign(
     return labels, distances
 
 
-def _assign_all(
-    blocks: Float[Array, "blocks rows D"], centroids: Float[Array, "K D"]
-) -> tuple[Int[Array, "blocks rows"], Float[Array, "blocks rows"]]:
-    return jax.lax.map(partial(_assign, centroids=centroids), blocks)
-
-
 def lloyd(
     blocks: Float[Array, "blocks rows D"],
     weights: Float[Array, "blocks rows"],
@@ -219,8 +220,7 @@ def lloyd(
     threshold: Float[Array, ""],
 ) -> _Lloyd:
     """Iterate Lloyd's two steps from given seeds, as :func:`kmeans` does in each restart."""
-    n_clusters = seeds.shape[0]
-    dtype = blocks.dtype
+    n_clusters, dtype = seeds.shape[0], blocks.dtype
 
     def visit(centroids, carry, block_and_weights):  # type: ignore[no-untyped-def]
         block, weight = block_and_weights
@@ -241,13 +241,8 @@ def lloyd(
         return carry, None
 
     def iterate(run: _Lloyd) -> _Lloyd:
-        start = (
-            jnp.zeros_like(seeds),
-            jnp.zeros(n_clusters, dtype),
-            jnp.zeros((), dtype),
-            jnp.zeros_like(seeds[0]),
-            jnp.zeros((), dtype),
-        )
+        zero, counts = jnp.zeros((), dtype), jnp.zeros(n_clusters, dtype)
+        start = (jnp.zeros_like(seeds), counts, zero, jnp.zeros_like(seeds[0]), zero)
         (sums, counts, inertia, farthest, farthest_distance), _ = jax.lax.scan(
             partial(visit, run.centroids), start, (blocks, weights)
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import flax.linen as nn
@@ -10,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import as_tuple, check_choice, check_integer, check_key
+from jdec._checks import as_integers, check_choice, check_integer, check_key
 from jdec._typing import Params
 from jdec.core.augmentation import CODE_STREAM, INPUT_STREAM, corrupt
+from jdec.core.autoencoder import FlaxAutoencoder
 
 #: Names of the weight initialisers.
 INITIALIZERS = ("fan_in_uniform", "normal")
@@ -24,19 +26,16 @@ PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 class StackedDenoisingAutoencoder:
     r"""Fully connected encoder D–h₁–…–Z and its mirror image as decoder.
 
-    ReLU follows every layer but the embedding and the reconstruction, so that the embedding keeps
-    all its information and the data may be negative. Layers are named ``encoder_0`` …,
-    ``decoder_0`` …; ``decoder_i`` undoes ``encoder_i``.
+    ReLU follows every layer but the embedding and the reconstruction, which may be negative. Layers
+    are named ``encoder_0`` …, ``decoder_0`` …; ``decoder_i`` undoes ``encoder_i``.
 
     Attributes:
         hidden_dims: Widths between the data and the embedding; may be empty.
         latent_dim: Z.
-        initializer: ``fan_in_uniform``: weights and biases U(±1/√fan_in); ``normal``: weights
-            N(0, 0.01²), biases 0 (the authors').
-        precision: ``float32``, on accelerators too, where JAX by default rounds the factors of
-            its products; ``tensorfloat32``: factors rounded to 10 bits where the device can do it;
-            ``bfloat16``: activations and products in bfloat16, except for the embedding layer.
-            Parameters and what the methods return are float32 in any case.
+        initializer: ``fan_in_uniform``: U(±1/√fan_in); ``normal``: weights N(0, 0.01²), biases 0.
+        precision: Of products: ``float32``, on accelerators too; ``tensorfloat32``: factors rounded
+            to 10 bits where the device can do it; ``bfloat16``: activations too, except for the
+            embedding layer. Parameters and what the methods return are float32 in any case.
 
     Examples:
         >>> network = StackedDenoisingAutoencoder(hidden_dims=(8,), latent_dim=2)
@@ -56,13 +55,8 @@ class StackedDenoisingAutoencoder:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        widths = as_tuple("hidden_dims", self.hidden_dims, "integers")
-        for width in widths:
-            check_integer("hidden_dims", width)
-        object.__setattr__(self, "hidden_dims", tuple(map(int, widths)))
-        check_integer("latent_dim", self.latent_dim)
-        check_choice("initializer", self.initializer, INITIALIZERS)
-        check_choice("precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "hidden_dims", as_integers("hidden_dims", self.hidden_dims))
+        check_layers(self)
 
     @property
     def n_layers(self) -> int:
@@ -70,22 +64,10 @@ class StackedDenoisingAutoencoder:
         return len(self.hidden_dims) + 1
 
     def init(self, key: Key[Array, ""], n_features: int) -> Params:
-        """Draw fresh parameters of encoder and decoder.
-
-        Args:
-            key: Typed random key.
-            n_features: D.
-
-        Returns:
-            ``{"encoder_0": {"kernel": [D h₁], "bias": [h₁]}, …, "decoder_0": …}``, float32.
-
-        Raises:
-            ValueError: If ``key`` is no random key or D is below 1.
-        """
+        """Draw ``{"encoder_0": {"kernel": [D h₁], "bias": [h₁]}, …, "decoder_0": …}``, float32."""
         check_key("key", key)
         check_integer("n_features", n_features)
-        x = jnp.zeros((1, n_features))
-        return dict(self._module(n_features).init({"params": key}, x)["params"])
+        return FlaxAutoencoder(self._module(n_features)).init(key, n_features)
 
     def encode(self, params: Params, x: Float[Array, "B D"]) -> Float[Array, "B Z"]:
         """Embed rows; the parameters of the encoder suffice."""
@@ -97,12 +79,7 @@ class StackedDenoisingAutoencoder:
         return module.apply({"params": params}, embeddings, method="decode")
 
     def encoder_params(self, params: Params) -> Params:
-        """Return the part of the parameters that :meth:`encode` uses.
-
-        Examples:
-            >>> StackedDenoisingAutoencoder().encoder_params({"encoder_0": 1, "decoder_0": 2})
-            {'encoder_0': 1}
-        """
+        """Return the part of the parameters that :meth:`encode` uses."""
         return {name: leaf for name, leaf in params.items() if name.startswith("encoder_")}
 
     def layer_params(self, params: Params, layer: int) -> Params:
@@ -113,8 +90,7 @@ class StackedDenoisingAutoencoder:
         self, params: Params, x: Float[Array, "B D"], n_layers: int
     ) -> Float[Array, "B H"]:
         """Apply the first ``n_layers`` layers of the encoder."""
-        module = self._module(x.shape[1])
-        return module.apply({"params": params}, x, n_layers, method="encode")
+        return self._module(x.shape[1]).apply({"params": params}, x, n_layers, method="encode")
 
     def reconstruct_layer(
         self,
@@ -126,12 +102,7 @@ class StackedDenoisingAutoencoder:
         input_corruption: float,
         code_corruption: float,
     ) -> Float[Array, "B H"]:
-        """Reconstruct one layer's input through that layer alone, with noise before and after it.
-
-        The two-layer denoising autoencoder of the greedy stage.
-
-        Source: Xie et al. 2016, Eqs. 6-9.
-        """
+        """Reconstruct one layer's input through it alone, noise before and after it (Eqs. 6-9)."""
         module = self._module(params["decoder_0"]["kernel"].shape[1])
         h = corrupt(jax.random.fold_in(key, INPUT_STREAM), h, input_corruption)
         code = module.apply({"params": params}, h, layer, method="encode_layer")
@@ -152,22 +123,15 @@ class _Dense(nn.Module):
     precision: str
 
     def setup(self) -> None:
-        n_layers = len(self.dims) - 1
-        self.encoder = [
-            self._dense(f"encoder_{i}", self.dims[i], self.dims[i + 1]) for i in range(n_layers)
-        ]
-        self.decoder = [
-            self._dense(f"decoder_{i}", self.dims[i + 1], self.dims[i]) for i in range(n_layers)
-        ]
+        layers = [*enumerate(pairwise(self.dims))]
+        self.encoder = [self._dense(f"encoder_{i}", n_in, n_out) for i, (n_in, n_out) in layers]
+        self.decoder = [self._dense(f"decoder_{i}", n_out, n_in) for i, (n_in, n_out) in layers]
 
     def _dense(self, name: str, fan_in: int, fan_out: int) -> nn.Dense:
         # The embedding layer is under a hundredth of the work, and distances need its digits.
         is_embedding = name == f"encoder_{len(self.dims) - 2}"
         options = layer_options(self.initializer, self.precision, fan_in, is_embedding=is_embedding)
         return nn.Dense(fan_out, name=name, **options)
-
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return self.decode(self.encode(x))
 
     def encode(self, x: Float[Array, "B D"], n_layers: int | None = None) -> Float[Array, "B Z"]:
         for layer in range(len(self.encoder) if n_layers is None else n_layers):
@@ -188,8 +152,15 @@ class _Dense(nn.Module):
         return x if layer == 0 else nn.relu(x)
 
 
+def check_layers(network: Any) -> None:
+    """Raise unless the settings that all networks have are valid."""
+    check_integer("latent_dim", network.latent_dim)
+    check_choice("initializer", network.initializer, INITIALIZERS)
+    check_choice("precision", network.precision, PRECISIONS)
+
+
 def layer_options(
-    initializer: str, precision: str, fan_in: int, *, is_embedding: bool
+    initializer: str, precision: str, fan_in: int, *, is_embedding: bool = False
 ) -> dict[str, Any]:
     """Return what dense layers and convolutions are made with."""
     if initializer == "normal":
@@ -199,13 +170,8 @@ def layer_options(
     dtype = None
     if precision == "bfloat16":
         dtype = jnp.float32 if is_embedding else jnp.bfloat16
-    highest = precision == "float32"
-    return {
-        "dtype": dtype,
-        "precision": jax.lax.Precision.HIGHEST if highest else jax.lax.Precision.HIGH,
-        "kernel_init": kernel_init,
-        "bias_init": bias_init,
-    }
+    level = jax.lax.Precision.HIGHEST if precision == "float32" else jax.lax.Precision.HIGH
+    return {"dtype": dtype, "precision": level, "kernel_init": kernel_init, "bias_init": bias_init}
 
 
 def promote_bfloat16(x: Float[Array, "B H"]) -> Float[Array, "B H"]:

@@ -1,20 +1,15 @@
 """Optimizers by name, with what the authors' solver files can say and Optax has no word for."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from jdec._checks import (
-    check_choice,
-    check_fraction,
-    check_integer,
-    check_non_negative,
-    check_positive,
-)
+from jdec import _checks as checks
 from jdec._typing import Params
 
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")
@@ -29,12 +24,7 @@ _WARMUP_SHARE = 0.15  # of a one-cycle schedule
 
 
 def takes_weight_decay(name: str) -> bool:
-    """Whether weight decay, of kernels alone, can be set for one of :data:`OPTIMIZERS`.
-
-    Examples:
-        >>> takes_weight_decay("lion"), takes_weight_decay("rmsprop")
-        (True, False)
-    """
+    """Whether weight decay, of kernels alone, can be set for one of :data:`OPTIMIZERS`."""
     return name in ("sgd", "adam") or _mask_option(name) is not None
 
 
@@ -44,13 +34,9 @@ def check_weight_decay(name: str, weight_decay: Any) -> None:
         raise ValueError(f"weight_decay: expected 0 for {name}, which has none; got {weight_decay}")
 
 
-def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(getattr(optax, name)).parameters
-
-
 def _mask_option(name: str) -> str | None:
     # What Optax calls the mask of an alias's weight decay; that of novograd has none.
-    takes = _parameters(name)
+    takes = inspect.signature(getattr(optax, name)).parameters
     masks = ("mask", "weight_decay_mask") if "weight_decay" in takes else ()
     return next((option for option in masks if option in takes), None)
 
@@ -74,8 +60,7 @@ def make_optimizer(
     decay acts on new gradients alone.
 
     Args:
-        name: One of :data:`OPTIMIZERS`; all but ``sgd`` and ``adam`` are Optax's alias of that
-            name with its own defaults.
+        name: One of :data:`OPTIMIZERS`: ``sgd``, ``adam`` or Optax's alias with its own defaults.
         learning_rate: Base (constant, step) or peak (cosine, one-cycle) learning rate.
         n_steps: Length of the phase, which cosine and one-cycle span.
         schedule: One of :data:`SCHEDULES`.
@@ -84,8 +69,7 @@ def make_optimizer(
         momentum: Momentum of ``sgd``.
         momentum_warmup_steps: Steps over which it rises linearly from zero.
         bias_multiplier: Factor on the learning rate of leaves named ``bias``.
-        weight_decay: Decoupled weight decay on leaves named ``kernel``, of ``sgd``, ``adam`` and
-            the aliases that take one.
+        weight_decay: Decoupled weight decay on leaves named ``kernel``; 0 for aliases without.
 
     Returns:
         The gradient transformation.
@@ -101,14 +85,14 @@ def make_optimizer(
 
     Source: the authors' solver files; Xie et al. 2016, section 4.3.
     """
-    check_choice("optimizer", name, OPTIMIZERS)
-    check_choice("schedule", schedule, SCHEDULES)
-    check_integer("n_steps", n_steps, minimum=0)
-    check_integer("momentum_warmup_steps", momentum_warmup_steps, minimum=0)
-    check_positive("learning_rate", learning_rate)
-    check_fraction("momentum", momentum)
-    check_positive("bias_multiplier", bias_multiplier)
-    check_non_negative("weight_decay", weight_decay)
+    checks.check_choice("optimizer", name, OPTIMIZERS)
+    checks.check_choice("schedule", schedule, SCHEDULES)
+    checks.check_integer("n_steps", n_steps, minimum=0)
+    checks.check_integer("momentum_warmup_steps", momentum_warmup_steps, minimum=0)
+    checks.check_positive("learning_rate", learning_rate)
+    checks.check_fraction("momentum", momentum)
+    checks.check_positive("bias_multiplier", bias_multiplier)
+    checks.check_non_negative("weight_decay", weight_decay)
     check_weight_decay(name, weight_decay)
     rate: Any = _schedule(schedule, learning_rate, n_steps, decay_every, decay_rate)
     parts = []
@@ -119,7 +103,9 @@ def make_optimizer(
             parts.append(optax.add_decayed_weights(weight_decay, mask=_leaves_named("kernel")))
         parts.append(optax.scale_by_learning_rate(rate))
     else:
-        parts.append(_alias(name, rate, weight_decay))
+        mask = _mask_option(name)
+        decay = {"weight_decay": weight_decay, mask: _leaves_named("kernel")} if mask else {}
+        parts.append(getattr(optax, name)(rate, **decay))
     if bias_multiplier != 1:
         parts.append(optax.masked(optax.scale(bias_multiplier), _leaves_named("bias")))
     if name == "sgd" and momentum_warmup_steps:
@@ -131,15 +117,11 @@ def make_optimizer(
 
 
 def _schedule(
-    name: str,
-    learning_rate: float | Float[Array, ""],
-    n_steps: int,
-    decay_every: int,
-    decay_rate: float,
+    name: str, learning_rate: Any, n_steps: int, decay_every: int, decay_rate: float
 ) -> Any:
     if name == "step":
-        check_positive("decay_every", decay_every)
-        check_positive("decay_rate", decay_rate)
+        checks.check_positive("decay_every", decay_every)
+        checks.check_positive("decay_rate", decay_rate)
         return optax.exponential_decay(learning_rate, decay_every, decay_rate, staircase=True)
     if name == "cosine":
         return optax.cosine_decay_schedule(learning_rate, max(n_steps, 1))
@@ -155,19 +137,8 @@ def _schedule(
     return (lambda step: learning_rate * cycle(step)) if is_traced else cycle
 
 
-def _alias(name: str, rate: Any, weight_decay: float) -> optax.GradientTransformation:
-    options: dict[str, Any] = {}
-    if "weight_decay" in _parameters(name):
-        options["weight_decay"] = weight_decay
-    if (mask := _mask_option(name)) is not None:
-        options[mask] = _leaves_named("kernel")
-    return getattr(optax, name)(rate, **options)
-
-
 def _leaves_named(name: str) -> Callable[[Params], PyTree[bool]]:
-    def mask(params: Params) -> PyTree[bool]:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: bool(path) and getattr(path[-1], "key", None) == name, params
-        )
+    def is_named(path: Any, _: Any) -> bool:
+        return bool(path) and getattr(path[-1], "key", None) == name
 
-    return mask
+    return partial(jax.tree_util.tree_map_with_path, is_named)

@@ -1,9 +1,7 @@
 r"""Pretraining of the autoencoder: greedy layer by layer, then all of it end to end.
 
-Both stages minimise :math:`s \cdot \mathrm{mean}\,(\hat h - h)^2` over batch and features, between
-a clean input h and its reconstruction from a noisy copy.
-
-Source: Xie et al. 2016, section 3.2, Eqs. 6-9; Vincent et al. 2010.
+Both minimise :math:`s \cdot \mathrm{mean}\,(\hat h - h)^2` over batch and features, between a clean
+input h and its reconstruction from a noisy copy (Xie et al. 2016, section 3.2).
 """
 
 from typing import Any, NamedTuple
@@ -13,14 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from jdec._checks import (
-    check_flag,
-    check_fraction,
-    check_integer,
-    check_optimizer,
-    check_positive,
-    shown,
-)
+from jdec import _checks as checks
 from jdec._typing import Params
 from jdec.core.augmentation import INPUT_STREAM, corrupt
 from jdec.core.autoencoder import Autoencoder, check_autoencoder, is_layered
@@ -51,40 +42,38 @@ def layerwise(
 ) -> Algorithm:
     """Greedy stage: one layer learns to reconstruct its own input, all layers below it held.
 
-    Noise masks the layer's input and its code, but neither the data itself (unless
-    ``corrupt_data``) nor the embedding.
+    Noise masks that input, unless it is the data, and the code, unless it is the embedding.
 
     Args:
-        network: An autoencoder with greedy layers, such as the
-            :class:`StackedDenoisingAutoencoder`.
+        network: An autoencoder with greedy layers, as :class:`StackedDenoisingAutoencoder`.
         layer: Which layer, from 0.
         tx: Optimizer of this layer's parameters.
         corruption_rate: Share of the entries masked.
-        corrupt_data: Whether the first layer's input is masked too. The paper's text says so; the
-            authors' code does not.
+        corrupt_data: Whether the data are masked too, as in the paper's text but not its code.
         loss_scale: Factor s on the mean squared error; the authors' code has 1/2.
 
     Returns:
         ``init(params) -> state`` and ``step(key, state, batch [B D])``.
 
     Raises:
-        ValueError: If ``corruption_rate`` is not in [0, 1), ``loss_scale`` is not positive, or the
-            network has no greedy layers.
+        ValueError: If an argument is out of range, or the network has no greedy layers.
 
     Source: Xie et al. 2016, section 3.2, Eqs. 6-9.
     """
-    check_optimizer("tx", tx)
-    check_fraction("corruption_rate", corruption_rate)
-    check_flag("corrupt_data", corrupt_data)
-    check_positive("loss_scale", loss_scale)
+    checks.check_optimizer("tx", tx)
+    checks.check_fraction("corruption_rate", corruption_rate)
+    checks.check_flag("corrupt_data", corrupt_data)
+    checks.check_positive("loss_scale", loss_scale)
     if not is_layered(network):
         raise ValueError(
             "network: expected n_layers, layer_params, encode_layers and reconstruct_layer for "
-            f"layer-wise pretraining, got {shown(network)}; layerwise_steps=0 does without"
+            f"layer-wise pretraining, got {checks.shown(network)}; layerwise_steps=0 does without"
         )
-    check_integer("layer", layer, minimum=0, maximum=network.n_layers - 1)
-    input_corruption = corruption_rate if layer > 0 or corrupt_data else 0.0
-    code_corruption = corruption_rate if layer < network.n_layers - 1 else 0.0
+    checks.check_integer("layer", layer, minimum=0, maximum=network.n_layers - 1)
+    corruption = {
+        "input_corruption": corruption_rate if layer > 0 or corrupt_data else 0.0,
+        "code_corruption": corruption_rate if layer < network.n_layers - 1 else 0.0,
+    }
 
     def init(params: Params) -> PretrainState:
         return PretrainState(params, tx.init(network.layer_params(params, layer)))
@@ -96,14 +85,8 @@ def layerwise(
         trained = network.layer_params(state.params, layer)
 
         def loss(trained: Params) -> Float[Array, ""]:
-            reconstruction = network.reconstruct_layer(
-                key,
-                state.params | trained,
-                h,
-                layer,
-                input_corruption=input_corruption,
-                code_corruption=code_corruption,
-            )
+            params = state.params | trained
+            reconstruction = network.reconstruct_layer(key, params, h, layer, **corruption)
             return loss_scale * jnp.mean((reconstruction - h) ** 2)
 
         value, grads = jax.value_and_grad(loss)(trained)
@@ -125,8 +108,7 @@ def finetune(
     Args:
         network: The autoencoder.
         tx: Optimizer of all parameters.
-        corruption_rate: Share of the data's entries masked; 0 in the paper, where fine-tuning sees
-            clean rows.
+        corruption_rate: Share of the data's entries masked; 0 in the paper.
         loss_scale: Factor s on the mean squared error.
 
     Returns:
@@ -147,9 +129,9 @@ def finetune(
     Source: Xie et al. 2016, section 3.2.
     """
     check_autoencoder(network)
-    check_optimizer("tx", tx)
-    check_fraction("corruption_rate", corruption_rate)
-    check_positive("loss_scale", loss_scale)
+    checks.check_optimizer("tx", tx)
+    checks.check_fraction("corruption_rate", corruption_rate)
+    checks.check_positive("loss_scale", loss_scale)
 
     def init(params: Params) -> PretrainState:
         return PretrainState(params, tx.init(params))

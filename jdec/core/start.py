@@ -1,6 +1,6 @@
 """Where self-training starts: partitions of the pretrained embedding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,18 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._checks import (
-    check_choice,
-    check_integer,
-    check_key,
-    check_n_clusters,
-    check_not_deleted,
-    check_rank,
-)
-from jdec._rows import as_rows
-from jdec.core.arguments import check_partition
+from jdec import _checks as checks
 from jdec.core.functional import log_soft_assignment, mean_kl
-from jdec.core.kmeans import KMeansResult, MapFn, kmeans, product
+from jdec.core.kmeans import KMeansResult, MapFn, kmeans, map_in_turn, product, rows_to_cluster
 
 #: What the best of several partitions is chosen by.
 CRITERIA = ("inertia", "kl")
@@ -40,19 +31,17 @@ def initial_partition(
     alpha: float | Float[Array, ""] = 1.0,
     map_restarts: MapFn | None = None,
 ) -> KMeansResult:
-    r"""Partition the pretrained embedding, and choose the best of several partitions.
+    r"""Return the best of several partitions of the pretrained embedding.
 
     Args:
         key: Typed random key.
         embeddings: Rows z, [N Z].
         n_clusters: Number of clusters K.
-        overclustering_factors: Each is tried with ``n_init`` restarts of
-            :func:`overclustered_kmeans`; 1 is plain k-means.
-        n_init: Restarts.
+        overclustering_factors: To be tried, as of :func:`overclustered_kmeans`; 1 is plain k-means.
+        n_init: Restarts for each factor.
         max_iter: Maximum number of iterations of a restart.
         tol: As in :func:`kmeans`.
-        select: ``inertia``: the minimum; ``kl``: the maximum of :math:`\mathrm{KL}(P\|Q)`, which
-            is what self-training has to learn from.
+        select: ``inertia``: the minimum; ``kl``: the maximum of :func:`mean_kl`.
         alpha: Degrees of freedom α, for ``kl``.
         map_restarts: As in :func:`kmeans`.
 
@@ -69,20 +58,22 @@ def initial_partition(
 
     Source: Xie et al. 2016, section 3.2 (plain k-means with 20 restarts).
     """
-    factors = check_partition(
-        key, embeddings, n_clusters, overclustering_factors, n_init, alpha, map_restarts
-    )
-    check_choice("select", select, CRITERIA)
-    options: Any = {"max_iter": max_iter, "tol": tol}
+    checks.check_key("key", key)
+    checks.check_rank("embeddings", embeddings, 2)
+    checks.check_n_clusters(n_clusters, embeddings.shape[0])
+    factors = checks.as_integers("overclustering_factors", overclustering_factors)
+    if not factors:
+        raise ValueError("overclustering_factors: expected at least one value, got none")
+    checks.check_integer("n_init", n_init)
+    checks.check_float32("alpha", alpha)
+    if map_restarts is not None:
+        checks.check_function("map_restarts", map_restarts)
+    checks.check_choice("select", select, CRITERIA)
+    cluster: Any = partial(overclustered_kmeans, n_clusters=n_clusters, max_iter=max_iter, tol=tol)
     found = []
     for index, factor in enumerate(factors):
         factor_key = jax.random.fold_in(key, index)
-        partition: Any = partial(
-            overclustered_kmeans,
-            n_clusters=n_clusters,
-            overclustering_factor=factor,
-            **options,
-        )
+        partition = partial(cluster, overclustering_factor=factor)
         if select == "inertia":
             mapped = map_restarts if n_init > 1 else None
             best = partition(factor_key, embeddings, n_init=n_init, map_restarts=mapped)
@@ -90,7 +81,7 @@ def initial_partition(
         else:
             one = partial(partition, n_init=1)
             keys = jax.random.split(factor_key, n_init)
-            found.append((map_restarts or _map_in_turn)(one, keys, (embeddings,)))
+            found.append((map_restarts or map_in_turn)(one, keys, (embeddings,)))
     runs: KMeansResult = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
     def kl(run: KMeansResult) -> Float[Array, ""]:
@@ -99,12 +90,6 @@ def initial_partition(
 
     score = -runs.inertia if select == "inertia" else jax.lax.map(kl, runs)
     return jax.tree.map(lambda leaf: leaf[jnp.argmax(score)], runs)
-
-
-def _map_in_turn(
-    function: Callable[..., Any], keys: Key[Array, "R"], shared: tuple[Any, ...]
-) -> Any:
-    return jax.lax.map(lambda key: function(key, *shared), keys)
 
 
 def overclustered_kmeans(
@@ -120,15 +105,13 @@ def overclustered_kmeans(
 ) -> KMeansResult:
     r"""Partition rows by k-means into more clusters than asked, and merge these by Ward linkage.
 
-    A cluster may then be long or bent where one centroid of k-means would cut it up: sub-clusters
-    follow the data first, and only those that lie close are merged.
+    A cluster may then be long or bent, where one centroid of k-means would cut it up.
 
     Args:
         key: Typed random key.
-        x: Rows, [N D], floating point.
+        x: Rows, [N D].
         n_clusters: Number of clusters K.
-        overclustering_factor: Sub-clusters per cluster; with 1 this is :func:`kmeans`. At most 1000
-            sub-clusters are made, so a K beyond that is :func:`kmeans` as well.
+        overclustering_factor: Sub-clusters per cluster, at most 1000 in all; 1 is :func:`kmeans`.
         n_init: Restarts of k-means.
         max_iter: Maximum number of iterations of a restart.
         tol: As in :func:`kmeans`.
@@ -151,22 +134,16 @@ def overclustered_kmeans(
     Source: Wong, "A hybrid clustering method for identifying high-density clusters", JASA 1982;
     Ward 1963.
     """
-    check_key("key", key)
-    check_integer("overclustering_factor", overclustering_factor)
-    if not isinstance(x, jax.Array):
-        x = as_rows("x", x)
-    check_rank("x", x, 2)
-    check_not_deleted("x", x)
-    check_n_clusters(n_clusters, x.shape[0])
+    checks.check_integer("overclustering_factor", overclustering_factor)
+    x = rows_to_cluster(x, n_clusters)
     n_parts = max(n_clusters, min(overclustering_factor * n_clusters, x.shape[0], _MAX_SUBCLUSTERS))
     parts = kmeans(
         key, x, n_parts, n_init=n_init, max_iter=max_iter, tol=tol, map_restarts=map_restarts
     )
     sizes = jnp.bincount(parts.labels, length=n_parts).astype(parts.centroids.dtype)
     centroids, merged = _ward_merge(parts.centroids, sizes, n_clusters)
-    labels = merged[parts.labels]
     inertia = parts.inertia + (sizes * ((parts.centroids - centroids[merged]) ** 2).sum(1)).sum()
-    return KMeansResult(centroids, labels, inertia, parts.n_iter, parts.converged)
+    return KMeansResult(centroids, merged[parts.labels], inertia, parts.n_iter, parts.converged)
 
 
 def _ward_merge(

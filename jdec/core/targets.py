@@ -1,7 +1,4 @@
-r"""What follows from the parameters and all rows: embeddings, P, labels.
-
-Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
-"""
+"""What follows from the parameters and all rows: embeddings, P, labels."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jdec._checks import check_function, check_integer, check_kind, check_rank
+from jdec._checks import check_function, check_integer, check_kind, check_rank, check_same_length
 from jdec._typing import EncodeFn, Params
-from jdec.core.arguments import check_refresh
 from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
+from jdec.core.kmeans import in_blocks
 
 #: ``embed(encode, params, x [N D]) -> embeddings [N Z]``, for all rows at once.
 EmbedFn = Callable[[EncodeFn, Params, Float[Array, "N D"]], Float[Array, "N Z"]]
@@ -40,7 +37,7 @@ def embed_in_blocks(
 ) -> Float[Array, "N Z"]:
     """Embed all rows in blocks of one fixed size, so that memory does not grow with N.
 
-    The last block is padded: a row's embedding then does not depend on how many rows came with it.
+    The last is padded, so that a row's embedding does not depend on how many rows came with it.
 
     Args:
         encode: ``encode(params, x) -> embeddings``.
@@ -49,7 +46,7 @@ def embed_in_blocks(
         block_size: Rows in a block.
 
     Returns:
-        Embeddings [N Z].
+        Embeddings, [N Z].
 
     Raises:
         ValueError: If an argument is not of its kind, or ``block_size`` below 1.
@@ -61,12 +58,9 @@ def embed_in_blocks(
     check_function("encode", encode)
     check_rank("x", x, 2)
     check_integer("block_size", block_size)
-    n_rows = x.shape[0]
-    n_blocks = -(-n_rows // block_size)
-    padded = jnp.pad(x, ((0, n_blocks * block_size - n_rows), (0, 0)))
-    blocks = padded.reshape(n_blocks, block_size, x.shape[1])
+    blocks, _ = in_blocks(x, block_size)
     embeddings = jax.lax.map(lambda block: encode(params, block), blocks)
-    return embeddings.reshape(n_blocks * block_size, -1)[:n_rows]
+    return embeddings.reshape(len(blocks) * block_size, -1)[: len(x)]
 
 
 def refresh_targets(
@@ -89,8 +83,7 @@ def refresh_targets(
         encode: ``encode(params, x [B D]) -> embeddings [B Z]``.
         alpha: Degrees of freedom α of Eq. 1.
         cluster_mask: Boolean mask of the clusters in use, [K]; all by default.
-        n_rows: Number of rows; those after them are padding, which no cluster frequency sees. All
-            by default.
+        n_rows: Number of rows, all by default; what follows is padding, of frequency zero.
         embed: Embeds all rows.
 
     Returns:
@@ -102,15 +95,21 @@ def refresh_targets(
     Source: Xie et al. 2016, Eqs. 1 and 3, section 3.3.
     """
     check_kind("params", params, DECParams)
-    check_refresh(x, labels, n_rows, alpha, cluster_mask, encode, embed)
-    embeddings = embed(encode, params.encoder, x)
-    log_q = log_soft_assignment(
-        embeddings, params.centroids, alpha=alpha, cluster_mask=cluster_mask
-    )
+    check_rank("x", x, 2)
+    if labels is None:
+        labels = jnp.full(len(x), -1, jnp.int32)
+    check_rank("labels", labels, 1)
+    check_same_length("labels", labels, "x", x)
+    if n_rows is not None:
+        check_integer("n_rows", n_rows, maximum=len(x))
+    check_function("encode", encode)
+    check_function("embed", embed)
+    embeddings, centroids = embed(encode, params.encoder, x), params.centroids
+    log_q = log_soft_assignment(embeddings, centroids, alpha=alpha, cluster_mask=cluster_mask)
     q = jnp.exp(log_q)
-    centroids = params.centroids
     if cluster_mask is not None:  # those not in use may be anything
         centroids = jnp.where(jnp.asarray(cluster_mask)[:, None], centroids, 0)
+    # Of the weights as well, as a network may hide theirs: compiled for a CPU, relu makes NaN 0.
     is_finite = all_finite((params.encoder, centroids, embeddings, q))
     new_labels = q.argmax(axis=1).astype(jnp.int32)
     n_all, n_rows = x.shape[0], x.shape[0] if n_rows is None else n_rows
@@ -120,8 +119,6 @@ def refresh_targets(
         new_labels = jnp.where(is_row, new_labels, -1)
     p = target_distribution(q)
     kl = clustering_loss(log_q, p).sum() / n_rows
-    if labels is None:
-        labels = jnp.full(n_all, -1, jnp.int32)
     n_changed = jnp.sum(new_labels != labels, dtype=jnp.int32)
     return Targets(
         p=p.astype(centroids.dtype),
@@ -132,15 +129,7 @@ def refresh_targets(
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether no array of a pytree holds NaN or infinity.
-
-    What a run is judged by: a network may hide NaN among its own weights, since, compiled for a
-    CPU, ``relu`` gives 0 for it.
-
-    Examples:
-        >>> bool(all_finite({"w": jnp.ones(2), "b": jnp.array([jnp.nan])}))
-        False
-    """
+    """Whether no array of a pytree holds NaN or infinity."""
     finite = [
         jnp.isfinite(leaf).all()
         for leaf in jax.tree.leaves(tree)
@@ -150,10 +139,5 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def cluster_sizes(labels: Int[Array, "N"], n_clusters: int) -> Int[Array, "K"]:
-    """Count the rows of each cluster; padding, whose label is -1, belongs to none.
-
-    Examples:
-        >>> cluster_sizes(jnp.array([0, 2, 2, -1]), 3).tolist()
-        [1, 0, 2]
-    """
+    """Count the rows of each cluster; padding, whose label is -1, belongs to none."""
     return jnp.bincount(jnp.where(labels < 0, n_clusters, labels), length=n_clusters)

@@ -1,16 +1,17 @@
 """What all phases share: algorithms as pairs of functions, mini-batches, one scan over steps."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, Key, UInt
 
-from jdec._checks import check_choice, check_function, check_integer, check_key, check_kind
+from jdec._checks import check_choice, check_function, check_integer, check_key, check_kind, shown
 from jdec._typing import Params
-from jdec.core.arguments import count_rows
 
 #: Sampling order of mini-batches: random (with replacement), or sequential and cyclic.
 BATCH_ORDERS = ("random", "sequential")
@@ -25,8 +26,7 @@ class Algorithm(NamedTuple):
     Attributes:
         init: ``init(…) -> state``: what is carried from step to step.
         step: ``step(key, state, batch) -> (state, info)``; ``info`` is diagnostic and not carried.
-        refresh: ``refresh(params, x, labels=None, *, n_rows=None) -> targets``: what is recomputed
-            from all rows; None where a phase has no such part.
+        refresh: ``refresh(params, x, labels=None, *, n_rows=None) -> targets``, if it has any.
     """
 
     init: Callable[..., Any]
@@ -59,8 +59,7 @@ class Batches(NamedTuple):
     Attributes:
         size: B.
         order: One of :data:`BATCH_ORDERS`.
-        n_rows: Number of rows to draw from, the first ones; all by default. Rows beyond it are
-            padding or belong to another phase.
+        n_rows: How many rows to draw from, the first ones; all by default.
         gather: Picks the batch out of the data.
     """
 
@@ -116,8 +115,7 @@ def scan_steps(
 ) -> tuple[Any, Any]:
     """Run many steps of an algorithm in one ``lax.scan``; rows are gathered on the device.
 
-    The key of step s is ``fold_in(key, s)``: however the steps are cut into calls, they are the
-    same steps.
+    The key of step s is ``fold_in(key, s)``, so that it does not matter how calls cut the steps.
 
     Args:
         algorithm: The phase to train.
@@ -132,8 +130,7 @@ def scan_steps(
         The state after the last step, and the infos of all steps stacked, [S …].
 
     Raises:
-        ValueError: If an argument is not of its kind, the order of the batches is unknown, or their
-            size below 1.
+        ValueError: If an argument is not of its kind or out of range.
 
     Examples:
         >>> algorithm = Algorithm(init=lambda: 0.0, step=lambda key, s, batch: (s + batch.sum(), s))
@@ -148,9 +145,9 @@ def scan_steps(
     check_integer("n_steps", n_steps, minimum=0)
     if not isinstance(first_step, jax.Array):
         check_integer("first_step", first_step, minimum=0)
-    n_rows = count_rows(data)
+    n_all = _count_rows(data)
     check_batches(batches)
-    n_rows = n_rows if batches.n_rows is None else batches.n_rows
+    n_rows = n_all if batches.n_rows is None else batches.n_rows
 
     def body(state: Any, step: Int[Array, ""]) -> tuple[Any, Any]:
         row_key, batch_key, step_key = jax.random.split(jax.random.fold_in(key, step), 3)
@@ -159,6 +156,19 @@ def scan_steps(
 
     steps = jnp.asarray(first_step, jnp.int32) + jnp.arange(n_steps, dtype=jnp.int32)
     return jax.lax.scan(body, state, steps)
+
+
+def _count_rows(data: Any) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of JAX, about objects that are no leaves
+        leaves = jax.tree.leaves(data)
+    for leaf in leaves:
+        if not isinstance(leaf, np.ndarray | jax.Array | jax.ShapeDtypeStruct):
+            raise ValueError(f"data: expected arrays of N rows each, got {shown(leaf)}")
+    lengths = {leaf.shape[:1] for leaf in leaves}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(f"data: expected arrays of N rows each, got {shown(data)}")
+    return lengths.pop()[0]
 
 
 def check_batches(batches: Any) -> None:
@@ -174,17 +184,7 @@ def check_batches(batches: Any) -> None:
 def apply_gradients(
     tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
 ) -> tuple[Params, optax.OptState]:
-    """Update parameters by one step of an optimizer.
-
-    Args:
-        tx: The optimizer.
-        grads: Gradients, a pytree like ``params``.
-        opt_state: State of the optimizer.
-        params: Parameters.
-
-    Returns:
-        The new parameters and optimizer state.
-    """
+    """Return parameters and optimizer state after one step."""
     # Optax adds its int32 step counts to floats, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = tx.update(grads, opt_state, params)
