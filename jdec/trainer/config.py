@@ -6,6 +6,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,20 +18,14 @@ from jdec._checks import (
     check_flag,
     check_fraction,
     check_integer,
+    check_kind,
     check_non_negative,
     check_positive,
     shown,
 )
 from jdec._io import parse_json, read_json
 from jdec.core.augmentation import Augmentation
-from jdec.core.networks import INITIALIZERS, PRECISIONS
-from jdec.core.optimizers import OPTIMIZERS, SCHEDULES, check_weight_decay
-from jdec.core.start import CRITERIA
-from jdec.core.training import BATCH_ORDERS
-from jdec.trainer.scaling import SCALINGS
-
-#: Kinds of built-in networks.
-NETWORKS = ("mlp", "conv")
+from jdec.core.optimizers import OPTIMIZERS, check_weight_decay
 
 _MAX_LAYERS = 100
 _MAX_RESTARTS = 10**6  # each has a key and a result in memory
@@ -66,14 +61,12 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Validate the fields."""
         check_choice("optimizer.name", self.name, OPTIMIZERS)
-        _check_float(self, "learning_rate", check_positive)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        _check_count(self, "decay_every")
-        _check_float(self, "decay_rate", check_positive)
-        _check_float(self, "momentum", check_fraction)
-        _check_count(self, "momentum_warmup_steps", minimum=0)
-        _check_float(self, "bias_multiplier", check_positive)
-        _check_float(self, "weight_decay", check_non_negative)
+        _check_fields(
+            self,
+            momentum=check_fraction,
+            momentum_warmup_steps=_check_count,
+            weight_decay=check_non_negative,
+        )
         check_weight_decay(self.name, self.weight_decay)
 
 
@@ -102,28 +95,24 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        check_choice("kind", self.kind, NETWORKS)
+        _check_fields(self)
         for name in ("hidden_dims", "channels", "kernel_sizes"):
-            values = _integers(name, getattr(self, name))
-            object.__setattr__(self, name, values)
-            if len(values) >= _MAX_LAYERS:
+            n_layers = len(getattr(self, name))
+            if n_layers >= _MAX_LAYERS:
                 raise ValueError(
-                    f"{name}: expected fewer than {_MAX_LAYERS} layers, got {len(values)}"
+                    f"{name}: expected fewer than {_MAX_LAYERS} layers, got {n_layers}"
                 )
         if not self.channels or len(self.channels) != len(self.kernel_sizes):
             raise ValueError(
                 "kernel_sizes: expected one for each of channels, at least one; got "
                 f"{self.kernel_sizes} for channels {self.channels}"
             )
-        _check_count(self, "latent_dim")
         for pair in pairwise((*self.hidden_dims, self.latent_dim)):
             if math.prod(pair) > _INT32:
                 raise ValueError(
                     f"hidden_dims: expected layers of at most {_INT32} weights, "
                     f"got {pair[0]} x {pair[1]}"
                 )
-        check_choice("initializer", self.initializer, INITIALIZERS)
-        check_choice("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -158,16 +147,13 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_count(self, "layerwise_steps", minimum=0)
-        _check_count(self, "finetune_steps", minimum=0)
-        _check_count(self, "batch_size")
-        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
-        _check_float(self, "corruption_rate", check_fraction)
-        _check_float(self, "finetune_corruption_rate", check_fraction)
-        _check_float(self, "loss_scale", check_positive)
-        check_choice("rows", self.rows, ("all", "train"))
-        _check_flag(self, "corrupt_data")
-        _check_part("optimizer", self.optimizer, OptimizerConfig)
+        _check_fields(
+            self,
+            layerwise_steps=_check_count,
+            finetune_steps=_check_count,
+            corruption_rate=check_fraction,
+            finetune_corruption_rate=check_fraction,
+        )
 
 
 @dataclass(frozen=True)
@@ -192,17 +178,14 @@ class KMeansConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        factors = _integers("overclustering_factors", self.overclustering_factors)
-        object.__setattr__(self, "overclustering_factors", factors)
+        n_init = partial(check_integer, maximum=_MAX_RESTARTS)
+        _check_fields(self, n_init=n_init, tol=check_non_negative)
+        factors = self.overclustering_factors
         if not 0 < len(factors) <= _MAX_LAYERS:
             raise ValueError(
                 f"overclustering_factors: expected at least one value and at most {_MAX_LAYERS}, "
                 f"got {len(factors) or 'none'}"
             )
-        _check_count(self, "n_init", maximum=_MAX_RESTARTS)
-        _check_count(self, "max_iter")
-        _check_float(self, "tol", check_non_negative)
-        check_choice("select", self.select, CRITERIA)
 
 
 @dataclass(frozen=True)
@@ -238,17 +221,13 @@ class ClusteringConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_float(self, "alpha", check_positive)
-        _check_float(self, "tol", check_non_negative)
-        _check_count(self, "update_interval")
-        _check_count(self, "max_intervals", minimum=0)
-        _check_count(self, "batch_size")
-        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
-        _check_float(self, "corruption_rate", check_fraction)
-        _check_float(self, "reconstruction_weight", check_non_negative)
-        _check_flag(self, "freeze_encoder")
-        _check_flag(self, "reset_optimizer")
-        _check_part("optimizer", self.optimizer, OptimizerConfig)
+        _check_fields(
+            self,
+            tol=check_non_negative,
+            max_intervals=_check_count,
+            corruption_rate=check_fraction,
+            reconstruction_weight=check_non_negative,
+        )
         if self.update_interval * self.max_intervals > _INT32:  # steps are counted in int32
             raise ValueError(
                 f"max_intervals: expected at most {_INT32} steps in all, got {self.max_intervals} "
@@ -286,16 +265,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_count(self, "n_clusters")
-        check_choice("scaling", self.scaling, SCALINGS)
-        _check_float(self, "scale", check_positive)
-        _check_part("augmentation", self.augmentation, Augmentation)
-        for name in vars(self.augmentation):
-            _check_float(self.augmentation, name, check_non_negative)
-        _check_part("network", self.network, NetworkConfig)
-        _check_part("pretrain", self.pretrain, PretrainConfig)
-        _check_part("kmeans", self.kmeans, KMeansConfig)
-        _check_part("clustering", self.clustering, ClusteringConfig)
+        _check_fields(self)
+        _check_fields(
+            self.augmentation, **dict.fromkeys(vars(self.augmentation), check_non_negative)
+        )
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", _integers("image_shape", self.image_shape))
             if len(self.image_shape) not in (2, 3):
@@ -392,10 +365,38 @@ class Config:
         return self.from_dict(values)
 
 
-def _check_float(config: Any, name: str, check: Callable[[str, Any], None]) -> None:
-    """Validate a number, also once it is a float32 as all arithmetic here."""
-    value = getattr(config, name)
-    check(name, value)
+def _check_fields(section: Any, **checks: Callable[[str, Any], None]) -> None:
+    """Validate all fields by their types; numbers are to be above 0 where ``checks`` has no other.
+
+    NumPy's values become Python's, and lists tuples.
+    """
+    for name, kind in typing.get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        if typing.get_origin(kind) is Literal:
+            check_choice(name, value, typing.get_args(kind))
+        elif typing.get_origin(kind) is tuple:
+            object.__setattr__(section, name, _integers(name, value))
+        elif dataclasses.is_dataclass(kind):
+            check_kind(name, value, kind)
+        elif kind in _CHECKS:
+            check = checks.get(name, _CHECKS[kind])
+            check(name, value)
+            if kind is float:
+                _check_float32(name, value, check)
+            if type(value) not in _CHECKS:
+                object.__setattr__(section, name, kind(value))
+
+
+_CHECKS: dict[Any, Callable[[str, Any], None]] = {
+    bool: check_flag,
+    float: check_positive,
+    int: check_integer,
+}
+_check_count = partial(check_integer, minimum=0)
+
+
+def _check_float32(name: str, value: Any, check: Callable[[str, Any], None]) -> None:
+    """Validate a number as the float32 that it is in all arithmetic here."""
     limits = np.finfo(np.float32)
     number = float(value)
     if number and not float(limits.tiny) <= abs(number) <= float(limits.max):
@@ -404,20 +405,6 @@ def _check_float(config: Any, name: str, check: Callable[[str, Any], None]) -> N
             f"got {shown(value)}"
         )
     check(name, float(np.float32(number)))
-    if type(value) not in (int, float):  # NumPy's numbers become Python's
-        object.__setattr__(config, name, number)
-
-
-def _check_count(config: Any, name: str, *, minimum: int = 1, maximum: int = _INT32) -> None:
-    value = getattr(config, name)
-    check_integer(name, value, minimum=minimum, maximum=maximum)
-    object.__setattr__(config, name, int(value))
-
-
-def _check_flag(config: Any, name: str) -> None:
-    value = getattr(config, name)
-    check_flag(name, value)
-    object.__setattr__(config, name, bool(value))
 
 
 def _integers(name: str, values: Any) -> tuple[int, ...]:
@@ -427,11 +414,6 @@ def _integers(name: str, values: Any) -> tuple[int, ...]:
     for value in values:
         check_integer(name, value)
     return tuple(map(int, values))
-
-
-def _check_part(name: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name}: expected a {kind.__name__}, got {shown(value)}")
 
 
 def _as_object(values: Any) -> Any:
@@ -456,13 +438,12 @@ def read_config(path: str | Path) -> Config:
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise ValueError(f"{prefix[:-1] or 'config'}: expected an object, got {shown(values)}")
-    fields = {entry.name: entry for entry in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in fields:
+        if name not in hints:
             raise ValueError(
-                f"unknown config field {shown(f'{prefix}{name}')}; known: {', '.join(fields)}"
+                f"unknown config field {shown(f'{prefix}{name}')}; known: {', '.join(hints)}"
             )
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value, f"{prefix}{name}.")
