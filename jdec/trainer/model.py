@@ -84,11 +84,7 @@ def network_of(model: Model) -> Autoencoder:
 
 
 def check_finite(model: Model) -> None:
-    """Raise unless all numbers of a model are finite: a broken one would assign rows all the same.
-
-    Raises:
-        ValueError: Names the first array that holds NaN or infinity.
-    """
+    """Raise unless all numbers of a model are finite: NaN would assign all rows alike."""
     arrays = {"centroids": model.centroids, "scaling": model.scaling, "params": model.params}
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
         values = np.asarray(leaf)
@@ -103,17 +99,8 @@ def align_columns(
 ) -> Shaped[np.ndarray, "N D"]:
     """Return rows with their columns in the order that a model was trained on.
 
-    Args:
-        model: With or without names.
-        feature_names: Of the columns of ``x``, or None where they are not known.
-        x: Rows, [N D].
-
-    Returns:
-        ``x`` itself where the order is that of the model, or either has no names. Numbers from 0
-        on are the places of columns without names, and mean nothing to one with names.
-
-    Raises:
-        ValueError: If the names are others than the model's.
+    ``x`` itself where the order is that of the model, or either has no names. Numbers from 0 on are
+    the places of columns without names, and mean nothing to one with names.
     """
     names = names_to_compare(model.feature_names, feature_names)
     if names is None or names[0] == names[1]:
@@ -163,11 +150,8 @@ def assign(
 
     Source: Xie et al. 2016, Eq. 1.
     """
-    if not isinstance(model, Model):
-        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
+    check_model(model)
     names = check_feature_names(feature_names, x)
-    check_form(model)
-    check_finite(model)
     rows = as_rows("x", x, columns=names)
     x = align_columns(model, names or column_names(x, numbers=True), rows)
     blocks = (
@@ -180,18 +164,7 @@ def assign(
 def assign_scaled(
     model: Model, blocks: Iterable[Float[np.ndarray, "B D"]]
 ) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
-    """Embed and assign rows that are scaled and checked already.
-
-    Args:
-        model: Whose network and centroids to use.
-        blocks: Scaled rows, at most :data:`BLOCK_SIZE` at a time.
-
-    Returns:
-        Embeddings [N Z] and the soft assignment [N K].
-
-    Raises:
-        ValueError: If an embedding is not finite.
-    """
+    """Embed and assign rows that are scaled and checked, at most ``BLOCK_SIZE`` at a time."""
     params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
     alpha, network = jnp.float32(model.config.clustering.alpha), network_of(model)
     embeddings, assignments, start = [], [], 0
@@ -212,31 +185,27 @@ def assign_scaled(
     return np.concatenate(embeddings), np.concatenate(assignments)
 
 
-def check_form(model: Model) -> None:
-    """Raise unless the parts of a model are what they should be, and fit together.
-
-    Raises:
-        ValueError: Names the first part that is of another type or shape than the configuration
-            says, or of another dtype than ours.
-    """
+def check_model(model: Any) -> None:
+    """Raise unless a model is one, its parts fit together, and all its numbers are finite."""
+    if not isinstance(model, Model):
+        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
     try:
         _check_parts(model)
         check_shapes(model)
         check_feature_names(model.feature_names, np.empty((1, len(model.scaling.shift))))
     except ValueError as error:
         raise ValueError(f"model: {error}") from error
+    check_finite(model)
 
 
 def _check_parts(model: Model) -> None:
-    parts = {"scaling": Scaling, "config": Config}
-    for name, kind in parts.items():
+    for name, kind in (("scaling", Scaling), ("config", Config)):
         part = getattr(model, name)
         if not isinstance(part, kind):
             raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
-    if not isinstance(model.centroids, np.ndarray | jax.Array):
-        raise ValueError(f"expected an array in centroids, got {shown(model.centroids)}")
-    if not isinstance(model.scaling.shift, np.ndarray | jax.Array):
-        raise ValueError(f"expected an array in scaling.shift, got {shown(model.scaling.shift)}")
+    for name, array in (("centroids", model.centroids), ("scaling.shift", model.scaling.shift)):
+        if not isinstance(array, np.ndarray | jax.Array):
+            raise ValueError(f"expected an array in {name}, got {shown(array)}")
 
 
 def params_template(model: Model) -> Params:
@@ -249,25 +218,25 @@ def _shapes_of(model: Model) -> NetworkShapes:
     return network_shapes(network_of(model), np.size(model.scaling.shift))
 
 
-def named_leaves(name: str, tree: Any) -> dict[str, Any]:
-    """Return the leaves of a pytree by their dotted names."""
+def named_leaves(name: str, tree: Any, separator: str = ".") -> dict[str, Any]:
+    """Return the leaves of a pytree by their paths, with a name before each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of JAX, about objects that are no leaves
         leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        f"{name}.{jax.tree_util.keystr(path, simple=True, separator='.')}": leaf
+        name + separator + jax.tree_util.keystr(path, simple=True, separator=separator): leaf
         for path, leaf in leaves
     }
 
 
 def check_shapes(model: Model) -> None:
     """Raise unless the arrays have the shapes and dtypes of the network and configuration."""
-    n_features = np.size(model.scaling.shift)
-    latent_dim = _shapes_of(model).latent_dim
+    of_columns = jax.ShapeDtypeStruct((np.size(model.scaling.shift),), np.float64)
+    of_clusters = (model.config.n_clusters, _shapes_of(model).latent_dim)
     wanted = named_leaves("params", params_template(model)) | {
-        "centroids": jax.ShapeDtypeStruct((model.config.n_clusters, latent_dim), np.float32),
-        "scaling.shift": jax.ShapeDtypeStruct((n_features,), np.float64),
-        "scaling.factor": jax.ShapeDtypeStruct((n_features,), np.float64),
+        "centroids": jax.ShapeDtypeStruct(of_clusters, np.float32),
+        "scaling.shift": of_columns,
+        "scaling.factor": of_columns,
     }
     given = named_leaves("params", model.params) | named_leaves("scaling", model.scaling)
     compare_arrays(wanted, given | {"centroids": model.centroids})
