@@ -1,5 +1,6 @@
 """Persistent compilation cache and compile-time statistics."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -69,19 +70,16 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
 
 
 def _default_folder() -> Path:
-    return platformdirs.user_cache_path("jdec") / f"programs-{_processor()}"
-
-
-def _processor() -> str:
-    """Return an identifier of the instruction set, which JAX's cache keys do not contain."""
+    """Return a folder for this instruction set, which JAX's cache keys do not contain."""
     known = platform.machine() + platform.processor()
-    try:
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
     # "flags" on x86, "Features" on ARM; equal for all cores of most machines.
     known += "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
-    return f"{platform.machine() or 'cpu'}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
+    name = f"programs-{platform.machine() or 'cpu'}-{digest}"
+    return platformdirs.user_cache_path("jdec") / name
 
 
 def _can_be_written(path: Path) -> bool:
@@ -102,29 +100,18 @@ def _is_open_to_others(path: Path) -> bool:
 
 
 class CompilationClock:
-    """Counts compiled programs, cache hits, and the seconds spent on both.
-
-    Examples:
-        >>> clock = CompilationClock()
-        >>> _ = jax.jit(lambda x: 3 * x)(jax.numpy.ones(7))
-        >>> clock.n_programs > 0, clock.seconds > 0
-        (True, True)
-    """
+    """Counts compiled programs, cache hits, and the seconds spent on both."""
 
     def __init__(self) -> None:
-        self.n_programs = 0
-        self.n_cache_hits = 0
+        self.n_programs = self.n_cache_hits = 0
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._count)
         jax.monitoring.register_event_listener(self._count_cache_hits)
 
     def as_record(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
-        return {
-            "seconds": round(self.seconds, 2),
-            "programs": self.n_programs,
-            "cache_hits": self.n_cache_hits,
-        }
+        counts = {"programs": self.n_programs, "cache_hits": self.n_cache_hits}
+        return {"seconds": round(self.seconds, 2), **counts}
 
     def _count(self, event: str, duration_secs: float, **_: Any) -> None:
         if event == _COMPILED:

@@ -43,6 +43,8 @@ class Preset:
 
 _MIN_IMAGE_SIDE = 16
 _AUTHORS_SGD = {"name": "sgd", "momentum": 0.9}
+_AUTHORS_PICTURES = {"scaling": "none", "clustering.update_interval": 40}
+_AUTHORS_TEXT = {"scaling": "none", "scale": math.sqrt(2000), "clustering.update_interval": 20}
 # Lower learning rates; no single factor works for every seed.
 _SPARSE_TEXT = {
     "pretrain.optimizer.learning_rate": 3e-4,
@@ -78,18 +80,10 @@ PRESETS: Mapping[str, Preset] = {
         },
         by_dataset={
             "mnist": {"scaling": "none", "scale": 0.02},
-            "stl10": {"scaling": "none", "clustering.update_interval": 40},
-            "cifar10": {"scaling": "none", "clustering.update_interval": 40},
-            "reuters": {
-                "scaling": "none",
-                "scale": math.sqrt(2000),
-                "clustering.update_interval": 20,
-            },
-            "reuters10k": {
-                "scaling": "none",
-                "scale": math.sqrt(2000),
-                "clustering.update_interval": 20,
-            },
+            "stl10": _AUTHORS_PICTURES,
+            "cifar10": _AUTHORS_PICTURES,
+            "reuters": _AUTHORS_TEXT,
+            "reuters10k": _AUTHORS_TEXT,
         },
     ),
     "fast": Preset(
@@ -112,12 +106,10 @@ PRESETS: Mapping[str, Preset] = {
             "reuters": _SPARSE_TEXT,  # 1000 steps would not see each of its rows once
         },
         image_fields={
-            "augmentation": {
-                "max_shift": 2.0,
-                "max_rotation": 10.0,
-                "max_zoom": 0.1,
-                "max_shear": 0.1,
-            }
+            "augmentation.max_shift": 2.0,
+            "augmentation.max_rotation": 10.0,
+            "augmentation.max_zoom": 0.1,
+            "augmentation.max_shear": 0.1,
         },
     ),
 }
@@ -162,10 +154,7 @@ def preset_config(
     if config.image_shape is not None and min(config.image_shape[:2]) >= _MIN_IMAGE_SIDE:
         fields |= recipe.image_fields
     config = config.replace(fields)
-    steps = {}
     for name, budget in recipe.budgets.items():
-        if name in fields:
-            continue
         phase = config.pretrain if name.startswith("pretrain.") else config.clustering
-        steps[name] = budget.steps(n_rows, phase.batch_size)
-    return config.replace(steps)
+        fields.setdefault(name, budget.steps(n_rows, phase.batch_size))
+    return config.replace(fields)
