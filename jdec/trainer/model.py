@@ -13,7 +13,7 @@ from jdec._checks import shown
 from jdec._columns import check_feature_names, column_names, names_to_compare
 from jdec._rows import as_rows
 from jdec._typing import Params
-from jdec.core.autoencoder import Autoencoder, NetworkShapes, network_shapes
+from jdec.core.autoencoder import Autoencoder, network_shapes
 from jdec.trainer.config import Config
 from jdec.trainer.programs import BLOCK_SIZE, assign_block, build_network
 from jdec.trainer.scaling import Scaling
@@ -81,17 +81,6 @@ class Model(NamedTuple):
 def network_of(model: Model) -> Autoencoder:
     """Return the autoencoder of a model: its own, or the built-in one of its configuration."""
     return build_network(model.config) if model.network is None else model.network
-
-
-def check_finite(model: Model) -> None:
-    """Raise unless all numbers of a model are finite: NaN would assign all rows alike."""
-    arrays = {"centroids": model.centroids, "scaling": model.scaling, "params": model.params}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        values = np.asarray(leaf)
-        # Compared, since not every dtype of a damaged model has an isfinite.
-        if not (np.abs(values) < np.inf).all():
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(f"model: expected finite numbers in {name}, got NaN or infinity")
 
 
 def align_columns(
@@ -190,32 +179,27 @@ def check_model(model: Any) -> None:
     if not isinstance(model, Model):
         raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
     try:
-        _check_parts(model)
-        check_shapes(model)
+        for name, kind in (("scaling", Scaling), ("config", Config)):
+            part = getattr(model, name)
+            if not isinstance(part, kind):
+                raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
+        _check_is_array("centroids", model.centroids)
+        _check_is_array("scaling.shift", model.scaling.shift)
+        check_arrays(model)
         check_feature_names(model.feature_names, np.empty((1, len(model.scaling.shift))))
     except ValueError as error:
         raise ValueError(f"model: {error}") from error
-    check_finite(model)
 
 
-def _check_parts(model: Model) -> None:
-    for name, kind in (("scaling", Scaling), ("config", Config)):
-        part = getattr(model, name)
-        if not isinstance(part, kind):
-            raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
-    for name, array in (("centroids", model.centroids), ("scaling.shift", model.scaling.shift)):
-        if not isinstance(array, np.ndarray | jax.Array):
-            raise ValueError(f"expected an array in {name}, got {shown(array)}")
+def _check_is_array(name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray | np.generic | jax.Array):
+        raise ValueError(f"expected an array in {name}, got {shown(array)}")
 
 
-def params_template(model: Model) -> Params:
-    """Return shapes and dtypes of the parameters, as the network has them."""
-    shapes = _shapes_of(model)
-    return shapes.params if model.has_decoder else shapes.encoder
-
-
-def _shapes_of(model: Model) -> NetworkShapes:
-    return network_shapes(network_of(model), np.size(model.scaling.shift))
+def _shapes_of(model: Model) -> tuple[Params, int]:
+    """Return shapes and dtypes of the parameters as the network has them, and its latent width."""
+    shapes = network_shapes(network_of(model), np.size(model.scaling.shift))
+    return shapes.params if model.has_decoder else shapes.encoder, shapes.latent_dim
 
 
 def named_leaves(name: str, tree: Any, separator: str = ".") -> dict[str, Any]:
@@ -229,27 +213,40 @@ def named_leaves(name: str, tree: Any, separator: str = ".") -> dict[str, Any]:
     }
 
 
-def check_shapes(model: Model) -> None:
-    """Raise unless the arrays have the shapes and dtypes of the network and configuration."""
+def check_arrays(model: Model) -> None:
+    """Raise unless the arrays are of the network and configuration, and finite."""
     of_columns = jax.ShapeDtypeStruct((np.size(model.scaling.shift),), np.float64)
-    of_clusters = (model.config.n_clusters, _shapes_of(model).latent_dim)
-    wanted = named_leaves("params", params_template(model)) | {
-        "centroids": jax.ShapeDtypeStruct(of_clusters, np.float32),
+    params, latent_dim = _shapes_of(model)
+    wanted = named_leaves("params", params) | {
+        "centroids": jax.ShapeDtypeStruct((model.config.n_clusters, latent_dim), np.float32),
         "scaling.shift": of_columns,
         "scaling.factor": of_columns,
     }
     given = named_leaves("params", model.params) | named_leaves("scaling", model.scaling)
-    compare_arrays(wanted, given | {"centroids": model.centroids})
+    given["centroids"] = model.centroids
+    _compare_arrays(wanted, given)
+    for name, array in given.items():
+        # Compared, since not every dtype has an isfinite.
+        if not (np.abs(np.asarray(array)) < np.inf).all():
+            raise ValueError(f"expected finite numbers in {name}, got NaN or infinity")
 
 
-def compare_arrays(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def with_params(model: Model, given: Mapping[str, Any]) -> Model:
+    """Return a model whose parameters, given by dotted names, are in the tree of its network."""
+    shapes, _ = _shapes_of(model)
+    wanted = named_leaves("params", shapes)
+    _compare_arrays(wanted, given)
+    leaves = [given[name] for name in wanted]
+    return model._replace(params=jax.tree.unflatten(jax.tree.structure(shapes), leaves))
+
+
+def _compare_arrays(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise unless arrays have the names, shapes and dtypes wanted."""
     for name in dict.fromkeys([*wanted, *given]):
         if name not in given or name not in wanted:
             raise ValueError(f"{'missing' if name in wanted else 'unexpected'} array: {name}")
         array, expected = given[name], wanted[name]
-        if not isinstance(array, np.ndarray | np.generic | jax.Array):
-            raise ValueError(f"expected an array in {name}, got {shown(array)}")
+        _check_is_array(name, array)
         if np.shape(array) != expected.shape:
             raise ValueError(f"expected shape {expected.shape} in {name}, got {np.shape(array)}")
         dtypes = [str(expected.dtype)]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jdec._archives import read_npz
@@ -15,15 +14,7 @@ from jdec._io import atomic_write, parse_json
 from jdec.core.autoencoder import as_autoencoder
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import describe
-from jdec.trainer.model import (
-    Model,
-    check_finite,
-    check_model,
-    check_shapes,
-    compare_arrays,
-    named_leaves,
-    params_template,
-)
+from jdec.trainer.model import Model, check_arrays, check_model, named_leaves, with_params
 from jdec.trainer.scaling import Scaling
 
 _FORMAT = "jdec model 1"
@@ -103,15 +94,14 @@ def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[st
             tree or shape than those of the network.
     """
     path = as_path("path", path)
+    damaged = "is damaged or not a jdec model"
     try:
         arrays = read_npz(path, compressed=False)
         header = _read_header(arrays.pop("header", None))
     except FileNotFoundError:
         raise ValueError(f"model: no file {path}; fit one first") from None
     except Exception as error:  # whatever a damaged file makes of its reader
-        raise ValueError(
-            f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
-        ) from error
+        raise ValueError(f"model: {path} {damaged}: {in_a_line(error)}") from error
     if header.get("network") is not None and network is None:
         raise ValueError(
             f"model: {path} was trained with a network that is not built in, "
@@ -120,9 +110,7 @@ def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[st
     try:
         model = _assemble(header, arrays, network)
     except Exception as error:  # whatever a damaged file makes of its reader
-        reason = "does not fit the network it is loaded with"
-        if network is None:
-            reason = "is damaged or not a jdec model"
+        reason = damaged if network is None else "does not fit the network it is loaded with"
         raise ValueError(f"model: {path} {reason}: {in_a_line(error)}") from error
     kept = [name for name in arrays if name.startswith("extra/")]
     return model, header["extra"] | {name.removeprefix("extra/"): arrays[name] for name in kept}
@@ -168,13 +156,8 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any], network: Any
         network=network,
         has_decoder=bool(header.get("has_decoder")),
     )
-    template = params_template(model)
-    wanted = named_leaves("params", template)
-    compare_arrays(wanted, given)
-    in_order = [given[name] for name in wanted]
-    model = model._replace(params=jax.tree.unflatten(jax.tree.structure(template), in_order))
-    check_shapes(model)
-    check_finite(model)
+    model = with_params(model, given)
+    check_arrays(model)
     return model._replace(
         feature_names=check_feature_names(header.get("feature_names"), model.scaling.shift[None, :])
     )
