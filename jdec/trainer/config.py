@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -13,16 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from jdec._checks import (
-    check_choice,
-    check_flag,
-    check_fraction,
-    check_integer,
-    check_kind,
-    check_non_negative,
-    check_positive,
-    shown,
-)
+from jdec import _checks
 from jdec._io import parse_json, read_json
 from jdec.core.augmentation import Augmentation
 from jdec.core.optimizers import OPTIMIZERS, check_weight_decay
@@ -60,13 +51,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        check_choice("optimizer.name", self.name, OPTIMIZERS)
-        _check_fields(
-            self,
-            momentum=check_fraction,
-            momentum_warmup_steps=_check_count,
-            weight_decay=check_non_negative,
-        )
+        _checks.check_choice("optimizer.name", self.name, OPTIMIZERS)
+        zero = ("momentum_warmup_steps", "weight_decay")
+        _check_fields(self, may_be_0=zero, fractions=("momentum",))
         check_weight_decay(self.name, self.weight_decay)
 
 
@@ -97,11 +84,9 @@ class NetworkConfig:
         """Validate the fields."""
         _check_fields(self)
         for name in ("hidden_dims", "channels", "kernel_sizes"):
-            n_layers = len(getattr(self, name))
-            if n_layers >= _MAX_LAYERS:
-                raise ValueError(
-                    f"{name}: expected fewer than {_MAX_LAYERS} layers, got {n_layers}"
-                )
+            depth = len(getattr(self, name))
+            if depth >= _MAX_LAYERS:
+                raise ValueError(f"{name}: expected fewer than {_MAX_LAYERS} layers, got {depth}")
         if not self.channels or len(self.channels) != len(self.kernel_sizes):
             raise ValueError(
                 "kernel_sizes: expected one for each of channels, at least one; got "
@@ -149,10 +134,8 @@ class PretrainConfig:
         """Validate the fields."""
         _check_fields(
             self,
-            layerwise_steps=_check_count,
-            finetune_steps=_check_count,
-            corruption_rate=check_fraction,
-            finetune_corruption_rate=check_fraction,
+            may_be_0=("layerwise_steps", "finetune_steps"),
+            fractions=("corruption_rate", "finetune_corruption_rate"),
         )
 
 
@@ -178,8 +161,8 @@ class KMeansConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        n_init = partial(check_integer, maximum=_MAX_RESTARTS)
-        _check_fields(self, n_init=n_init, tol=check_non_negative)
+        _check_fields(self, may_be_0=("tol",))
+        _checks.check_integer("n_init", self.n_init, maximum=_MAX_RESTARTS)
         factors = self.overclustering_factors
         if not 0 < len(factors) <= _MAX_LAYERS:
             raise ValueError(
@@ -223,10 +206,8 @@ class ClusteringConfig:
         """Validate the fields."""
         _check_fields(
             self,
-            tol=check_non_negative,
-            max_intervals=_check_count,
-            corruption_rate=check_fraction,
-            reconstruction_weight=check_non_negative,
+            may_be_0=("tol", "max_intervals", "reconstruction_weight"),
+            fractions=("corruption_rate",),
         )
         if self.update_interval * self.max_intervals > _INT32:  # steps are counted in int32
             raise ValueError(
@@ -266,9 +247,7 @@ class Config:
     def __post_init__(self) -> None:
         """Validate the fields."""
         _check_fields(self)
-        _check_fields(
-            self.augmentation, **dict.fromkeys(vars(self.augmentation), check_non_negative)
-        )
+        _check_fields(self.augmentation, may_be_0=vars(self.augmentation))
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", _integers("image_shape", self.image_shape))
             if len(self.image_shape) not in (2, 3):
@@ -297,12 +276,6 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read settings from nested dictionaries; fields left out take their defaults.
 
-        Args:
-            values: As :meth:`to_dict` gives.
-
-        Returns:
-            The validated configuration.
-
         Raises:
             ValueError: For an unknown or missing field, or a value out of range.
 
@@ -324,7 +297,7 @@ class Config:
             ValueError: If the text is not JSON, or as :meth:`from_dict`.
         """
         if not isinstance(text, str | bytes | bytearray):
-            raise ValueError(f"config: expected JSON text, got {shown(text)}")
+            raise ValueError(f"config: expected JSON text, got {_checks.shown(text)}")
         try:
             values = parse_json(text)
         except ValueError as error:
@@ -334,12 +307,6 @@ class Config:
     def replace(self, fields: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed; nested ones are named with dots.
 
-        Args:
-            fields: Dotted name to new value.
-
-        Returns:
-            The validated copy.
-
         Raises:
             ValueError: For an unknown field or a value out of range.
 
@@ -348,38 +315,52 @@ class Config:
             2.0
         """
         if not isinstance(fields, Mapping):
-            raise ValueError(f"config: expected fields by name, got {shown(fields)}")
+            raise ValueError(f"config: expected fields by name, got {_checks.shown(fields)}")
         values = self.to_dict()
         for name, value in fields.items():
             *parents, leaf = name.split(".") if isinstance(name, str) else [name]
             target: Any = values
             for parent in parents:
                 inner = target.get(parent)
-                if not isinstance(inner, Mapping):
-                    raise ValueError(f"unknown config field {shown(name)}")
                 # A copy, since an earlier value may be the caller's.
-                target[parent] = target = dict(inner)
+                target[parent] = target = dict(inner) if isinstance(inner, Mapping) else {}
             if leaf not in target:
-                raise ValueError(f"unknown config field {shown(name)}")
+                raise ValueError(f"unknown config field {_checks.shown(name)}")
             target[leaf] = value
         return self.from_dict(values)
 
 
-def _check_fields(section: Any, **checks: Callable[[str, Any], None]) -> None:
-    """Validate all fields by their types; numbers are to be above 0 where ``checks`` has no other.
+_Check = Callable[[str, Any], None]
+_CHECKS: dict[Any, _Check] = {
+    bool: _checks.check_flag,
+    float: _checks.check_positive,
+    int: _checks.check_integer,
+}
+_CHECKS_WITH_0: dict[Any, _Check] = {
+    float: _checks.check_non_negative,
+    int: partial(_checks.check_integer, minimum=0),
+}
+
+
+def _check_fields(
+    section: Any, *, may_be_0: Container[str] = (), fractions: Container[str] = ()
+) -> None:
+    """Validate all fields by their types; numbers are to be above 0 where nothing else is said.
 
     NumPy's values become Python's, and lists tuples.
     """
     for name, kind in typing.get_type_hints(type(section)).items():
         value = getattr(section, name)
         if typing.get_origin(kind) is Literal:
-            check_choice(name, value, typing.get_args(kind))
+            _checks.check_choice(name, value, typing.get_args(kind))
         elif typing.get_origin(kind) is tuple:
             object.__setattr__(section, name, _integers(name, value))
-        elif dataclasses.is_dataclass(kind):
-            check_kind(name, value, kind)
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            _checks.check_kind(name, value, kind)
         elif kind in _CHECKS:
-            check = checks.get(name, _CHECKS[kind])
+            check = (_CHECKS_WITH_0 if name in may_be_0 else _CHECKS)[kind]
+            if name in fractions:
+                check = _checks.check_fraction
             check(name, value)
             if kind is float:
                 _check_float32(name, value, check)
@@ -387,32 +368,22 @@ def _check_fields(section: Any, **checks: Callable[[str, Any], None]) -> None:
                 object.__setattr__(section, name, kind(value))
 
 
-_CHECKS: dict[Any, Callable[[str, Any], None]] = {
-    bool: check_flag,
-    float: check_positive,
-    int: check_integer,
-}
-_check_count = partial(check_integer, minimum=0)
-
-
-def _check_float32(name: str, value: Any, check: Callable[[str, Any], None]) -> None:
+def _check_float32(name: str, value: Any, check: _Check) -> None:
     """Validate a number as the float32 that it is in all arithmetic here."""
     limits = np.finfo(np.float32)
     number = float(value)
     if number and not float(limits.tiny) <= abs(number) <= float(limits.max):
         raise ValueError(
             f"{name}: expected 0 or a number from {limits.tiny:.3g} to {limits.max:.3g} (float32), "
-            f"got {shown(value)}"
+            f"got {_checks.shown(value)}"
         )
     check(name, float(np.float32(number)))
 
 
 def _integers(name: str, values: Any) -> tuple[int, ...]:
-    is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
-    if not is_list and not (isinstance(values, np.ndarray) and values.ndim):
-        raise ValueError(f"{name}: expected a list of integers, got {shown(values)}")
+    values = _checks.as_tuple(name, values, "integers")
     for value in values:
-        check_integer(name, value)
+        _checks.check_integer(name, value)
     return tuple(map(int, values))
 
 
@@ -437,14 +408,15 @@ def read_config(path: str | Path) -> Config:
 
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{prefix[:-1] or 'config'}: expected an object, got {shown(values)}")
+        raise ValueError(
+            f"{prefix[:-1] or 'config'}: expected an object, got {_checks.shown(values)}"
+        )
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
-            raise ValueError(
-                f"unknown config field {shown(f'{prefix}{name}')}; known: {', '.join(hints)}"
-            )
+            unknown = _checks.shown(f"{prefix}{name}")
+            raise ValueError(f"unknown config field {unknown}; known: {', '.join(hints)}")
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value, f"{prefix}{name}.")
         known[name] = value
@@ -457,8 +429,6 @@ def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
+        is_part = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{name}.") if is_part else {prefix + name: value}
     return flat
