@@ -32,17 +32,10 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one directory, numbered; the newest few are kept.
+    """The checkpoints in one directory, numbered; the newest are kept, as a damaged one may be.
 
     One is an .npz file of the leaves by their path in the pytree, of a header of JSON, and of a
     SHA256 over both. It is on disk when :meth:`save` returns.
-
-    Args:
-        directory: Created if need be.
-        keep: How many to keep, so that a damaged one has a predecessor.
-
-    Raises:
-        ValueError: If the directory cannot be made or written to.
 
     Examples:
         >>> import tempfile
@@ -71,8 +64,7 @@ class Checkpoints:
     def save(self, step: int, tree: PyTree, metadata: Mapping[str, Any]) -> None:
         """Write arrays, typed random keys among them, and JSON metadata under a number.
 
-        Raises:
-            OSError: If the file cannot be written; those before it are still there.
+        An OSError, as of a full disk, leaves the checkpoints before it as they are.
         """
         leaves = _named_leaves(tree)
         arrays = {name: _plain(leaf) for name, leaf in leaves.items()}
@@ -100,15 +92,8 @@ class Checkpoints:
     def latest(self, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
         """Restore the newest checkpoint that is intact; None if there is none.
 
-        A damaged one is named in a warning of the log, and the one before is tried.
-
-        Args:
-            template: From a checkpoint's metadata, a pytree of the same structure, shapes and
-                dtypes as was saved; ``jax.ShapeDtypeStruct`` will do.
-
-        Raises:
-            ValueError: If there are checkpoints but all are damaged, one cannot be read, or an
-                intact one holds other arrays than the template.
+        A damaged one is named in a warning of the log, and the one before is tried. ``template``
+        makes of its metadata a pytree of the structure, shapes and dtypes that were saved.
         """
         numbers = self._numbers()
         for index, number in enumerate(numbers):
@@ -150,7 +135,8 @@ def _in_form(
 ) -> PyTree:
     """Put arrays into the pytree of a template, if they are those that it has."""
     wanted = _named_leaves(template)
-    expected = {name: f"{leaf.dtype} {_stored_shape(leaf)}" for name, leaf in wanted.items()}
+    shapes = {name: jax.eval_shape(_data_of, leaf).shape for name, leaf in wanted.items()}
+    expected = {name: f"{leaf.dtype} {shapes[name]}" for name, leaf in wanted.items()}
     got = {name: f"{header['dtypes'][name]} {array.shape}" for name, array in arrays.items()}
     if expected != got:
         name = next(n for n in [*expected, *got] if expected.get(n) != got.get(n))
@@ -173,19 +159,17 @@ def _named_leaves(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def _stored_shape(leaf: Any) -> tuple[int, ...]:
-    return (jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf).shape
-
-
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def _data_of(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
 def _plain(leaf: Any) -> Any:
     """Return a leaf as an array of a dtype that .npy files know."""
-    if _is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    array = np.asarray(leaf)
+    array = np.asarray(_data_of(leaf))
     # bfloat16 and its like are bits to NumPy.
     return array if array.dtype.kind in "biufc" else array.view(f"u{array.dtype.itemsize}")
 

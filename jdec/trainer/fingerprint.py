@@ -78,19 +78,10 @@ def digest(tree: PyTree) -> str:
 
 
 def rows_digest(rows: np.ndarray, first_row: int) -> np.ndarray:
-    """Return a digest of a part of a matrix; those of all parts add up to that of the whole.
+    """Return a digest, uint64 [2], of the values of rows from ``first_row`` of a matrix on.
 
-    However rows are shared out among processes, the sum (modulo 2⁶⁴) is the same.
-
-    Args:
-        rows: Rows of any real dtype, [n D]; only their values matter.
-        first_row: Index of the first of them in the whole.
-
-    Examples:
-        >>> x = np.arange(6, dtype=np.float32).reshape(3, 2)
-        >>> parts = rows_digest(x[:1], 0) + rows_digest(x[1:], 1)
-        >>> np.array_equal(parts, rows_digest(x, 0))
-        True
+    Those of all parts of a matrix add up (modulo 2⁶⁴) to that of the whole, however processes share
+    its rows.
     """
     weights = np.random.default_rng(0).integers(1, 2**63, (rows.shape[1], 2), np.uint64) * 2 + 1
     total = np.zeros(2, np.uint64)
@@ -107,12 +98,12 @@ def rows_digest(rows: np.ndarray, first_row: int) -> np.ndarray:
     return total
 
 
-def sampled_digest(x: Any, *, max_bytes: int = 2**28, n_sample: int = 4096) -> str:
-    """Return a digest of the shape and rows of ``x``, of ``n_sample`` beyond ``max_bytes``."""
+def sampled_digest(x: Any) -> str:
+    """Return a digest of the shape and rows of ``x``; beyond 256 MiB, of 4096 rows of it."""
     if not hasattr(x, "nbytes"):
         x = np.asarray(x)
-    if x.nbytes > max_bytes:
-        x = x[np.linspace(0, len(x) - 1, n_sample).astype(int)]
+    if x.nbytes > 2**28:
+        x = x[np.linspace(0, len(x) - 1, 4096).astype(int)]
     return digest([np.asarray(x), np.array(np.shape(x))])
 
 
@@ -139,13 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
-    """Raise if a work directory holds a run and ``resume`` is not set, or one that differs.
-
-    Args:
-        record: Its run.json.
-        mine: From :func:`fingerprint`.
-        resume: Whether to resume it.
-    """
+    """Raise unless the fingerprint in the run.json of a work directory is ours, to be resumed."""
     workdir = record.parent
     if not resume:
         raise ValueError(
@@ -179,22 +164,15 @@ def values_to_compare(
 ) -> dict[str, Any]:
     """Return what all processes of a run must have in common, by name.
 
-    Of ``more``, texts, integers and None are compared as they are, tuples and arrays by a digest.
+    Of ``more``, arrays and long tuples are compared by their digest.
     """
     return {
         **config.flat(),
         "random key": jax.random.key_data(key).tolist(),
         "shape of x": list(np.shape(x)),
         "data": sampled_digest(x)[:16],
-        **{
-            name: value if value is None or isinstance(value, int | str) else _short_digest(value)
-            for name, value in more.items()
-        },
+        **{name: None if value is None else _plain(value) for name, value in more.items()},
         "JAX_ENABLE_X64": bool(jax.config.values["jax_enable_x64"]),
         "jax": jax.__version__,
         "jdec": version("jdec"),
     }
-
-
-def _short_digest(value: Any) -> str:
-    return digest(np.array(value) if isinstance(value, tuple) else value)[:16]

@@ -1,8 +1,6 @@
 """Rows and members over devices: the only module that names a mesh.
 
-Rows lie in equal contiguous shards, one a device, the last of them padded; parameters are on every
-device. A mini-batch holds the rows that it would hold on one device, drawn from all shards, so that
-the number of devices changes the time and not the result.
+The rows of a mini-batch do not depend on the devices, which change the time and not the result.
 """
 
 import math
@@ -95,7 +93,8 @@ def check_mesh(mesh: Any, *allowed: tuple[str, ...]) -> None:
 class RowSharding(NamedTuple):
     """Valid row count and mesh of a row-sharded array; without a mesh, one device has all rows.
 
-    Hashable: a static argument of compiled programs.
+    Shards are contiguous and equal, one a device, the last ones padded. Hashable: a static argument
+    of compiled programs.
     """
 
     n_rows: int  # N; the rows after them are padding
@@ -176,19 +175,12 @@ def concatenate_rows(
 ) -> tuple[Float[Array, "O D"], RowSharding]:
     """Join the rows of two arrays, less their padding, and say how they lie."""
     joined = of_a._replace(n_rows=of_a.n_rows + of_b.n_rows)
-    return _concatenate(a, b, of_a=of_a, of_b=of_b, joined=joined), joined
+    return _concatenate(a, b, of_a.n_rows, joined), joined
 
 
-@partial(jax.jit, static_argnames=("of_a", "of_b", "joined"))
-def _concatenate(
-    a: Float[Array, "M D"],
-    b: Float[Array, "L D"],
-    *,
-    of_a: RowSharding,
-    of_b: RowSharding,
-    joined: RowSharding,
-) -> Float[Array, "O D"]:
-    rows = jnp.concatenate([a[: of_a.n_rows], b[: of_b.n_rows]])
+@partial(jax.jit, static_argnums=(2, 3))
+def _concatenate(a: Array, b: Array, n_a: int, joined: RowSharding) -> Array:
+    rows = jnp.concatenate([a[:n_a], b[: joined.n_rows - n_a]])
     return joined.constrain(jnp.pad(rows, ((0, joined.padded_length - len(rows)), (0, 0))))
 
 
@@ -228,13 +220,8 @@ def map_over_devices(
 ) -> PyTree:
     """Apply ``function(item, *shared)`` along a leading axis, each device taking its share.
 
-    Args:
-        function: What to apply.
-        items: Pytree whose leaves share a leading axis.
-        mesh: A mesh of one axis, or None for one device.
-        shared: More arguments, the same for all items.
-        vectorized: Whether a device takes its items all at once, by ``jax.vmap``, or one after
-            another.
+    The mesh has one axis. A device takes its items all at once, by ``jax.vmap``, if ``vectorized``
+    is set, and one after another otherwise.
     """
 
     def apply(part: PyTree, shared: tuple[Any, ...]) -> PyTree:
