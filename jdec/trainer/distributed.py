@@ -55,7 +55,9 @@ def initialize_distributed(
             raise ValueError(
                 f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
             )
-        if not isinstance(coordinator, str) or not _is_address(coordinator):
+        host, _, port = str(coordinator).rpartition(":")
+        is_port = port.isdecimal() and 0 < int(port) < 2**16
+        if not isinstance(coordinator, str) or not host or not is_port:
             raise ValueError(f"coordinator: expected HOST:PORT, got {shown(coordinator)}")
         until = time.monotonic() + timeout
         if process_id == 0:
@@ -100,7 +102,8 @@ def _accept_all(coordinator: str, num_processes: int, until: float) -> None:
             hello = _read_line(link, min(until, time.monotonic() + _HELLO_SECONDS))
             if not isinstance(hello, dict) or "jdec" not in hello:
                 continue  # another program
-            number, theirs = hello.get("process_id"), hello.get("num_processes")
+            number: Any = hello.get("process_id")
+            theirs = hello.get("num_processes")
             if theirs != num_processes:
                 error = (
                     f"num_processes: process {number} was started with {theirs}, "
@@ -181,8 +184,3 @@ def _read_line(link: socket.socket, until: float) -> Any:
         return json.loads(text)
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16

@@ -105,20 +105,8 @@ def fit_scaling(
     and the geometry of the data is kept. ``standard`` gives each column mean 0 and variance 1,
     ``minmax`` brings all entries to 0..1 by one shift and factor, ``none`` leaves them.
 
-    Constant columns are shifted but not blown up.
-
-    Args:
-        x: Rows, [N D], of any real dtype.
-        name: One of :data:`SCALINGS`.
-        scale: Factor on the result.
-        over_parts: Where ``x`` is a part of the rows, stacks an array of this part with those of
-            all others.
-        statistics: From :func:`column_statistics`, where they are known already.
-
-    Examples:
-        >>> scaling = fit_scaling(np.array([[3.0, 4.0]], np.float32))
-        >>> float((scaling.apply(np.array([[3.0, 4.0]], np.float32)) ** 2).mean().round(5))
-        1.0
+    Constant columns are shifted but not blown up. Where ``x`` [N D] is a part of the rows,
+    ``over_parts`` stacks arrays of all parts.
 
     Source: Xie et al. 2016, section 4.3 (rms).
     """
@@ -143,8 +131,6 @@ def fit_scaling(
 def _inverse(size: Any) -> Any:
     return np.divide(1.0, size, out=np.ones_like(size), where=size > 0)
 
-
-# What a look at the columns tells ----------------------------------------------------------------
 
 #: A column is told of where its standard deviation is fewer steps than this of its number format.
 MIN_STEPS = 16
@@ -185,10 +171,7 @@ def dominant_column(statistics: ColumnStatistics, scaling: Scaling) -> tuple[int
 
 
 def column_warnings(
-    statistics: ColumnStatistics,
-    scaling: Scaling,
-    dtype: Any,
-    columns: Sequence[str] | None,
+    statistics: ColumnStatistics, scaling: Scaling, dtype: Any, columns: Sequence[str] | None
 ) -> list[str]:
     """Say in a line each what is wrong with the columns of rows of a dtype, by their names."""
     lines = []

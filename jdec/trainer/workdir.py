@@ -36,9 +36,6 @@ def lock_folder(path: str | Path) -> Iterator[None]:
     The folder is made if need be, and goes again if nothing was put into it. Half-written results
     of a run that was killed are removed. A lock does not outlive its process, and a thread that
     holds it may take it once more.
-
-    Raises:
-        ValueError: If another holds it (says who), or it is no folder that can be written to.
     """
     folder = as_path("workdir", path)
     if folder.exists() and not folder.is_dir():
