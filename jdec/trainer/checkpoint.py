@@ -67,17 +67,14 @@ class Checkpoints:
         An OSError, as of a full disk, leaves the checkpoints before it as they are.
         """
         leaves = _named_leaves(tree)
+        keys = {name: leaf for name, leaf in leaves.items() if _is_key(leaf)}
         arrays = {name: _plain(leaf) for name, leaf in leaves.items()}
         header = json.dumps(
             {
                 "format": _FORMAT,
                 "metadata": metadata,
                 "dtypes": {name: str(leaf.dtype) for name, leaf in leaves.items()},
-                "keys": {
-                    name: str(jax.random.key_impl(leaf))
-                    for name, leaf in leaves.items()
-                    if _is_key(leaf)
-                },
+                "keys": {name: str(jax.random.key_impl(key)) for name, key in keys.items()},
             }
         ).encode()
         members: dict[str, Any] = {_HEADER: np.frombuffer(header, np.uint8)}
