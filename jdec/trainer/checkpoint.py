@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,21 +32,15 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one directory, numbered; the newest few are kept.
+    """The checkpoints in one directory, numbered; the newest are kept, as a damaged one may be.
 
     One is an .npz file of the leaves by their path in the pytree, of a header of JSON, and of a
     SHA256 over both. It is on disk when :meth:`save` returns.
 
-    Args:
-        directory: Created if need be.
-        keep: How many to keep, so that a damaged one has a predecessor.
-
-    Raises:
-        ValueError: If the directory cannot be made or written to.
-
     Examples:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoints = Checkpoints(folder)
         ...     checkpoints.save(1, {"w": np.ones(2, np.float32)}, {"phase": "finetune"})
         ...     checkpoints.latest(lambda metadata: {"w": np.zeros(2, np.float32)})
         Restored(step=1, tree={'w': array([1., 1.], dtype=float32)}, metadata={'phase': 'finetune'})
@@ -67,82 +61,51 @@ class Checkpoints:
                 f"{error.strerror}"
             ) from error
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Leave all as it is: a checkpoint is complete when it has been saved."""
-
     def save(self, step: int, tree: PyTree, metadata: Mapping[str, Any]) -> None:
-        """Write arrays and JSON metadata under a number.
+        """Write arrays, typed random keys among them, and JSON metadata under a number.
 
-        Args:
-            step: Number of the checkpoint, above those before.
-            tree: Pytree of arrays; typed random keys are arrays too.
-            metadata: JSON values.
-
-        Raises:
-            OSError: If the file cannot be written; those before it are still there.
+        An OSError, as of a full disk, leaves the checkpoints before it as they are.
         """
-        leaves = {
-            jax.tree_util.keystr(path): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
+        leaves = _named_leaves(tree)
+        keys = {name: leaf for name, leaf in leaves.items() if _is_key(leaf)}
         arrays = {name: _plain(leaf) for name, leaf in leaves.items()}
         header = json.dumps(
             {
                 "format": _FORMAT,
                 "metadata": metadata,
                 "dtypes": {name: str(leaf.dtype) for name, leaf in leaves.items()},
-                "keys": {
-                    name: str(jax.random.key_impl(leaf))
-                    for name, leaf in leaves.items()
-                    if _is_key(leaf)
-                },
+                "keys": {name: str(jax.random.key_impl(key)) for name, key in keys.items()},
             }
         ).encode()
+        members: dict[str, Any] = {_HEADER: np.frombuffer(header, np.uint8)}
+        members[_DIGEST] = _digest(header, arrays)
         # Somebody may have removed it to make room.
         self.directory.mkdir(exist_ok=True)
         with atomic_write(self._path(step)) as file:
-            members: dict[str, Any] = {_HEADER: np.frombuffer(header, np.uint8)}
-            members[_DIGEST] = _digest(header, arrays)
             np.savez(file, **members, **arrays)
         for number in self._numbers()[self.keep :]:
             self._path(number).unlink(missing_ok=True)
 
     def latest(self, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
-        """Restore the newest checkpoint that is intact.
+        """Restore the newest checkpoint that is intact; None if there is none.
 
-        A damaged one is named in a warning of the log, and the one before is tried.
-
-        Args:
-            template: From a checkpoint's metadata, a pytree of the same structure, shapes and
-                dtypes as was saved; ``jax.ShapeDtypeStruct`` will do.
-
-        Returns:
-            The checkpoint, or None if there is none.
-
-        Raises:
-            ValueError: If there are checkpoints but all are damaged, one cannot be read, or an
-                intact one holds other arrays than the template.
+        A damaged one is named in a warning of the log, and the one before is tried. ``template``
+        makes of its metadata a pytree of the structure, shapes and dtypes that were saved.
         """
         numbers = self._numbers()
         for index, number in enumerate(numbers):
+            path = self._path(number)
             try:
-                header, arrays = _read(self._path(number))
+                header, arrays = _read(path)
             except ValueError as error:
-                logger.warning(
-                    "checkpoint %s is damaged and is not used: %s",
-                    self._path(number),
-                    in_a_line(error),
-                )
+                reason = in_a_line(error)
+                logger.warning("checkpoint %s is damaged and is not used: %s", path, reason)
                 continue
             except OSError as error:
                 raise ValueError(
-                    f"workdir: cannot read checkpoint {self._path(number)}: {error.strerror}"
+                    f"workdir: cannot read checkpoint {path}: {error.strerror}"
                 ) from error
-            tree = self._in_form(number, header, arrays, template(header["metadata"]))
+            tree = _in_form(path, header, arrays, template(header["metadata"]))
             # The next ones to be saved take their numbers.
             for damaged in numbers[:index]:
                 self._path(damaged).unlink(missing_ok=True)
@@ -163,44 +126,47 @@ class Checkpoints:
         numbers = {int(name) for name in names if name.isdecimal()}
         return sorted((n for n in numbers if self._path(n).exists()), reverse=True)
 
-    def _in_form(
-        self, number: int, header: Mapping[str, Any], arrays: Mapping[str, Any], template: PyTree
-    ) -> PyTree:
-        """Put arrays into the pytree of a template, if they are those that it has."""
-        paths, structure = jax.tree_util.tree_flatten_with_path(template)
-        wanted = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
-        dtypes, keys = header["dtypes"], header["keys"]
-        expected = {
-            name: f"{leaf.dtype} "
-            f"{(jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf).shape}"
-            for name, leaf in wanted.items()
-        }
-        got = {name: f"{dtypes[name]} {array.shape}" for name, array in arrays.items()}
-        if expected != got:
-            name = next(n for n in [*expected, *got] if expected.get(n) != got.get(n))
-            raise ValueError(
-                f"workdir: checkpoint {self._path(number)} is of another program: expected "
-                f"{expected.get(name, 'nothing')} in {name}, got {got.get(name, 'nothing')}; "
-                "start again in another folder"
-            )
-        leaves = [
-            jax.random.wrap_key_data(arrays[name], impl=keys[name])
-            if name in keys
-            else arrays[name].view(leaf.dtype)
-            for name, leaf in wanted.items()
-        ]
-        return jax.tree_util.tree_unflatten(structure, leaves)
+
+def _in_form(
+    path: Path, header: Mapping[str, Any], arrays: Mapping[str, Any], template: PyTree
+) -> PyTree:
+    """Put arrays into the pytree of a template, if they are those that it has."""
+    wanted = _named_leaves(template)
+    shapes = {name: jax.eval_shape(_data_of, leaf).shape for name, leaf in wanted.items()}
+    expected = {name: f"{leaf.dtype} {shapes[name]}" for name, leaf in wanted.items()}
+    got = {name: f"{header['dtypes'][name]} {array.shape}" for name, array in arrays.items()}
+    if expected != got:
+        name = next(n for n in [*expected, *got] if expected.get(n) != got.get(n))
+        raise ValueError(
+            f"workdir: checkpoint {path} is of another program: expected "
+            f"{expected.get(name, 'nothing')} in {name}, got {got.get(name, 'nothing')}; "
+            "start again in another folder"
+        )
+    leaves = [
+        jax.random.wrap_key_data(arrays[name], impl=header["keys"][name])
+        if name in header["keys"]
+        else arrays[name].view(leaf.dtype)
+        for name, leaf in wanted.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _named_leaves(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def _data_of(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
 def _plain(leaf: Any) -> Any:
     """Return a leaf as an array of a dtype that .npy files know."""
-    if _is_key(leaf):
-        leaf = jax.random.key_data(leaf)
-    array = np.asarray(leaf)
+    array = np.asarray(_data_of(leaf))
     # bfloat16 and its like are bits to NumPy.
     return array if array.dtype.kind in "biufc" else array.view(f"u{array.dtype.itemsize}")
 

@@ -1,11 +1,13 @@
 """Persistent compilation cache and compile-time statistics."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import platform
 import tempfile
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,13 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
     """Enable JAX's persistent compilation cache.
 
     JAX's own settings take precedence: ``JAX_COMPILATION_CACHE_DIR`` names another folder, and
-    ``JAX_ENABLE_COMPILATION_CACHE=false`` disables the cache. Cached programs are executed: the
-    default folder is not used, with a warning, if it belongs to another user or others can write
-    to it; a named folder is used, with a warning. If the folder is not writable, as on a full disk,
-    programs are silently compiled again.
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` disables the cache. Cached programs are executed: if the
+    folder belongs to another user or others can write to it, there is a warning, and the default
+    one is not used. If it is not writable, as on a full disk, programs are silently compiled again.
 
     Args:
         folder: Location of the cache; by default in the user's cache directory, one per processor
-            type: machines that share a home may differ, and a program compiled for a newer
-            processor can fail with an illegal instruction.
+            type: a program compiled for another can fail with an illegal instruction.
 
     Returns:
         The folder in use, or None if the cache is disabled or the folder is not writable.
@@ -69,19 +69,16 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
 
 
 def _default_folder() -> Path:
-    return platformdirs.user_cache_path("jdec") / f"programs-{_processor()}"
-
-
-def _processor() -> str:
-    """Return an identifier of the instruction set, which JAX's cache keys do not contain."""
+    """Return a folder for this instruction set, which JAX's cache keys do not contain."""
     known = platform.machine() + platform.processor()
-    try:
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
     # "flags" on x86, "Features" on ARM; equal for all cores of most machines.
     known += "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
-    return f"{platform.machine() or 'cpu'}-{hashlib.sha256(known.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
+    name = f"programs-{platform.machine() or 'cpu'}-{digest}"
+    return platformdirs.user_cache_path("jdec") / name
 
 
 def _can_be_written(path: Path) -> bool:
@@ -95,42 +92,25 @@ def _can_be_written(path: Path) -> bool:
 
 
 def _is_open_to_others(path: Path) -> bool:
-    if not hasattr(os, "getuid"):
-        return False
     found = path.stat()
-    return found.st_uid != os.getuid() or bool(found.st_mode & 0o022)
+    return hasattr(os, "getuid") and (found.st_uid != os.getuid() or bool(found.st_mode & 0o022))
 
 
 class CompilationClock:
-    """Counts compiled programs, cache hits, and the seconds spent on both.
-
-    Examples:
-        >>> clock = CompilationClock()
-        >>> _ = jax.jit(lambda x: 3 * x)(jax.numpy.ones(7))
-        >>> clock.n_programs > 0, clock.seconds > 0
-        (True, True)
-    """
+    """Counts compiled programs, cache hits, and the seconds spent on both."""
 
     def __init__(self) -> None:
-        self.n_programs = 0
-        self.n_cache_hits = 0
+        self.counts: Counter[str] = Counter()
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._count)
-        jax.monitoring.register_event_listener(self._count_cache_hits)
+        jax.monitoring.register_event_listener(self._count)
 
     def as_record(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
-        return {
-            "seconds": round(self.seconds, 2),
-            "programs": self.n_programs,
-            "cache_hits": self.n_cache_hits,
-        }
+        counts = {"programs": self.counts[_COMPILED], "cache_hits": self.counts[_CACHE_HIT]}
+        return {"seconds": round(self.seconds, 2), **counts}
 
-    def _count(self, event: str, duration_secs: float, **_: Any) -> None:
+    def _count(self, event: str, duration_secs: Any = 0.0, **_: Any) -> None:
+        self.counts[event] += 1
         if event == _COMPILED:
-            self.n_programs += 1
             self.seconds += duration_secs
-
-    def _count_cache_hits(self, event: str, **_: Any) -> None:
-        if event == _CACHE_HIT:
-            self.n_cache_hits += 1

@@ -4,33 +4,19 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from jdec._checks import (
-    check_choice,
-    check_flag,
-    check_fraction,
-    check_integer,
-    check_non_negative,
-    check_positive,
-    shown,
-)
+from jdec import _checks
 from jdec._io import parse_json, read_json
 from jdec.core.augmentation import Augmentation
-from jdec.core.networks import INITIALIZERS, PRECISIONS
-from jdec.core.optimizers import OPTIMIZERS, SCHEDULES, check_weight_decay
-from jdec.core.start import CRITERIA
-from jdec.core.training import BATCH_ORDERS
-from jdec.trainer.scaling import SCALINGS
-
-#: Kinds of built-in networks.
-NETWORKS = ("mlp", "conv")
+from jdec.core.optimizers import OPTIMIZERS, check_weight_decay
 
 _MAX_LAYERS = 100
 _MAX_RESTARTS = 10**6  # each has a key and a result in memory
@@ -65,15 +51,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        check_choice("optimizer.name", self.name, OPTIMIZERS)
-        _check_float(self, "learning_rate", check_positive)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        _check_count(self, "decay_every")
-        _check_float(self, "decay_rate", check_positive)
-        _check_float(self, "momentum", check_fraction)
-        _check_count(self, "momentum_warmup_steps", minimum=0)
-        _check_float(self, "bias_multiplier", check_positive)
-        _check_float(self, "weight_decay", check_non_negative)
+        _checks.check_choice("optimizer.name", self.name, OPTIMIZERS)
+        zero = ("momentum_warmup_steps", "weight_decay")
+        _check_fields(self, may_be_0=zero, fractions=("momentum",))
         check_weight_decay(self.name, self.weight_decay)
 
 
@@ -102,28 +82,22 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        check_choice("kind", self.kind, NETWORKS)
+        _check_fields(self)
         for name in ("hidden_dims", "channels", "kernel_sizes"):
-            values = _integers(name, getattr(self, name))
-            object.__setattr__(self, name, values)
-            if len(values) >= _MAX_LAYERS:
-                raise ValueError(
-                    f"{name}: expected fewer than {_MAX_LAYERS} layers, got {len(values)}"
-                )
+            depth = len(getattr(self, name))
+            if depth >= _MAX_LAYERS:
+                raise ValueError(f"{name}: expected fewer than {_MAX_LAYERS} layers, got {depth}")
         if not self.channels or len(self.channels) != len(self.kernel_sizes):
             raise ValueError(
                 "kernel_sizes: expected one for each of channels, at least one; got "
                 f"{self.kernel_sizes} for channels {self.channels}"
             )
-        _check_count(self, "latent_dim")
         for pair in pairwise((*self.hidden_dims, self.latent_dim)):
             if math.prod(pair) > _INT32:
                 raise ValueError(
                     f"hidden_dims: expected layers of at most {_INT32} weights, "
                     f"got {pair[0]} x {pair[1]}"
                 )
-        check_choice("initializer", self.initializer, INITIALIZERS)
-        check_choice("precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -158,16 +132,11 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_count(self, "layerwise_steps", minimum=0)
-        _check_count(self, "finetune_steps", minimum=0)
-        _check_count(self, "batch_size")
-        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
-        _check_float(self, "corruption_rate", check_fraction)
-        _check_float(self, "finetune_corruption_rate", check_fraction)
-        _check_float(self, "loss_scale", check_positive)
-        check_choice("rows", self.rows, ("all", "train"))
-        _check_flag(self, "corrupt_data")
-        _check_part("optimizer", self.optimizer, OptimizerConfig)
+        _check_fields(
+            self,
+            may_be_0=("layerwise_steps", "finetune_steps"),
+            fractions=("corruption_rate", "finetune_corruption_rate"),
+        )
 
 
 @dataclass(frozen=True)
@@ -192,17 +161,14 @@ class KMeansConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        factors = _integers("overclustering_factors", self.overclustering_factors)
-        object.__setattr__(self, "overclustering_factors", factors)
+        _check_fields(self, may_be_0=("tol",))
+        _checks.check_integer("n_init", self.n_init, maximum=_MAX_RESTARTS)
+        factors = self.overclustering_factors
         if not 0 < len(factors) <= _MAX_LAYERS:
             raise ValueError(
                 f"overclustering_factors: expected at least one value and at most {_MAX_LAYERS}, "
                 f"got {len(factors) or 'none'}"
             )
-        _check_count(self, "n_init", maximum=_MAX_RESTARTS)
-        _check_count(self, "max_iter")
-        _check_float(self, "tol", check_non_negative)
-        check_choice("select", self.select, CRITERIA)
 
 
 @dataclass(frozen=True)
@@ -238,17 +204,11 @@ class ClusteringConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_float(self, "alpha", check_positive)
-        _check_float(self, "tol", check_non_negative)
-        _check_count(self, "update_interval")
-        _check_count(self, "max_intervals", minimum=0)
-        _check_count(self, "batch_size")
-        check_choice("batch_order", self.batch_order, BATCH_ORDERS)
-        _check_float(self, "corruption_rate", check_fraction)
-        _check_float(self, "reconstruction_weight", check_non_negative)
-        _check_flag(self, "freeze_encoder")
-        _check_flag(self, "reset_optimizer")
-        _check_part("optimizer", self.optimizer, OptimizerConfig)
+        _check_fields(
+            self,
+            may_be_0=("tol", "max_intervals", "reconstruction_weight"),
+            fractions=("corruption_rate",),
+        )
         if self.update_interval * self.max_intervals > _INT32:  # steps are counted in int32
             raise ValueError(
                 f"max_intervals: expected at most {_INT32} steps in all, got {self.max_intervals} "
@@ -286,16 +246,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_count(self, "n_clusters")
-        check_choice("scaling", self.scaling, SCALINGS)
-        _check_float(self, "scale", check_positive)
-        _check_part("augmentation", self.augmentation, Augmentation)
-        for name in vars(self.augmentation):
-            _check_float(self.augmentation, name, check_non_negative)
-        _check_part("network", self.network, NetworkConfig)
-        _check_part("pretrain", self.pretrain, PretrainConfig)
-        _check_part("kmeans", self.kmeans, KMeansConfig)
-        _check_part("clustering", self.clustering, ClusteringConfig)
+        _check_fields(self)
+        _check_fields(self.augmentation, may_be_0=vars(self.augmentation))
         if self.image_shape is not None:
             object.__setattr__(self, "image_shape", _integers("image_shape", self.image_shape))
             if len(self.image_shape) not in (2, 3):
@@ -324,12 +276,6 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read settings from nested dictionaries; fields left out take their defaults.
 
-        Args:
-            values: As :meth:`to_dict` gives.
-
-        Returns:
-            The validated configuration.
-
         Raises:
             ValueError: For an unknown or missing field, or a value out of range.
 
@@ -351,7 +297,7 @@ class Config:
             ValueError: If the text is not JSON, or as :meth:`from_dict`.
         """
         if not isinstance(text, str | bytes | bytearray):
-            raise ValueError(f"config: expected JSON text, got {shown(text)}")
+            raise ValueError(f"config: expected JSON text, got {_checks.shown(text)}")
         try:
             values = parse_json(text)
         except ValueError as error:
@@ -361,12 +307,6 @@ class Config:
     def replace(self, fields: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed; nested ones are named with dots.
 
-        Args:
-            fields: Dotted name to new value.
-
-        Returns:
-            The validated copy.
-
         Raises:
             ValueError: For an unknown field or a value out of range.
 
@@ -375,63 +315,76 @@ class Config:
             2.0
         """
         if not isinstance(fields, Mapping):
-            raise ValueError(f"config: expected fields by name, got {shown(fields)}")
+            raise ValueError(f"config: expected fields by name, got {_checks.shown(fields)}")
         values = self.to_dict()
         for name, value in fields.items():
             *parents, leaf = name.split(".") if isinstance(name, str) else [name]
             target: Any = values
             for parent in parents:
                 inner = target.get(parent)
-                if not isinstance(inner, Mapping):
-                    raise ValueError(f"unknown config field {shown(name)}")
                 # A copy, since an earlier value may be the caller's.
-                target[parent] = target = dict(inner)
+                target[parent] = target = dict(inner) if isinstance(inner, Mapping) else {}
             if leaf not in target:
-                raise ValueError(f"unknown config field {shown(name)}")
+                raise ValueError(f"unknown config field {_checks.shown(name)}")
             target[leaf] = value
         return self.from_dict(values)
 
 
-def _check_float(config: Any, name: str, check: Callable[[str, Any], None]) -> None:
-    """Validate a number, also once it is a float32 as all arithmetic here."""
-    value = getattr(config, name)
-    check(name, value)
+_Check = Callable[[str, Any], None]
+_CHECKS: dict[Any, _Check] = {
+    bool: _checks.check_flag,
+    float: _checks.check_positive,
+    int: _checks.check_integer,
+}
+_CHECKS_WITH_0: dict[Any, _Check] = {
+    float: _checks.check_non_negative,
+    int: partial(_checks.check_integer, minimum=0),
+}
+
+
+def _check_fields(
+    section: Any, *, may_be_0: Container[str] = (), fractions: Container[str] = ()
+) -> None:
+    """Validate all fields by their types; numbers are to be above 0 where nothing else is said.
+
+    NumPy's values become Python's, and lists tuples.
+    """
+    for name, kind in typing.get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        if typing.get_origin(kind) is Literal:
+            _checks.check_choice(name, value, typing.get_args(kind))
+        elif typing.get_origin(kind) is tuple:
+            object.__setattr__(section, name, _integers(name, value))
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            _checks.check_kind(name, value, kind)
+        elif kind in _CHECKS:
+            check = (_CHECKS_WITH_0 if name in may_be_0 else _CHECKS)[kind]
+            if name in fractions:
+                check = _checks.check_fraction
+            check(name, value)
+            if kind is float:
+                _check_float32(name, value, check)
+            if type(value) not in _CHECKS:
+                object.__setattr__(section, name, kind(value))
+
+
+def _check_float32(name: str, value: Any, check: _Check) -> None:
+    """Validate a number as the float32 that it is in all arithmetic here."""
     limits = np.finfo(np.float32)
     number = float(value)
     if number and not float(limits.tiny) <= abs(number) <= float(limits.max):
         raise ValueError(
             f"{name}: expected 0 or a number from {limits.tiny:.3g} to {limits.max:.3g} (float32), "
-            f"got {shown(value)}"
+            f"got {_checks.shown(value)}"
         )
     check(name, float(np.float32(number)))
-    if type(value) not in (int, float):  # NumPy's numbers become Python's
-        object.__setattr__(config, name, number)
-
-
-def _check_count(config: Any, name: str, *, minimum: int = 1, maximum: int = _INT32) -> None:
-    value = getattr(config, name)
-    check_integer(name, value, minimum=minimum, maximum=maximum)
-    object.__setattr__(config, name, int(value))
-
-
-def _check_flag(config: Any, name: str) -> None:
-    value = getattr(config, name)
-    check_flag(name, value)
-    object.__setattr__(config, name, bool(value))
 
 
 def _integers(name: str, values: Any) -> tuple[int, ...]:
-    is_list = isinstance(values, Sequence) and not isinstance(values, str | bytes)
-    if not is_list and not (isinstance(values, np.ndarray) and values.ndim):
-        raise ValueError(f"{name}: expected a list of integers, got {shown(values)}")
+    values = _checks.as_tuple(name, values, "integers")
     for value in values:
-        check_integer(name, value)
+        _checks.check_integer(name, value)
     return tuple(map(int, values))
-
-
-def _check_part(name: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name}: expected a {kind.__name__}, got {shown(value)}")
 
 
 def _as_object(values: Any) -> Any:
@@ -455,15 +408,15 @@ def read_config(path: str | Path) -> Config:
 
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{prefix[:-1] or 'config'}: expected an object, got {shown(values)}")
-    fields = {entry.name: entry for entry in dataclasses.fields(cls)}
+        raise ValueError(
+            f"{prefix[:-1] or 'config'}: expected an object, got {_checks.shown(values)}"
+        )
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in fields:
-            raise ValueError(
-                f"unknown config field {shown(f'{prefix}{name}')}; known: {', '.join(fields)}"
-            )
+        if name not in hints:
+            unknown = _checks.shown(f"{prefix}{name}")
+            raise ValueError(f"unknown config field {unknown}; known: {', '.join(hints)}")
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value, f"{prefix}{name}.")
         known[name] = value
@@ -476,8 +429,6 @@ def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
+        is_part = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{name}.") if is_part else {prefix + name: value}
     return flat

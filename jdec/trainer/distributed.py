@@ -43,7 +43,7 @@ def initialize_distributed(
     """
     check_integer("timeout", timeout)
     given = (coordinator, num_processes, process_id)
-    if any(value is None for value in given) and any(value is not None for value in given):
+    if 0 < sum(value is None for value in given) < len(given):
         raise ValueError(
             "coordinator, num_processes, process_id: expected all three or none, got "
             f"{', '.join(map(shown, given))}"
@@ -55,7 +55,9 @@ def initialize_distributed(
             raise ValueError(
                 f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
             )
-        if not isinstance(coordinator, str) or not _is_address(coordinator):
+        host, _, port = str(coordinator).rpartition(":")
+        is_port = port.isdecimal() and 0 < int(port) < 2**16
+        if not isinstance(coordinator, str) or not host or not is_port:
             raise ValueError(f"coordinator: expected HOST:PORT, got {shown(coordinator)}")
         until = time.monotonic() + timeout
         if process_id == 0:
@@ -81,9 +83,8 @@ def initialize_distributed(
 
 def _accept_all(coordinator: str, num_processes: int, until: float) -> None:
     """On process 0: wait for all others, and send each of them the error, if any."""
-    port = int(coordinator.rpartition(":")[2])
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_listen(coordinator, port))
+        server = stack.enter_context(_listen(coordinator))
         arrived: dict[int, socket.socket] = {}
         error = ""
         while len(arrived) < num_processes - 1 and not error:
@@ -102,10 +103,11 @@ def _accept_all(coordinator: str, num_processes: int, until: float) -> None:
             if not isinstance(hello, dict) or "jdec" not in hello:
                 continue  # another program
             number: Any = hello.get("process_id")
-            if hello.get("num_processes") != num_processes:
+            theirs = hello.get("num_processes")
+            if theirs != num_processes:
                 error = (
-                    f"num_processes: process {number} was started with "
-                    f"{hello.get('num_processes')}, process 0 with {num_processes}"
+                    f"num_processes: process {number} was started with {theirs}, "
+                    f"process 0 with {num_processes}"
                 )
             elif number in arrived or number not in range(1, num_processes):
                 error = f"process_id: {number} was given to two processes"
@@ -121,7 +123,8 @@ def _accept_all(coordinator: str, num_processes: int, until: float) -> None:
             _read_line(link, until)
 
 
-def _listen(coordinator: str, port: int) -> socket.socket:
+def _listen(coordinator: str) -> socket.socket:
+    port = int(coordinator.rpartition(":")[2])
     try:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -150,8 +153,8 @@ def _report_to(coordinator: str, num_processes: int, process_id: int, until: flo
                 ) from error
             time.sleep(_RETRY_SECONDS)
     with link:
-        mine = {"process_id": process_id, "num_processes": num_processes}
-        _send_line(link, {"jdec": "", **mine})
+        hello = {"jdec": "", "process_id": process_id, "num_processes": num_processes}
+        _send_line(link, hello)
         # Process 0 may time out at the same moment and report which processes are missing.
         answer = _read_line(link, until + 2 * _HELLO_SECONDS)
     if not isinstance(answer, dict) or "jdec" not in answer:
@@ -171,21 +174,13 @@ def _send_line(link: socket.socket, value: Any) -> None:
 def _read_line(link: socket.socket, until: float) -> Any:
     """Return the JSON value of a line, or None if none is received."""
     text = b""
-    while not text.endswith(b"\n") and len(text) < _LONGEST_LINE:
-        try:
+    try:
+        while not text.endswith(b"\n") and len(text) < _LONGEST_LINE:
             link.settimeout(max(0.01, until - time.monotonic()))
             part = link.recv(_LONGEST_LINE)
-        except OSError:
-            return None
-        if not part:
-            break
-        text += part
-    try:
+            if not part:
+                break
+            text += part
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16

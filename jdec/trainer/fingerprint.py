@@ -26,8 +26,6 @@ def describe(part: Any) -> str:
     that differ in a number differ in their texts.
 
     Examples:
-        >>> describe(digest)[:33]
-        'jdec.trainer.fingerprint.digest #'
         >>> describe(lambda x: 2 * x) == describe(lambda x: 3 * x)
         False
     """
@@ -37,14 +35,6 @@ def describe(part: Any) -> str:
         name = f"{type(part).__qualname__}({text})"[:2000]
     module = getattr(part, "__module__", type(part).__module__)
     return f"{module}.{name} #{hashlib.sha256(_inside(part, {}).encode()).hexdigest()[:16]}"
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:  # as of a function that calls itself, not yet defined
-        return False
-    return True
 
 
 def _inside(part: Any, seen: dict[int, Any]) -> str:
@@ -67,7 +57,9 @@ def _inside(part: Any, seen: dict[int, Any]) -> str:
     elif isinstance(part, functools.partial):
         inner = (part.func, part.args, part.keywords)
     elif isinstance(part, types.FunctionType):
-        cells = [cell.cell_contents for cell in part.__closure__ or () if _is_filled(cell)]
+        # A cell is empty as of a function that calls itself, not yet defined.
+        filled = [cell for cell in part.__closure__ or () if cell != types.CellType()]
+        cells = [cell.cell_contents for cell in filled]
         inner = (part.__code__, part.__defaults__, part.__kwdefaults__, cells)
     elif isinstance(part, types.MethodType):
         inner = (part.__func__, part.__self__)
@@ -76,12 +68,7 @@ def _inside(part: Any, seen: dict[int, Any]) -> str:
 
 
 def digest(tree: PyTree) -> str:
-    """Return the SHA256 of the arrays of a pytree, their names, shapes and dtypes.
-
-    Examples:
-        >>> digest(np.zeros(2)) == digest(np.zeros(2)), digest(np.zeros(2)) == digest(np.zeros(3))
-        (True, False)
-    """
+    """Return the SHA256 of the arrays of a pytree, their names, shapes and dtypes."""
     result = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -91,22 +78,10 @@ def digest(tree: PyTree) -> str:
 
 
 def rows_digest(rows: np.ndarray, first_row: int) -> np.ndarray:
-    """Return a digest of a part of a matrix; those of all parts add up to that of the whole.
+    """Return a digest, uint64 [2], of the values of rows from ``first_row`` of a matrix on.
 
-    However rows are shared out among processes, the sum (modulo 2⁶⁴) is the same.
-
-    Args:
-        rows: Rows of any real dtype, [n D]; only their values matter.
-        first_row: Index of the first of them in the whole.
-
-    Returns:
-        Two numbers, uint64 [2].
-
-    Examples:
-        >>> x = np.arange(6, dtype=np.float32).reshape(3, 2)
-        >>> parts = rows_digest(x[:1], 0) + rows_digest(x[1:], 1)
-        >>> np.array_equal(parts, rows_digest(x, 0))
-        True
+    Those of all parts of a matrix add up (modulo 2⁶⁴) to that of the whole, however processes share
+    its rows.
     """
     weights = np.random.default_rng(0).integers(1, 2**63, (rows.shape[1], 2), np.uint64) * 2 + 1
     total = np.zeros(2, np.uint64)
@@ -123,46 +98,26 @@ def rows_digest(rows: np.ndarray, first_row: int) -> np.ndarray:
     return total
 
 
-def sampled_digest(x: Any, *, max_bytes: int = 2**28, n_sample: int = 4096) -> str:
-    """Return a digest of rows, [N D]; of a large ``x``, of its shape and a sample of its rows.
-
-    Args:
-        x: Anything with rows, as a memory-mapped file; bad values are not looked for.
-        max_bytes: Up to this size all rows count.
-        n_sample: How many, evenly over all, count beyond it.
-
-    Examples:
-        >>> x = np.arange(6.0).reshape(3, 2)
-        >>> sampled_digest(x) == sampled_digest(x.copy()), sampled_digest(x) == sampled_digest(-x)
-        (True, False)
-    """
+def sampled_digest(x: Any) -> str:
+    """Return a digest of the shape and rows of ``x``; beyond 256 MiB, of 4096 rows of it."""
     if not hasattr(x, "nbytes"):
         x = np.asarray(x)
-    if x.nbytes > max_bytes:
-        x = x[np.linspace(0, len(x) - 1, n_sample).astype(int)]
+    if x.nbytes > 2**28:
+        x = x[np.linspace(0, len(x) - 1, 4096).astype(int)]
     return digest([np.asarray(x), np.array(np.shape(x))])
 
 
+# Under other ones the same run has other numbers.
+_JAX_SETTINGS = ("jax_enable_x64", "jax_threefry_partitionable")
+
+
 def fingerprint(key: Key[Array, ""], config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what determines a run, as plain JSON values.
-
-    Args:
-        key: Typed random key of the run.
-        config: Its configuration.
-        data: Name to plain value, or to arrays that are replaced by their digest.
-
-    Returns:
-        ``{"config": …, "data": …, "key": …, "jax": …}``.
-    """
+    """Return what determines a run, as plain JSON values: arrays in ``data`` by their digest."""
     return {
         "config": config.to_dict(),
         "data": {name: _plain(value) for name, value in data.items() if value is not None},
         "key": [str(jax.random.key_impl(key)), *jax.random.key_data(key).tolist()],
-        # Under other ones the same run has other numbers.
-        "jax": {
-            name: getattr(jax.config, name)
-            for name in ("jax_enable_x64", "jax_threefry_partitionable")
-        },
+        "jax": {name: getattr(jax.config, name) for name in _JAX_SETTINGS},
     }
 
 
@@ -175,16 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
-    """Raise if a work directory holds another run.
-
-    Args:
-        record: Its run.json.
-        mine: From :func:`fingerprint`.
-        resume: Whether to resume it.
-
-    Raises:
-        ValueError: Without ``resume``, or if the two runs differ: lists the differences.
-    """
+    """Raise unless the fingerprint in the run.json of a work directory is ours, to be resumed."""
     workdir = record.parent
     if not resume:
         raise ValueError(
@@ -192,16 +138,9 @@ def check_same_run(record: Path, mine: Mapping[str, Any], resume: bool) -> None:
         )
     try:
         theirs = read_json(record)
-        configs = [Config.from_dict(run["config"]).flat() for run in (theirs, mine)]
-        pairs: list[Any] = [
-            ("", *configs),
-            ("data ", theirs["data"], mine["data"]),
-            ("", theirs["jax"], mine["jax"]),
-            ("", {"random key": theirs["key"]}, {"random key": mine["key"]}),
-        ]
+        old, new = _by_name(theirs), _by_name(mine)
         differences = [
-            f"{title}{name}: {_cut(old.get(name))} in run.json, {_cut(new.get(name))} requested"
-            for title, old, new in pairs
+            f"{name}: {_cut(old.get(name))} in run.json, {_cut(new.get(name))} requested"
             for name in dict.fromkeys([*old, *new])
             if old.get(name) != new.get(name)
         ]
@@ -220,30 +159,26 @@ def _cut(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:80]}…{text[-35:]}"
 
 
+def _by_name(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all values of a fingerprint by the names that messages have."""
+    data = {f"data {name}": value for name, value in run["data"].items()}
+    return Config.from_dict(run["config"]).flat() | data | run["jax"] | {"random key": run["key"]}
+
+
 def values_to_compare(
     key: Key[Array, ""], x: Any, config: Config, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what all processes of a run must have in common, by name.
 
-    Args:
-        key: Typed random key of the run.
-        x: Rows, [N D]; of a large array, a sample is compared.
-        config: Its settings.
-        more: Name to JSON value, tuple of texts, or arrays that are replaced by their digest.
+    Of ``more``, arrays and long tuples are compared by their digest.
     """
     return {
         **config.flat(),
         "random key": jax.random.key_data(key).tolist(),
         "shape of x": list(np.shape(x)),
         "data": sampled_digest(x)[:16],
-        **{name: _comparable(value) for name, value in more.items()},
+        **{name: None if value is None else _plain(value) for name, value in more.items()},
         "JAX_ENABLE_X64": bool(jax.config.values["jax_enable_x64"]),
         "jax": jax.__version__,
         "jdec": version("jdec"),
     }
-
-
-def _comparable(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return digest(np.array(value))
-    return value if value is None or isinstance(value, int | str) else digest(value)[:16]

@@ -13,7 +13,7 @@ from jdec._checks import shown
 from jdec._columns import check_feature_names, column_names, names_to_compare
 from jdec._rows import as_rows
 from jdec._typing import Params
-from jdec.core.autoencoder import Autoencoder, NetworkShapes, network_shapes
+from jdec.core.autoencoder import Autoencoder, network_shapes
 from jdec.trainer.config import Config
 from jdec.trainer.programs import BLOCK_SIZE, assign_block, build_network
 from jdec.trainer.scaling import Scaling
@@ -83,37 +83,13 @@ def network_of(model: Model) -> Autoencoder:
     return build_network(model.config) if model.network is None else model.network
 
 
-def check_finite(model: Model) -> None:
-    """Raise unless all numbers of a model are finite: a broken one would assign rows all the same.
-
-    Raises:
-        ValueError: Names the first array that holds NaN or infinity.
-    """
-    arrays = {"centroids": model.centroids, "scaling": model.scaling, "params": model.params}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        values = np.asarray(leaf)
-        # Compared, since not every dtype of a damaged model has an isfinite.
-        if not (np.abs(values) < np.inf).all():
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(f"model: expected finite numbers in {name}, got NaN or infinity")
-
-
 def align_columns(
     model: Model, feature_names: Sequence[str] | None, x: Shaped[np.ndarray, "N D"]
 ) -> Shaped[np.ndarray, "N D"]:
     """Return rows with their columns in the order that a model was trained on.
 
-    Args:
-        model: With or without names.
-        feature_names: Of the columns of ``x``, or None where they are not known.
-        x: Rows, [N D].
-
-    Returns:
-        ``x`` itself where the order is that of the model, or either has no names. Numbers from 0
-        on are the places of columns without names, and mean nothing to one with names.
-
-    Raises:
-        ValueError: If the names are others than the model's.
+    ``x`` itself where the order is that of the model, or either has no names. Numbers from 0 on are
+    the places of columns without names, and mean nothing to one with names.
     """
     names = names_to_compare(model.feature_names, feature_names)
     if names is None or names[0] == names[1]:
@@ -163,11 +139,8 @@ def assign(
 
     Source: Xie et al. 2016, Eq. 1.
     """
-    if not isinstance(model, Model):
-        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
+    check_model(model)
     names = check_feature_names(feature_names, x)
-    check_form(model)
-    check_finite(model)
     rows = as_rows("x", x, columns=names)
     x = align_columns(model, names or column_names(x, numbers=True), rows)
     blocks = (
@@ -180,18 +153,7 @@ def assign(
 def assign_scaled(
     model: Model, blocks: Iterable[Float[np.ndarray, "B D"]]
 ) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
-    """Embed and assign rows that are scaled and checked already.
-
-    Args:
-        model: Whose network and centroids to use.
-        blocks: Scaled rows, at most :data:`BLOCK_SIZE` at a time.
-
-    Returns:
-        Embeddings [N Z] and the soft assignment [N K].
-
-    Raises:
-        ValueError: If an embedding is not finite.
-    """
+    """Embed and assign rows that are scaled and checked, at most ``BLOCK_SIZE`` at a time."""
     params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
     alpha, network = jnp.float32(model.config.clustering.alpha), network_of(model)
     embeddings, assignments, start = [], [], 0
@@ -212,75 +174,79 @@ def assign_scaled(
     return np.concatenate(embeddings), np.concatenate(assignments)
 
 
-def check_form(model: Model) -> None:
-    """Raise unless the parts of a model are what they should be, and fit together.
-
-    Raises:
-        ValueError: Names the first part that is of another type or shape than the configuration
-            says, or of another dtype than ours.
-    """
+def check_model(model: Any) -> None:
+    """Raise unless a model is one, its parts fit together, and all its numbers are finite."""
+    if not isinstance(model, Model):
+        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
     try:
-        _check_parts(model)
-        check_shapes(model)
+        for name, kind in (("scaling", Scaling), ("config", Config)):
+            part = getattr(model, name)
+            if not isinstance(part, kind):
+                raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
+        _check_is_array("centroids", model.centroids)
+        _check_is_array("scaling.shift", model.scaling.shift)
+        check_arrays(model)
         check_feature_names(model.feature_names, np.empty((1, len(model.scaling.shift))))
     except ValueError as error:
         raise ValueError(f"model: {error}") from error
 
 
-def _check_parts(model: Model) -> None:
-    parts = {"scaling": Scaling, "config": Config}
-    for name, kind in parts.items():
-        part = getattr(model, name)
-        if not isinstance(part, kind):
-            raise ValueError(f"expected a {kind.__name__} in {name}, got {shown(part)}")
-    if not isinstance(model.centroids, np.ndarray | jax.Array):
-        raise ValueError(f"expected an array in centroids, got {shown(model.centroids)}")
-    if not isinstance(model.scaling.shift, np.ndarray | jax.Array):
-        raise ValueError(f"expected an array in scaling.shift, got {shown(model.scaling.shift)}")
+def _check_is_array(name: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray | np.generic | jax.Array):
+        raise ValueError(f"expected an array in {name}, got {shown(array)}")
 
 
-def params_template(model: Model) -> Params:
-    """Return shapes and dtypes of the parameters, as the network has them."""
-    shapes = _shapes_of(model)
-    return shapes.params if model.has_decoder else shapes.encoder
+def _shapes_of(model: Model) -> tuple[Params, int]:
+    """Return shapes and dtypes of the parameters as the network has them, and its latent width."""
+    shapes = network_shapes(network_of(model), np.size(model.scaling.shift))
+    return shapes.params if model.has_decoder else shapes.encoder, shapes.latent_dim
 
 
-def _shapes_of(model: Model) -> NetworkShapes:
-    return network_shapes(network_of(model), np.size(model.scaling.shift))
-
-
-def named_leaves(name: str, tree: Any) -> dict[str, Any]:
-    """Return the leaves of a pytree by their dotted names."""
+def named_leaves(name: str, tree: Any, separator: str = ".") -> dict[str, Any]:
+    """Return the leaves of a pytree by their paths, with a name before each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of JAX, about objects that are no leaves
         leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        f"{name}.{jax.tree_util.keystr(path, simple=True, separator='.')}": leaf
+        name + separator + jax.tree_util.keystr(path, simple=True, separator=separator): leaf
         for path, leaf in leaves
     }
 
 
-def check_shapes(model: Model) -> None:
-    """Raise unless the arrays have the shapes and dtypes of the network and configuration."""
-    n_features = np.size(model.scaling.shift)
-    latent_dim = _shapes_of(model).latent_dim
-    wanted = named_leaves("params", params_template(model)) | {
+def check_arrays(model: Model) -> None:
+    """Raise unless the arrays are of the network and configuration, and finite."""
+    of_columns = jax.ShapeDtypeStruct((np.size(model.scaling.shift),), np.float64)
+    params, latent_dim = _shapes_of(model)
+    wanted = named_leaves("params", params) | {
         "centroids": jax.ShapeDtypeStruct((model.config.n_clusters, latent_dim), np.float32),
-        "scaling.shift": jax.ShapeDtypeStruct((n_features,), np.float64),
-        "scaling.factor": jax.ShapeDtypeStruct((n_features,), np.float64),
+        "scaling.shift": of_columns,
+        "scaling.factor": of_columns,
     }
     given = named_leaves("params", model.params) | named_leaves("scaling", model.scaling)
-    compare_arrays(wanted, given | {"centroids": model.centroids})
+    given["centroids"] = model.centroids
+    _compare_arrays(wanted, given)
+    for name, array in given.items():
+        # Compared, since not every dtype has an isfinite.
+        if not (np.abs(np.asarray(array)) < np.inf).all():
+            raise ValueError(f"expected finite numbers in {name}, got NaN or infinity")
 
 
-def compare_arrays(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def with_params(model: Model, given: Mapping[str, Any]) -> Model:
+    """Return a model whose parameters, given by dotted names, are in the tree of its network."""
+    shapes, _ = _shapes_of(model)
+    wanted = named_leaves("params", shapes)
+    _compare_arrays(wanted, given)
+    leaves = [given[name] for name in wanted]
+    return model._replace(params=jax.tree.unflatten(jax.tree.structure(shapes), leaves))
+
+
+def _compare_arrays(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise unless arrays have the names, shapes and dtypes wanted."""
     for name in dict.fromkeys([*wanted, *given]):
         if name not in given or name not in wanted:
             raise ValueError(f"{'missing' if name in wanted else 'unexpected'} array: {name}")
         array, expected = given[name], wanted[name]
-        if not isinstance(array, np.ndarray | np.generic | jax.Array):
-            raise ValueError(f"expected an array in {name}, got {shown(array)}")
+        _check_is_array(name, array)
         if np.shape(array) != expected.shape:
             raise ValueError(f"expected shape {expected.shape} in {name}, got {np.shape(array)}")
         dtypes = [str(expected.dtype)]

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jdec._archives import read_npz
@@ -15,15 +14,7 @@ from jdec._io import atomic_write, parse_json
 from jdec.core.autoencoder import as_autoencoder
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import describe
-from jdec.trainer.model import (
-    Model,
-    check_finite,
-    check_form,
-    check_shapes,
-    compare_arrays,
-    named_leaves,
-    params_template,
-)
+from jdec.trainer.model import Model, check_arrays, check_model, named_leaves, with_params
 from jdec.trainer.scaling import Scaling
 
 _FORMAT = "jdec model 1"
@@ -41,22 +32,18 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
         ValueError: If the model could not be loaded again, such as one with NaN, or the file
             cannot be written.
     """
-    if not isinstance(model, Model):
-        raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
+    check_model(model)
     path = as_path("path", path)
     if path.is_dir():
         raise ValueError(f"model: cannot write {path}: it is a folder")
-    check_form(model)
-    check_finite(model)
     if extra is not None and not isinstance(extra, Mapping):
         raise ValueError(f"extra: expected arrays or JSON values by name, got {shown(extra)}")
     arrays: dict[str, Any] = {
         "scaling/shift": model.scaling.shift,
         "scaling/factor": model.scaling.factor,
         "centroids": model.centroids,
+        **named_leaves("params", model.params, "/"),
     }
-    for where, leaf in jax.tree_util.tree_leaves_with_path(model.params):
-        arrays[f"params/{jax.tree_util.keystr(where, simple=True, separator='/')}"] = leaf
     values = {}
     for name, value in (extra or {}).items():
         if not isinstance(name, str):
@@ -107,15 +94,14 @@ def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[st
             tree or shape than those of the network.
     """
     path = as_path("path", path)
+    damaged = "is damaged or not a jdec model"
     try:
         arrays = read_npz(path, compressed=False)
         header = _read_header(arrays.pop("header", None))
     except FileNotFoundError:
         raise ValueError(f"model: no file {path}; fit one first") from None
     except Exception as error:  # whatever a damaged file makes of its reader
-        raise ValueError(
-            f"model: {path} is damaged or not a jdec model: {in_a_line(error)}"
-        ) from error
+        raise ValueError(f"model: {path} {damaged}: {in_a_line(error)}") from error
     if header.get("network") is not None and network is None:
         raise ValueError(
             f"model: {path} was trained with a network that is not built in, "
@@ -124,14 +110,10 @@ def load_model(path: str | Path, *, network: Any = None) -> tuple[Model, dict[st
     try:
         model = _assemble(header, arrays, network)
     except Exception as error:  # whatever a damaged file makes of its reader
-        reason = (
-            "is damaged or not a jdec model"
-            if network is None
-            else "does not fit the network it is loaded with"
-        )
+        reason = damaged if network is None else "does not fit the network it is loaded with"
         raise ValueError(f"model: {path} {reason}: {in_a_line(error)}") from error
-    kept = {name: array for name, array in arrays.items() if name.startswith("extra/")}
-    return model, header["extra"] | {name.removeprefix("extra/"): kept[name] for name in kept}
+    kept = [name for name in arrays if name.startswith("extra/")]
+    return model, header["extra"] | {name.removeprefix("extra/"): arrays[name] for name in kept}
 
 
 def _read_header(array: np.ndarray | None) -> dict[str, Any]:
@@ -160,10 +142,10 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any], network: Any
             raise ValueError(f"expected numbers in {name}, got dtype {array.dtype}")
         kind, _, rest = name.partition("/")
         if kind == "params":
-            given[rest.replace("/", ".")] = array
+            given[f"params.{rest.replace('/', '.')}"] = array
         elif kind != "extra" and name not in ("centroids", "scaling/shift", "scaling/factor"):
             raise ValueError(f"unexpected array: {name}")
-    config, has_decoder = Config.from_dict(header["config"]), bool(header.get("has_decoder"))
+    config = Config.from_dict(header["config"])
     if network is not None:
         network = as_autoencoder(network, arrays["scaling/shift"].size)
     model = Model(
@@ -172,16 +154,10 @@ def _assemble(header: Mapping[str, Any], arrays: Mapping[str, Any], network: Any
         arrays["centroids"],
         config,
         network=network,
-        has_decoder=has_decoder,
+        has_decoder=bool(header.get("has_decoder")),
     )
-    template = params_template(model)
-    compare_arrays(
-        named_leaves("params", template), {f"params.{name}": given[name] for name in given}
-    )
-    in_order = [given[name.removeprefix("params.")] for name in named_leaves("params", template)]
-    model = model._replace(params=jax.tree.unflatten(jax.tree.structure(template), in_order))
-    check_shapes(model)
-    check_finite(model)
+    model = with_params(model, given)
+    check_arrays(model)
     return model._replace(
         feature_names=check_feature_names(header.get("feature_names"), model.scaling.shift[None, :])
     )

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jdec._checks import check_choice, check_integer, shown
 from jdec.trainer.config import Config
 
 
-@dataclass(frozen=True)
-class StepBudget:
+class StepBudget(NamedTuple):
     """Number of steps that grows with the data: ``epochs`` passes, within bounds."""
 
     epochs: float
@@ -23,26 +21,19 @@ class StepBudget:
         return min(max(steps, self.min_steps), self.max_steps)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A recipe: settings, and the few that follow from the data.
-
-    Attributes:
-        fields: Dotted field names and their values.
-        by_dataset: More fields for data sets of these names.
-        budgets: Dotted names of step counts that adapt to N.
-        image_fields: More fields where rows are images of at least 16 pixels a side; smaller ones
-            change too much when moved.
-    """
+class Preset(NamedTuple):
+    """A recipe: settings by dotted name, and the few that follow from the data."""
 
     fields: Mapping[str, Any]
-    by_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    budgets: Mapping[str, StepBudget] = field(default_factory=dict)
-    image_fields: Mapping[str, Any] = field(default_factory=dict)
+    by_dataset: Mapping[str, Mapping[str, Any]]  # more, by the name of the data set
+    budgets: Mapping[str, StepBudget] = {}  # step counts that adapt to N
+    image_fields: Mapping[str, Any] = {}  # more, where rows are images that are large enough
 
 
-_MIN_IMAGE_SIDE = 16
+_MIN_IMAGE_SIDE = 16  # smaller images change too much when moved
 _AUTHORS_SGD = {"name": "sgd", "momentum": 0.9}
+_AUTHORS_PICTURES = {"scaling": "none", "clustering.update_interval": 40}
+_AUTHORS_TEXT = {"scaling": "none", "scale": math.sqrt(2000), "clustering.update_interval": 20}
 # Lower learning rates; no single factor works for every seed.
 _SPARSE_TEXT = {
     "pretrain.optimizer.learning_rate": 3e-4,
@@ -78,18 +69,10 @@ PRESETS: Mapping[str, Preset] = {
         },
         by_dataset={
             "mnist": {"scaling": "none", "scale": 0.02},
-            "stl10": {"scaling": "none", "clustering.update_interval": 40},
-            "cifar10": {"scaling": "none", "clustering.update_interval": 40},
-            "reuters": {
-                "scaling": "none",
-                "scale": math.sqrt(2000),
-                "clustering.update_interval": 20,
-            },
-            "reuters10k": {
-                "scaling": "none",
-                "scale": math.sqrt(2000),
-                "clustering.update_interval": 20,
-            },
+            "stl10": _AUTHORS_PICTURES,
+            "cifar10": _AUTHORS_PICTURES,
+            "reuters": _AUTHORS_TEXT,
+            "reuters10k": _AUTHORS_TEXT,
         },
     ),
     "fast": Preset(
@@ -112,12 +95,10 @@ PRESETS: Mapping[str, Preset] = {
             "reuters": _SPARSE_TEXT,  # 1000 steps would not see each of its rows once
         },
         image_fields={
-            "augmentation": {
-                "max_shift": 2.0,
-                "max_rotation": 10.0,
-                "max_zoom": 0.1,
-                "max_shear": 0.1,
-            }
+            "augmentation.max_shift": 2.0,
+            "augmentation.max_rotation": 10.0,
+            "augmentation.max_zoom": 0.1,
+            "augmentation.max_shear": 0.1,
         },
     ),
 }
@@ -162,10 +143,7 @@ def preset_config(
     if config.image_shape is not None and min(config.image_shape[:2]) >= _MIN_IMAGE_SIDE:
         fields |= recipe.image_fields
     config = config.replace(fields)
-    steps = {}
     for name, budget in recipe.budgets.items():
-        if name in fields:
-            continue
         phase = config.pretrain if name.startswith("pretrain.") else config.clustering
-        steps[name] = budget.steps(n_rows, phase.batch_size)
-    return config.replace(steps)
+        fields.setdefault(name, budget.steps(n_rows, phase.batch_size))
+    return config.replace(fields)

@@ -57,25 +57,15 @@ def raised_everywhere() -> Iterator[None]:
             raise ValueError(message)
 
 
-def check_processes_agree(values: Mapping[str, Any], error: str | None = None) -> None:
-    """Raise on every process if one has an error, or if a named value differs somewhere.
+def check_processes_agree(values: Mapping[str, Any]) -> None:
+    """Raise on every process if a JSON value differs somewhere; names the process and the values.
 
     Before any work: processes that differ would wait for each other in programs that do not match,
     or end with a result that is nobody's.
-
-    Args:
-        values: Name to JSON value, of this process.
-        error: Why this process cannot run, if so.
-
-    Raises:
-        ValueError: Names the process and what differs; the same on all of them.
     """
-    everywhere = allgather_json([error, dict(values)])
-    for theirs, _ in everywhere:
-        if theirs is not None:
-            raise ValueError(theirs)
-    expected = everywhere[0][1]
-    for process, (_, values) in enumerate(everywhere):
+    everywhere = allgather_json(dict(values))
+    expected = everywhere[0]
+    for process, values in enumerate(everywhere):
         differences = [
             f"{name}: {_shortened(values.get(name))} against {_shortened(expected.get(name))}"
             for name in dict.fromkeys([*expected, *values])

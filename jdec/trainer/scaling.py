@@ -1,4 +1,4 @@
-"""Bringing the columns of a data set to a common size, in a way that new rows can follow."""
+"""Feature scaling, fitted once and applied to new data, and what looks wrong with columns."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,11 +23,7 @@ class Scaling(NamedTuple):
     factor: Float[np.ndarray, "D"]
 
     def apply(self, x: Any, *, first_row: int = 0) -> Float[np.ndarray, "N D"]:
-        """Scale rows [N D] of any real dtype, and round to float32; the argument is not changed.
-
-        Raises:
-            ValueError: If the rows are of another width, or overflow float32.
-        """
+        """Scale rows [N D] of any real dtype, and round to float32, or raise if one overflows."""
         if x.shape[1] != len(self.shift):
             raise ValueError(
                 f"x: X has {x.shape[1]} features, but the model is expecting "
@@ -47,12 +43,7 @@ class Scaling(NamedTuple):
         return scaled
 
     def invert(self, x: Any) -> Float[np.ndarray, "N D"]:
-        """Return scaled rows [N D] in the units of the data, float64.
-
-        Examples:
-            >>> Scaling(np.array([1.0]), np.array([0.5])).invert(np.array([[2.0]])).tolist()
-            [[5.0]]
-        """
+        """Return scaled rows [N D] in the units of the data, float64."""
         return np.asarray(x, np.float64) / self.factor + self.shift
 
 
@@ -80,19 +71,7 @@ class ColumnStatistics(NamedTuple):
 
 
 def column_statistics(x: Any, over_parts: OverParts = only_part) -> ColumnStatistics:
-    """Return mean, variance, least and greatest entry of each column, in one pass.
-
-    Args:
-        x: Rows, [N D], of any real dtype.
-        over_parts: As in :func:`fit_scaling`.
-
-    Returns:
-        A :class:`ColumnStatistics`.
-
-    Examples:
-        >>> column_statistics(np.array([[1.0, 5.0], [3.0, 5.0]])).variance.tolist()
-        [1.0, 0.0]
-    """
+    """Return the statistics of rows [N D] of any real dtype, in one pass over them."""
     width = x.shape[1]
     n_rows = over_parts(np.array(len(x))).ravel()
     # Sums of what is left of an entry beside the first row: beside a large offset they are exact.
@@ -126,40 +105,24 @@ def fit_scaling(
     and the geometry of the data is kept. ``standard`` gives each column mean 0 and variance 1,
     ``minmax`` brings all entries to 0..1 by one shift and factor, ``none`` leaves them.
 
-    Args:
-        x: Rows, [N D], of any real dtype.
-        name: One of :data:`SCALINGS`.
-        scale: Factor on the result.
-        over_parts: Where ``x`` is a part of the rows, stacks an array of this part with those of
-            all others.
-        statistics: From :func:`column_statistics`, where they are known already.
-
-    Returns:
-        A :class:`Scaling`; constant columns are shifted but not blown up.
-
-    Raises:
-        ValueError: For an unknown name or a ``scale`` that is not positive.
-
-    Examples:
-        >>> scaling = fit_scaling(np.array([[3.0, 4.0]], np.float32))
-        >>> float((scaling.apply(np.array([[3.0, 4.0]], np.float32)) ** 2).mean().round(5))
-        1.0
+    Constant columns are shifted but not blown up. Where ``x`` [N D] is a part of the rows,
+    ``over_parts`` stacks arrays of all parts.
 
     Source: Xie et al. 2016, section 4.3 (rms).
     """
     check_choice("scaling", name, SCALINGS)
     check_positive("scale", scale)
     shift, factor = np.zeros(x.shape[1]), np.ones(x.shape[1])
-    if name != "none" and statistics is None:
+    if name == "none":
+        return Scaling(shift, scale * factor)
+    if statistics is None:
         statistics = column_statistics(x, over_parts)
-    if name == "none" or statistics is None:
-        pass
-    elif name == "rms":
+    if name == "rms":
         mean_square = (statistics.variance + np.square(statistics.mean)).mean()
         factor = factor * _inverse(np.sqrt(mean_square))
     elif name == "standard":
         shift, factor = statistics.mean, _inverse(np.sqrt(statistics.variance))
-    elif name == "minmax":
+    else:
         low, high = statistics.low.min(), statistics.high.max()
         shift, factor = shift + low, factor * _inverse(high - low)
     return Scaling(shift, scale * factor)
@@ -168,8 +131,6 @@ def fit_scaling(
 def _inverse(size: Any) -> Any:
     return np.divide(1.0, size, out=np.ones_like(size), where=size > 0)
 
-
-# What a look at the columns tells ----------------------------------------------------------------
 
 #: A column is told of where its standard deviation is fewer steps than this of its number format.
 MIN_STEPS = 16
@@ -183,23 +144,8 @@ def coarse_columns(
 ) -> Int[np.ndarray, "C"]:
     """Return the columns whose differences are lost beside their size.
 
-    Either before they came here, in their own dtype, or in the float32 of the scaled rows.
-
-    Args:
-        statistics: Of the rows.
-        scaling: That is applied to them.
-        dtype: Of the rows.
-
-    Returns:
-        Indices of columns; constant ones are not among them.
-
-    Examples:
-        >>> x = 1.7e9 + np.array([[0.0], [60.0], [120.0]])
-        >>> statistics = column_statistics(x)
-        >>> coarse_columns(statistics, fit_scaling(x, "rms"), x.dtype).tolist()
-        [0]
-        >>> coarse_columns(statistics, fit_scaling(x, "standard"), x.dtype).tolist()
-        []
+    Either before they came here, in their own ``dtype``, or in the float32 of the scaled rows;
+    constant columns are not among them.
     """
     dtype = np.dtype(dtype)
     deviation = np.sqrt(statistics.variance)
@@ -214,20 +160,7 @@ def coarse_columns(
 
 
 def dominant_column(statistics: ColumnStatistics, scaling: Scaling) -> tuple[int, float] | None:
-    """Return the column that holds most of the scaled variance, and its share, if one does.
-
-    Args:
-        statistics: Of the rows.
-        scaling: That is applied to them.
-
-    Returns:
-        Index and share, or None where no column of several has more than 0.9.
-
-    Examples:
-        >>> x = np.array([[0.0, 0.0], [1.0, 100.0]])
-        >>> dominant_column(column_statistics(x), fit_scaling(x))
-        (1, 0.9999...)
-    """
+    """Return the column, of several, that holds most of the scaled variance, and its share."""
     variance = statistics.variance * np.square(scaling.factor)
     total = variance.sum()
     if (variance > 0).sum() < 2:  # beside constant columns there is nothing to outweigh
@@ -238,22 +171,9 @@ def dominant_column(statistics: ColumnStatistics, scaling: Scaling) -> tuple[int
 
 
 def column_warnings(
-    statistics: ColumnStatistics,
-    scaling: Scaling,
-    dtype: Any,
-    columns: Sequence[str] | None,
+    statistics: ColumnStatistics, scaling: Scaling, dtype: Any, columns: Sequence[str] | None
 ) -> list[str]:
-    """Say in a line each what is wrong with the columns of rows that are to be clustered.
-
-    Args:
-        statistics: Of the rows.
-        scaling: That is applied to them.
-        dtype: Of the rows.
-        columns: Their names, if they have any.
-
-    Returns:
-        Lines; none where nothing is wrong.
-    """
+    """Say in a line each what is wrong with the columns of rows of a dtype, by their names."""
     lines = []
     coarse = coarse_columns(statistics, scaling, dtype)
     if len(coarse):

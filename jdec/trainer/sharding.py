@@ -1,10 +1,9 @@
 """Rows and members over devices: the only module that names a mesh.
 
-Rows lie in equal contiguous shards, one a device, the last of them padded; parameters are on every
-device. A mini-batch holds the rows that it would hold on one device, drawn from all shards, so that
-the number of devices changes the time and not the result.
+The rows of a mini-batch do not depend on the devices, which change the time and not the result.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -67,7 +66,7 @@ def _mesh(axes: tuple[str, ...], sizes: tuple[int | None, ...]) -> Mesh:
     shape = [len(devices) if size is None else size for size in sizes]
     for size in shape:
         check_integer("devices", size)
-    n_devices = int(np.prod(shape))
+    n_devices = math.prod(shape)
     if n_devices > len(devices):
         hint = "; JAX_NUM_CPU_DEVICES makes more of one CPU" if devices[0].platform == "cpu" else ""
         raise ValueError(
@@ -85,24 +84,20 @@ def _mesh(axes: tuple[str, ...], sizes: tuple[int | None, ...]) -> Mesh:
 
 def check_mesh(mesh: Any, *allowed: tuple[str, ...]) -> None:
     """Raise unless ``mesh`` is None or a mesh of one of the allowed axes."""
-    if mesh is None or (isinstance(mesh, Mesh) and mesh.axis_names in allowed):
-        return
     is_mesh = isinstance(mesh, Mesh)
-    got = f"a mesh of axes {', '.join(mesh.axis_names)}" if is_mesh else type(mesh).__name__
-    raise ValueError(f"mesh: expected jdec.trainer.{allowed[0][0]}_mesh(), got {got}")
+    if mesh is not None and not (is_mesh and mesh.axis_names in allowed):
+        got = f"a mesh of axes {', '.join(mesh.axis_names)}" if is_mesh else type(mesh).__name__
+        raise ValueError(f"mesh: expected jdec.trainer.{allowed[0][0]}_mesh(), got {got}")
 
 
 class RowSharding(NamedTuple):
     """Valid row count and mesh of a row-sharded array; without a mesh, one device has all rows.
 
-    Hashable: a static argument of compiled programs.
-
-    Attributes:
-        n_rows: N; the rows after them are padding.
-        mesh: With an axis of rows, or None.
+    Shards are contiguous and equal, one a device, the last ones padded. Hashable: a static argument
+    of compiled programs.
     """
 
-    n_rows: int
+    n_rows: int  # N; the rows after them are padding
     mesh: Mesh | None = None
 
     @property
@@ -125,10 +120,9 @@ class RowSharding(NamedTuple):
         if self.mesh is None or DATA not in self.mesh.axis_names:
             return slice(0, self.n_rows)
         size = self.padded_length // self.n_shards
-        owners = [
-            device.process_index for device in self.mesh.devices.reshape(-1, self.n_shards)[0]
-        ]
-        mine = [index for index, owner in enumerate(owners) if owner == jax.process_index()]
+        devices = self.mesh.devices.reshape(-1, self.n_shards)[0]
+        here = jax.process_index()
+        mine = [index for index, device in enumerate(devices) if device.process_index == here]
         return slice(min(mine[0] * size, self.n_rows), min((mine[-1] + 1) * size, self.n_rows))
 
     def put(self, rows: Shaped[np.ndarray, "n ..."]) -> Array:
@@ -161,9 +155,7 @@ class RowSharding(NamedTuple):
 
     def constrain(self, array: Array) -> Array:
         """Constrain the leading axis to be sharded (inside jit)."""
-        if self.mesh is None or DATA not in self.mesh.axis_names:
-            return array
-        return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, self._spec))
+        return _constrain(array, self.mesh, self._spec)
 
     def map(self, function: Callable[[Any, Array], Array]) -> Callable[[Any, Array], Array]:
         """Turn ``function(params, rows)`` into one that each device applies to its own rows."""
@@ -183,19 +175,12 @@ def concatenate_rows(
 ) -> tuple[Float[Array, "O D"], RowSharding]:
     """Join the rows of two arrays, less their padding, and say how they lie."""
     joined = of_a._replace(n_rows=of_a.n_rows + of_b.n_rows)
-    return _concatenate(a, b, of_a=of_a, of_b=of_b, joined=joined), joined
+    return _concatenate(a, b, of_a.n_rows, joined), joined
 
 
-@partial(jax.jit, static_argnames=("of_a", "of_b", "joined"))
-def _concatenate(
-    a: Float[Array, "M D"],
-    b: Float[Array, "L D"],
-    *,
-    of_a: RowSharding,
-    of_b: RowSharding,
-    joined: RowSharding,
-) -> Float[Array, "O D"]:
-    rows = jnp.concatenate([a[: of_a.n_rows], b[: of_b.n_rows]])
+@partial(jax.jit, static_argnums=(2, 3))
+def _concatenate(a: Array, b: Array, n_a: int, joined: RowSharding) -> Array:
+    rows = jnp.concatenate([a[:n_a], b[: joined.n_rows - n_a]])
     return joined.constrain(jnp.pad(rows, ((0, joined.padded_length - len(rows)), (0, 0))))
 
 
@@ -216,9 +201,13 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 def all_gather(array: Array, mesh: Mesh | None) -> Array:
     """Constrain to be replicated: all rows on every device (inside jit)."""
-    if mesh is None or DATA not in mesh.axis_names:  # then every device has them already
+    return _constrain(array, mesh, PartitionSpec())
+
+
+def _constrain(array: Array, mesh: Mesh | None, spec: PartitionSpec) -> Array:
+    if mesh is None or DATA not in mesh.axis_names:  # then every device has all rows already
         return array
-    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec()))
+    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
 
 
 def map_over_devices(
@@ -231,22 +220,15 @@ def map_over_devices(
 ) -> PyTree:
     """Apply ``function(item, *shared)`` along a leading axis, each device taking its share.
 
-    Args:
-        function: What to apply.
-        items: Pytree whose leaves share a leading axis.
-        mesh: A mesh of one axis, or None for one device.
-        shared: More arguments, the same for all items.
-        vectorized: Whether a device takes its items all at once, by ``jax.vmap``, or one after
-            another.
-
-    Returns:
-        The results, stacked.
+    The mesh has one axis. A device takes its items all at once, by ``jax.vmap``, if ``vectorized``
+    is set, and one after another otherwise.
     """
 
     def apply(part: PyTree, shared: tuple[Any, ...]) -> PyTree:
-        if vectorized:
-            return jax.vmap(lambda item: function(item, *shared))(part)
-        return jax.lax.map(lambda item: function(item, *shared), part)
+        def one(item: Any) -> Any:
+            return function(item, *shared)
+
+        return jax.vmap(one)(part) if vectorized else jax.lax.map(one, part)
 
     if mesh is None:
         return apply(items, shared)

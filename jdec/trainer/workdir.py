@@ -34,20 +34,8 @@ def lock_folder(path: str | Path) -> Iterator[None]:
     """Keep every other process and thread that asks out of a folder.
 
     The folder is made if need be, and goes again if nothing was put into it. Half-written results
-    of a run that was killed are removed. A lock does not outlive its process.
-
-    Args:
-        path: The folder. A thread that holds it may take it once more.
-
-    Raises:
-        ValueError: If another holds it (says who), or it is no folder that can be written to.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, lock_folder(folder):
-        ...     with lock_folder(folder):
-        ...         print("the same thread")
-        the same thread
+    of a run that was killed are removed. A lock does not outlive its process, and a thread that
+    holds it may take it once more.
     """
     folder = as_path("workdir", path)
     if folder.exists() and not folder.is_dir():
@@ -102,11 +90,8 @@ def _acquire(path: Path) -> int:
         try:
             is_ours = try_lock(handle)
         except OSError as error:
-            logger.warning(
-                "%s cannot be locked (%s): see to it that no other run uses it",
-                path.parent,
-                error.strerror,
-            )
+            message = "%s cannot be locked (%s): see to it that no other run uses it"
+            logger.warning(message, path.parent, error.strerror)
             return handle
         if not is_ours:
             os.close(handle)
@@ -137,40 +122,20 @@ def _holder(path: Path) -> str:
         return "another process"
 
 
-def check_no_other_files(folder: str | Path, record: str = "run.json") -> None:
-    """Raise for a folder whose files are not of a run, but have names that a run writes to.
-
-    Args:
-        folder: Where results are to go; need not exist.
-        record: The file that every run leaves there first.
-
-    Raises:
-        ValueError: Names the files.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "labels.npy").touch()
-        ...     check_no_other_files(folder)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ValueError: workdir: /... holds labels.npy but no run.json, so they are not of a run ...
-    """
+def check_no_other_files(folder: str | Path) -> None:
+    """Raise for a folder with files of names that a run writes to, and no record of a run."""
     folder = as_path("workdir", folder)
     found = [name for name in RESULT_FILES if os.path.lexists(folder / name)]
-    if found and record not in found:
+    if found and "run.json" not in found:
         raise ValueError(
-            f"workdir: {folder} holds {', '.join(found)} but no {record}, so they are not of a run "
+            f"workdir: {folder} holds {', '.join(found)} but no run.json, so they are not of a run "
             "and would be overwritten; choose another folder"
         )
 
 
 @contextlib.contextmanager
 def explained_writing() -> Iterator[None]:
-    """Turn a failure to write into one line that says how to go on.
-
-    Raises:
-        ValueError: For an OSError within.
-    """
+    """Turn an OSError within into a ValueError of one line that says how to go on."""
     try:
         yield
     except OSError as error:

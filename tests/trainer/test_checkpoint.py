@@ -106,10 +106,10 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("as_text", [True, False])
 def test_state_and_metadata_come_back_bit_for_bit(tmp_path, as_text):
     folder = str(tmp_path / "new" / "folder") if as_text else tmp_path / "new" / "folder"
-    with Checkpoints(folder) as checkpoints:
-        assert checkpoints.latest(template) is None
-        checkpoints.save(3, make_tree(3), metadata(3))
-        restored = checkpoints.latest(template)
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.latest(template) is None
+    checkpoints.save(3, make_tree(3), metadata(3))
+    restored = checkpoints.latest(template)
     for found in (restored, latest(folder)):
         assert (found.step, found.metadata) == (3, metadata(3))
         assert same_bits(found.tree, make_tree(3))
