@@ -13,13 +13,7 @@ _ENTRY_BYTES = 16  # that an entry takes in memory while a matrix is made, about
 
 
 def read_sparse(path: Path) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """Read the arrays that :func:`scipy.sparse.save_npz` writes, and the shape of the matrix.
-
-    Raises:
-        ValueError: If the file is damaged, or holds too many entries for its size.
-        KeyError: If an array is missing.
-        OSError: If it cannot be read.
-    """
+    """Read the arrays that :func:`scipy.sparse.save_npz` writes, and the shape of the matrix."""
     n_entries, size = math.prod(npz_shapes(path)["data"]), path.stat().st_size
     if _ENTRY_BYTES * n_entries > unpacked_limit(size):
         raise ValueError(f"{n_entries} entries in a file of {size} bytes")
@@ -37,25 +31,6 @@ def sparse_matrix(
     """Make a sparse matrix of what :func:`read_sparse` returns.
 
     SciPy's own checks pass some indices that its compiled code then follows out of its memory.
-
-    Args:
-        form: ``csr``, ``csc``, ``bsr``, ``coo`` or ``dia``.
-        arrays: ``data``, and the arrays of indices of that form.
-        shape: N and D.
-
-    Returns:
-        The matrix.
-
-    Raises:
-        ValueError: If indices are out of range, or arrays do not fit each other or the shape.
-        KeyError: If one is missing.
-
-    Examples:
-        >>> parts = {"data": [5.0], "indices": [1], "indptr": [0, 0, 1]}
-        >>> parts = {name: np.array(part) for name, part in parts.items()}
-        >>> sparse_matrix("csr", parts, (2, 3)).toarray()
-        array([[0., 0., 0.],
-               [0., 5., 0.]])
     """
     if form in ("csr", "csc", "bsr"):
         return _compressed(form, arrays, shape)

@@ -63,7 +63,7 @@ def digest_rows(data: Data) -> str:
 
 def scale_rows(data: Data, config: Config) -> Scaling:
     """Find the scaling of all rows, and warn of columns that are hardly measurements."""
-    scaling, found = inspect_columns(data.rows, config, data.feature_names, over_parts=allgather)
+    scaling, found = inspect_columns(data.rows, config, data.feature_names)
     for warning in found:
         warnings.warn(warning, stacklevel=3)
     return scaling
