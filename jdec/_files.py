@@ -100,11 +100,8 @@ def read_numpy(
 ) -> Table:
     """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``, which comes out dense.
 
-    Args:
-        path: The file. In an archive the rows are called x, X or data or are the only matrix.
-        label: Name of the array of labels in an archive; None for one of :data:`LABEL_NAMES`,
-            empty for none.
-        max_dense_bytes: How large a sparse matrix may become.
+    In an archive the rows are called x, X or data or are the only matrix, and the labels ``label``,
+    or one of :data:`LABEL_NAMES` if that is None; there are none if it is empty.
     """
     with reading(path, "a readable file"), path.open("rb") as file:
         start = file.read(6)

@@ -30,18 +30,8 @@ def as_rows(
 
     Nothing is rounded: a large offset common to all rows would swallow their differences in
     float32, so that rows are centred and scaled first (:class:`jdec.trainer.scaling.Scaling`).
-
-    Args:
-        name: What to call ``x`` in an error message.
-        x: Anything NumPy can read as a numeric matrix; returned as it is where it is one already.
-        first_row: Index of its first row, for error messages, where ``x`` is a part.
-        columns: Names of its columns, for error messages; those of a data frame by default.
-
-    Examples:
-        >>> as_rows("x", [[0.0, float("nan")]])
-        Traceback (most recent call last):
-        ValueError: x: expected finite numbers, got NaN in row 0, column 1; fill or drop such rows
-        first
+    Messages count the rows from ``first_row`` on, and name the columns, by default those of a data
+    frame.
     """
     if hasattr(x, "toarray"):
         raise ValueError(

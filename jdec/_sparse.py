@@ -32,8 +32,6 @@ def sparse_matrix(
 
     SciPy's own checks pass some indices that its compiled code then follows out of its memory.
     """
-    if form in ("csr", "csc", "bsr"):
-        return _compressed(form, arrays, shape)
     data = arrays["data"]
     if form == "coo":
         row, column = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
@@ -52,13 +50,8 @@ def sparse_matrix(
         if data.ndim != 2 or len(data) != len(offsets) or len(np.unique(offsets)) != len(offsets):
             raise ValueError(f"data of shape {data.shape} for {len(offsets)} diagonals")
         return scipy.sparse.dia_array((data, offsets), shape=shape)
-    raise ValueError(f"its format is {form!r}")
-
-
-def _compressed(
-    form: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
-) -> scipy.sparse.sparray:
-    data = arrays["data"]
+    if form not in ("csr", "csc", "bsr"):
+        raise ValueError(f"its format is {form!r}")
     blocks = data.shape[1:] if form == "bsr" else (1, 1)
     if data.ndim != (3 if form == "bsr" else 1) or 0 in blocks:
         raise ValueError(f"its data has the shape {data.shape}")

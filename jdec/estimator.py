@@ -249,10 +249,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
                 f"got {type(self.settings).__name__} {shown(self.settings)}"
             )
         config = preset_config(
-            self.preset,
-            n_clusters=self.n_clusters,
-            n_rows=n_rows,
-            image_shape=self.image_shape,
+            self.preset, n_clusters=self.n_clusters, n_rows=n_rows, image_shape=self.image_shape
         )
         given = {
             "network.hidden_dims": self.hidden_dims,

@@ -9,14 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
-from jdec._checks import (
-    as_tuple,
-    check_function,
-    check_integer,
-    check_optimizer,
-    in_a_line,
-    shown,
-)
+from jdec._checks import as_tuple, check_function, check_integer, check_optimizer, in_a_line, shown
 from jdec._columns import column_names, identifier_columns, names_to_compare
 from jdec._rows import DataWarning, IdentifierWarning, as_labels
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
@@ -68,9 +61,8 @@ def check_arrays(name: str, tree: Any, wanted: Any) -> None:
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise ValueError(f"{name}: expected real numbers in {path}, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
-            is_usable = np.isfinite(array.astype(np.float32)).all()
-        if not is_usable:
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in {path}")
+            if not np.isfinite(array.astype(np.float32)).all():
+                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in {path}")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
