@@ -95,11 +95,10 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         try:
             with zipfile.ZipFile(file) as archive:
                 yield archive
-        except ValueError:
-            raise
         except Exception as error:
             # A position before the beginning of the file is an OSError as well.
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            is_unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+            if isinstance(error, ValueError) or is_unreadable:
                 raise
             raise ValueError(
                 f"expected an intact archive, got an error: {in_a_line(error)}"

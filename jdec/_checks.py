@@ -1,7 +1,4 @@
-"""Checks of settings: numbers, choices, keys, paths and the shape and type of arrays.
-
-Each failure is a ValueError that says what was expected and what came.
-"""
+"""Checks of settings and arrays; a failure is a ValueError of what was expected and what came."""
 
 import contextlib
 import math

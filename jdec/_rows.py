@@ -146,9 +146,6 @@ def check_finite_rows(
         )
 
 
-# Labels ------------------------------------------------------------------------------------------
-
-
 def as_labels(name: str, values: Any) -> np.ndarray:
     """Return labels as an array [N] of whole numbers, numbers or text, or raise.
 

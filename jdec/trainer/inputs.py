@@ -177,18 +177,15 @@ def inspect_columns(
     """Find the scaling of the rows, and warnings about columns that are hardly measurements."""
     statistics = column_statistics(rows, allgather)
     scaling = fit_scaling(rows, config.scaling, scale=config.scale, statistics=statistics)
-    warned: list[DataWarning] = []
-    if is_primary():
-        lines = column_warnings(statistics, scaling, rows.dtype, feature_names)
-        warned += map(DataWarning, lines)
-        warned += [
-            IdentifierWarning(
-                f"column {name if feature_names is None else repr(name)} seems to number the rows "
-                "and not to measure them; leave it out if so"
-            )
-            for name in identifier_columns(rows, feature_names)
-        ]
-    return scaling, warned
+    if not is_primary():
+        return scaling, []
+    lines = column_warnings(statistics, scaling, rows.dtype, feature_names)
+    numbered = [
+        f"column {name if feature_names is None else repr(name)} seems to number the rows and not "
+        "to measure them; leave it out if so"
+        for name in identifier_columns(rows, feature_names)
+    ]
+    return scaling, [*map(DataWarning, lines), *map(IdentifierWarning, numbered)]
 
 
 def check_classes(y: Any, n_rows: int) -> np.ndarray | None:
