@@ -62,30 +62,7 @@ _HOMES = {
 }
 _NAMESPACES = ("baselines", "core", "datasets", "metrics", "plotting", "selection", "trainer")
 
-__all__ = [
-    "DEC",
-    "Autoencoder",
-    "Config",
-    "FitResult",
-    "Model",
-    "PopulationResult",
-    "StackedDenoisingAutoencoder",
-    "clustering_accuracy",
-    "clustering_loss",
-    "finetune",
-    "fit",
-    "fit_population",
-    "kmeans",
-    "layerwise",
-    "load_dataset",
-    "load_model",
-    "log_soft_assignment",
-    "preset_config",
-    "run",
-    "self_training",
-    "soft_assignment",
-    "target_distribution",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

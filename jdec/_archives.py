@@ -1,8 +1,4 @@
-"""Arrays in .npy and .npz files, read only after a look at their declared sizes.
-
-An archive of some megabytes may unpack to gigabytes, an array may hold objects, which would be
-unpickled: all of it is a ValueError here.
-"""
+"""Arrays in .npy and .npz files, read only if their headers declare no objects and not too much."""
 
 import contextlib
 import errno
@@ -23,22 +19,12 @@ MAX_UNPACKED_RATIO = 24
 
 
 def unpacked_limit(size: int) -> int:
-    """Return how many bytes a compressed file of ``size`` bytes may unpack to.
-
-    Examples:
-        >>> unpacked_limit(1000) == 2**27, unpacked_limit(10**8)
-        (True, 2400000000)
-    """
+    """Return how many bytes a compressed file of ``size`` bytes may unpack to."""
     return max(MIN_UNPACKED_LIMIT, MAX_UNPACKED_RATIO * size)
 
 
 def npy_shape(file: IO[bytes], size: int, where: str = "") -> tuple[int, ...]:
-    """Return the shape of an array in NumPy's format, from its header.
-
-    Raises:
-        ValueError: If it holds anything but numbers or text, or header and data do not have
-            ``size`` bytes; ``where`` is part of the message.
-    """
+    """Return the shape of an array in NumPy's format of ``size`` bytes in all, from its header."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"expected an array{where}, got format version {version}")
@@ -59,18 +45,8 @@ def npy_shape(file: IO[bytes], size: int, where: str = "") -> tuple[int, ...]:
 def npz_shapes(path: Path, *, compressed: bool = True) -> dict[str, tuple[int, ...]]:
     """Read the shapes of the arrays of an .npz archive from their headers.
 
-    Args:
-        path: The archive.
-        compressed: Whether its arrays may be compressed. If not, they cannot be larger than the
-            file; if so, together at most :func:`unpacked_limit`.
-
-    Returns:
-        Name to shape.
-
-    Raises:
-        ValueError: If the file is no archive of arrays, an array holds objects, a header does not
-            fit its data, or the sizes are beyond the limit.
-        OSError: If it cannot be read.
+    Arrays that are not ``compressed`` cannot be larger than the file; others unpack together to at
+    most :func:`unpacked_limit`.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     size = path.stat().st_size
@@ -102,27 +78,7 @@ def npz_shapes(path: Path, *, compressed: bool = True) -> dict[str, tuple[int, .
 def read_npz(
     path: Path, names: Collection[str] | None = None, *, compressed: bool = True
 ) -> dict[str, np.ndarray]:
-    """Read arrays of an .npz archive, after a check of all headers by :func:`npz_shapes`.
-
-    Args:
-        path: The archive.
-        names: Which arrays; all by default. Missing ones are left out.
-        compressed: As in :func:`npz_shapes`.
-
-    Returns:
-        Name to array.
-
-    Raises:
-        ValueError: As :func:`npz_shapes`, or if the data is damaged.
-        OSError: If it cannot be read.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.savez(f"{folder}/a.npz", x=np.arange(3))
-        ...     read_npz(Path(folder, "a.npz"))
-        {'x': array([0, 1, 2])}
-    """
+    """Read all arrays of an .npz archive, or those of the names it has, once its headers fit."""
     arrays = {}
     stored = npz_shapes(path, compressed=compressed)
     with _archive(path) as archive:
@@ -139,11 +95,10 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         try:
             with zipfile.ZipFile(file) as archive:
                 yield archive
-        except ValueError:
-            raise
         except Exception as error:
             # A position before the beginning of the file is an OSError as well.
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            is_unreadable = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+            if isinstance(error, ValueError) or is_unreadable:
                 raise
             raise ValueError(
                 f"expected an intact archive, got an error: {in_a_line(error)}"

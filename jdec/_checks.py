@@ -1,7 +1,4 @@
-"""Checks of settings: numbers, choices, keys, paths and the shape and type of arrays.
-
-Each failure is a ValueError that says what was expected and what came.
-"""
+"""Checks of settings and arrays; a failure is a ValueError of what was expected and what came."""
 
 import contextlib
 import math
@@ -17,23 +14,13 @@ import numpy as np
 
 
 def in_a_line(value: object, limit: int = 300) -> str:
-    r"""Return what foreign text or an exception says, cut to a line for an error message.
-
-    Examples:
-        >>> in_a_line("two\n  lines"), in_a_line(KeyError()), in_a_line("long" * 9, 6)
-        ('two lines', 'KeyError', 'longlo…')
-    """
+    """Return what foreign text or an exception says, cut to a line for an error message."""
     text = " ".join(str(value).split()) or type(value).__name__
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def shown(value: Any) -> str:
-    """Return what to show of a value in a message of one line.
-
-    Examples:
-        >>> shown("ten"), shown(10**5000)
-        ("'ten'", 'an integer of 16610 bits')
-    """
+    """Return what to show of a value in a message of one line."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
     try:
@@ -47,23 +34,20 @@ def shown(value: Any) -> str:
 
 def check_positive(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number above zero; traced values pass."""
-    if not isinstance(value, jax.core.Tracer):
-        _check_number(name, value, "a finite number > 0", lambda number: number > 0)
+    _check_number(name, value, "a finite number > 0", lambda number: number > 0, traced=True)
 
 
 def check_non_negative(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number, zero or above; traced values pass."""
-    if not isinstance(value, jax.core.Tracer):
-        _check_number(name, value, "a finite number >= 0", lambda number: number >= 0)
+    _check_number(name, value, "a finite number >= 0", lambda number: number >= 0, traced=True)
 
 
 def check_float32(name: str, value: Any) -> None:
     """Raise unless ``value`` is a number > 0 that float32 can hold; traced values pass."""
     check_positive(name, value)
-    if not isinstance(value, jax.core.Tracer):
-        low, high = (float(limit) for limit in (np.finfo("f4").tiny, np.finfo("f4").max))
-        expected = f"a number from {low:.3g} to {high:.3g} (float32)"
-        _check_number(name, value, expected, lambda number: low <= number <= high)
+    low, high = (float(limit) for limit in (np.finfo("f4").tiny, np.finfo("f4").max))
+    expected = f"a number from {low:.3g} to {high:.3g} (float32)"
+    _check_number(name, value, expected, lambda number: low <= number <= high, traced=True)
 
 
 def check_fraction(name: str, value: Any) -> None:
@@ -76,7 +60,11 @@ def check_rate(name: str, value: Any) -> None:
     _check_number(name, value, "a number in (0, 1]", lambda number: 0 < number <= 1)
 
 
-def _check_number(name: str, value: Any, expected: str, is_valid: Callable[[float], bool]) -> None:
+def _check_number(
+    name: str, value: Any, expected: str, is_valid: Callable[[float], bool], traced: bool = False
+) -> None:
+    if traced and isinstance(value, jax.core.Tracer):
+        return
     if not _is_finite(value) or not is_valid(float(value)):
         raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
 
@@ -144,22 +132,14 @@ def check_kind(name: str, value: Any, kind: type) -> None:
         raise ValueError(f"{name}: expected a {kind.__name__}, got {shown(value)}")
 
 
-def check_optimizer(name: str, value: Any) -> None:
+def check_optimizer(name: str, value: Any, what: str = "an Optax optimizer") -> None:
     """Raise unless ``value`` is an Optax optimizer."""
     if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
-        raise ValueError(f"{name}: expected an Optax optimizer, got {shown(value)}")
+        raise ValueError(f"{name}: expected {what}, got {shown(value)}")
 
 
 def as_tuple(name: str, values: Any, what: str) -> tuple[Any, ...]:
-    """Return the entries of a list, or raise; neither text nor an unordered set is a list.
-
-    Examples:
-        >>> as_tuple("drop", ["a", "b"], "names")
-        ('a', 'b')
-        >>> as_tuple("drop", 3, "names")
-        Traceback (most recent call last):
-        ValueError: drop: expected a list of names, got 3
-    """
+    """Return the entries of a list, or raise; neither text nor an unordered set is a list."""
     if not isinstance(values, str | bytes | bytearray | memoryview | Set | Mapping):
         with contextlib.suppress(TypeError):  # an array without dimensions is iterable by its type
             return tuple(values)

@@ -13,8 +13,7 @@ MIN_ROWS = 10
 
 _SCREENED = 64  # rows screened first: few columns pass, and only those are read in full
 _WORDS = r"ids?|idx|index|row|rows|rowid|rownames?|row[ _.-]?(?:number|nr|num)|uuid|guid|level[ _]0"
-_NAME = re.compile(rf"(?:^|[ _.:/-])(?:{_WORDS})$", re.IGNORECASE)
-_CAMEL_CASE = re.compile(r"[a-z0-9](?:Id|ID|Idx|Index)$")
+_NAME = re.compile(rf"(?i:(?:^|[ _.:/-])(?:{_WORDS})$)|[a-z0-9](?:Id|ID|Idx|Index)$")
 
 
 def column_name(columns: Sequence[str] | None, index: int) -> str:
@@ -26,10 +25,6 @@ def column_names(x: Any, *, numbers: bool = False) -> tuple[str, ...] | None:
     """Return the names of the columns of a data frame, as text, or None where it has none.
 
     Columns that are numbered from 0 in their order are without names, unless ``numbers`` are.
-
-    Examples:
-        >>> column_names(np.zeros((2, 2))) is None
-        True
     """
     # Arrow's tables have the columns themselves under ``columns``.
     columns = getattr(x, "column_names", getattr(x, "columns", None))
@@ -61,11 +56,7 @@ def names_to_compare(
 
 
 def check_feature_names(names: Any, x: Any) -> tuple[str, ...] | None:
-    """Return names given for the columns of ``x``, or those that it has as a data frame.
-
-    Raises:
-        ValueError: If they are not texts, or not one for each column.
-    """
+    """Return names given for the columns of ``x``, or those that it has as a data frame."""
     if names is None:
         return column_names(x)
     names = as_tuple("feature_names", names, "texts")
@@ -82,43 +73,32 @@ def identifier_columns(x: np.ndarray, names: Sequence[str] | None = None) -> lis
     """Find the columns that identify the rows instead of measuring something.
 
     They hold distinct whole numbers that are consecutive in any order, or monotonic, or have a name
-    such as ``id``, ``index`` or ``sample_id``.
-
-    Args:
-        x: Rows [N D] of real numbers.
-        names: Names of the columns, where they have any.
-
-    Returns:
-        Names of such columns, or their positions from 0 as text. Empty for fewer than
-        :data:`MIN_ROWS` rows, or a single column.
-
-    Examples:
-        >>> x = np.c_[np.arange(20.0)[::-1], np.sin(np.arange(20.0))]
-        >>> identifier_columns(x, ["sample", "a"])
-        ['sample']
+    such as ``id``, ``index`` or ``sample_id``. Returns their names, or positions from 0 as text;
+    none for fewer than :data:`MIN_ROWS` rows, or a single column.
     """
     n_rows, n_columns = x.shape
     if n_rows < MIN_ROWS or n_columns < 2:
         return []
+    names = [*map(str, range(n_columns))] if names is None else names
     first = np.asarray(x[:_SCREENED], np.float64)
     with np.errstate(invalid="ignore"):
         whole = (first == np.trunc(first)).all(axis=0) & np.isfinite(first).all(axis=0)
     distinct = (np.diff(np.sort(first, axis=0), axis=0) > 0).all(axis=0)
     return [
-        str(column) if names is None else names[column]
+        names[column]
         for column in np.flatnonzero(whole & distinct).tolist()
-        if _is_identifier(x[:, column], None if names is None else names[column])
+        if _is_identifier(x[:, column], names[column])
     ]
 
 
-def _is_identifier(values: np.ndarray, name: str | None) -> bool:
+def _is_identifier(values: np.ndarray, name: str) -> bool:
     ordered = np.sort(values)
-    if not np.isfinite(values).all() or (values != np.trunc(values)).any():
+    whole = np.isfinite(values).all() and (values == np.trunc(values)).all()
+    if not whole or not (ordered[1:] > ordered[:-1]).all():
         return False
-    if not (ordered[1:] > ordered[:-1]).all():
-        return False
-    if float(ordered[-1]) - float(ordered[0]) == len(values) - 1:
-        return True
-    if (values[1:] > values[:-1]).all() or (values[1:] < values[:-1]).all():
-        return True
-    return name is not None and bool(_NAME.search(name.strip()) or _CAMEL_CASE.search(name.strip()))
+    return (
+        float(ordered[-1]) - float(ordered[0]) == len(values) - 1
+        or np.array_equal(values, ordered)
+        or np.array_equal(values, ordered[::-1])
+        or _NAME.search(name.strip()) is not None
+    )

@@ -1,5 +1,6 @@
 """Versions, devices and free memory."""
 
+import contextlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -31,11 +32,10 @@ def free_host_bytes() -> int | None:
     """Return how many bytes this process can still allocate, or None if unknown."""
     found = []
     for read in (_free_memory, _free_quota):
-        try:
+        # Where it is not Linux, or there is no limit, or no cgroup.
+        with contextlib.suppress(OSError, ValueError, StopIteration):
             found.append(read())
-        except (OSError, ValueError, StopIteration):  # not Linux, no limit, or no cgroup
-            continue
-    return min(found) if found else None
+    return min(found, default=None)
 
 
 def free_device_bytes() -> int | None:

@@ -34,50 +34,28 @@ _MAPPED_FROM = 2**26
 
 
 class Table(NamedTuple):
-    """What a file holds, unchecked.
-
-    Attributes:
-        x: Rows [N …] of any dtype.
-        labels: Classes [N], or None.
-        label_name: Column or array that the classes came from, or None.
-        feature_names: Names of the columns of ``x``, or None where the file names none.
-        ids: Identifiers [N], or None.
-    """
+    """What a file holds, unchecked: rows [N …] of any dtype, and what else it has of them."""
 
     x: np.ndarray
     labels: np.ndarray | None = None
-    label_name: str | None = None
+    label_name: str | None = None  # the column or array that they came from
     feature_names: tuple[str, ...] | None = None
     ids: np.ndarray | None = None
 
 
 @contextlib.contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
-    """Turn any exception within into a ValueError of one line that names the file.
-
-    A damaged file makes zipfile, zlib, csv, NumPy and pyarrow raise a dozen unrelated types.
-    """
+    """Turn any exception within into a ValueError of one line that names the file."""
     try:
         yield
+    # A damaged file makes zipfile, zlib, csv, NumPy and pyarrow raise a dozen unrelated types.
     except Exception as error:
         reason = getattr(error, "strerror", None) or in_a_line(error)
         raise ValueError(f"{path}: expected {expected}, got an error: {reason}") from error
 
 
 def read_idx(path: Path, n_dims: int) -> np.ndarray:
-    """Read unsigned bytes from an idx file, gzipped or not.
-
-    Args:
-        path: The file; its first bytes count, not its name.
-        n_dims: Number of dimensions expected: 3 for images, 1 for labels.
-
-    Returns:
-        A read-only uint8 array of the shape its header gives, which may have at most
-        :func:`jdec._archives.unpacked_limit` bytes.
-
-    Raises:
-        ValueError: If the bytes do not fit the format, the type, the rank or the header's counts.
-    """
+    """Read unsigned bytes from an idx file, gzipped or not: images (3 dims) or labels (1)."""
     with reading(path, "an intact idx file"), path.open("rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -99,12 +77,7 @@ def read_idx(path: Path, n_dims: int) -> np.ndarray:
 
 
 def idx_header(array: np.ndarray) -> bytes:
-    """Return the first bytes of the idx file of an array of unsigned bytes.
-
-    Examples:
-        >>> idx_header(np.zeros((2, 3), np.uint8)).hex(" ", 4)
-        '00000802 00000002 00000003'
-    """
+    """Return the first bytes of the idx file of an array of unsigned bytes."""
     return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
 
 
@@ -125,20 +98,10 @@ def _idx_shape(header: bytes, n_dims: int) -> tuple[int, ...]:
 def read_numpy(
     path: Path, label: str | None = None, *, max_dense_bytes: int = MAX_DENSE_BYTES
 ) -> Table:
-    """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``; objects are never unpickled.
+    """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``, which comes out dense.
 
-    Args:
-        path: The file. In an archive the rows are called x, X or data or are the only matrix.
-        label: Name of the array of labels in an archive; None for y, label, labels, target or
-            class, empty for none.
-        max_dense_bytes: How large a sparse matrix may become.
-
-    Returns:
-        Rows and labels as stored; a sparse matrix comes out dense.
-
-    Raises:
-        ValueError: If the file is damaged, holds objects, is ambiguous, unpacks to more than
-            :func:`jdec._archives.unpacked_limit`, or is too large when dense.
+    In an archive the rows are called x, X or data or are the only matrix, and the labels ``label``,
+    or one of :data:`LABEL_NAMES` if that is None; there are none if it is empty.
     """
     with reading(path, "a readable file"), path.open("rb") as file:
         start = file.read(6)

@@ -29,22 +29,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``, and rename it there once all is on disk.
 
     File and folder are synced, so that a power cut leaves the old content or the new one. Temporary
-    files that killed processes left of the same file are removed.
-
-    Args:
-        path: Final name; its folder must exist.
-        mode: ``wb`` or ``w`` (UTF-8).
-
-    Yields:
-        The open file.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_write(f"{folder}/a.txt", "w") as file:
-        ...         _ = file.write("whole")
-        ...     Path(f"{folder}/a.txt").read_text()
-        'whole'
+    files that killed processes left of the same file are removed. Text is written as UTF-8.
     """
     path = Path(path).expanduser()
     temporary = path
@@ -98,10 +83,8 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
 def try_lock(handle: int) -> bool:
     """Lock an open file until it is closed; return False if it is locked already.
 
-    A file opened twice can be locked once, even by the same process.
-
-    Raises:
-        OSError: If the file system has no locks.
+    A file opened twice can be locked once, even by the same process. Raises an OSError where the
+    file system has no locks.
     """
     try:
         if sys.platform == "win32":
@@ -123,21 +106,13 @@ def remove_temporaries(folder: Path, patterns: Collection[str]) -> None:
     for pattern in patterns:
         for path in folder.glob(f".{pattern}.*{_TEMPORARY}"):
             # A locked one is being written; without locks, there is no way to know.
-            with contextlib.suppress(OSError):
-                handle = os.open(path, os.O_RDWR)
-                try:
-                    if try_lock(handle):
-                        path.unlink()
-                finally:
-                    os.close(handle)
+            with contextlib.suppress(OSError), path.open("r+b", buffering=0) as file:
+                if try_lock(file.fileno()):
+                    path.unlink()
 
 
 def write_json(path: str | Path, values: Any) -> None:
-    """Write JSON atomically; numbers that are not finite become null.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write JSON atomically; numbers that are not finite become null."""
     with atomic_write(path, "w") as file:
         file.write(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
 
@@ -160,16 +135,7 @@ def _finite(values: Any) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Read JSON text.
-
-    Raises:
-        ValueError: If it is not JSON, is nested too deeply, or holds an integer of thousands of
-            digits.
-
-    Examples:
-        >>> parse_json('{"k": 3}')
-        {'k': 3}
-    """
+    """Read JSON text; whatever is wrong with it is a ValueError."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -179,12 +145,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: str | Path, *, max_size: int = MAX_JSON_SIZE) -> Any:
-    """Read a JSON file of at most ``max_size`` bytes.
-
-    Raises:
-        ValueError: As :func:`parse_json`, or if the file is not UTF-8 text or too large.
-        OSError: If it cannot be read.
-    """
+    """Read a JSON file of at most ``max_size`` bytes."""
     with open_file(Path(path).expanduser()) as file:
         content = file.read(max_size + 1)
     if len(content) > max_size:

@@ -12,6 +12,8 @@ import numpy as np
 from jdec._checks import check_nothing_masked, in_a_line, shown
 from jdec._columns import column_name, column_names
 
+_BLOCK = 8192  # rows compared at once
+
 
 class DataWarning(UserWarning):
     """The rows are probably not what was meant."""
@@ -28,27 +30,8 @@ def as_rows(
 
     Nothing is rounded: a large offset common to all rows would swallow their differences in
     float32, so that rows are centred and scaled first (:class:`jdec.trainer.scaling.Scaling`).
-
-    Args:
-        name: What to call ``x`` in an error message.
-        x: Anything NumPy can read as a numeric matrix.
-        first_row: Index of its first row, for error messages, where ``x`` is a part.
-        columns: Names of its columns, for error messages; those of a data frame by default.
-
-    Returns:
-        An array of floating-point numbers or integers; ``x`` itself where it is one already.
-
-    Raises:
-        ValueError: For sparse, complex, text, time or non-2-D input, objects other than numbers,
-            no rows, no columns, or entries that are not finite in float32.
-
-    Examples:
-        >>> as_rows("x", [[0.5, 1], [2, 3]]).dtype
-        dtype('float64')
-        >>> as_rows("x", [[0.0, float("nan")]])
-        Traceback (most recent call last):
-        ValueError: x: expected finite numbers, got NaN in row 0, column 1; fill or drop such rows
-        first
+    Messages count the rows from ``first_row`` on, and name the columns, by default those of a data
+    frame.
     """
     if hasattr(x, "toarray"):
         raise ValueError(
@@ -134,12 +117,7 @@ def _is_real(value: Any) -> bool:
 
 
 def check_finite_rows(
-    name: str,
-    array: np.ndarray,
-    *,
-    first_row: int = 0,
-    columns: Sequence[str] | None = None,
-    block: int = 8192,
+    name: str, array: np.ndarray, *, first_row: int = 0, columns: Sequence[str] | None = None
 ) -> None:
     """Raise with the row, counted from ``first_row``, and column of the first number not usable.
 
@@ -148,8 +126,8 @@ def check_finite_rows(
     # float16 would round the bound to infinity, and let that pass.
     narrow = np.float16 if array.dtype == np.float16 else np.float32
     largest = float(np.finfo(narrow).max)
-    for start in range(0, len(array), block):
-        part = array[start : start + block]
+    for start in range(0, len(array), _BLOCK):
+        part = array[start : start + _BLOCK]
         # Two comparisons hold for every finite number of a float32, and never for NaN.
         usable = (part >= -largest) & (part <= largest)
         if usable.all():
@@ -168,27 +146,12 @@ def check_finite_rows(
         )
 
 
-# Labels ------------------------------------------------------------------------------------------
-
-
 def as_labels(name: str, values: Any) -> np.ndarray:
     """Return labels as an array [N] of whole numbers, numbers or text, or raise.
 
-    Nothing is converted that could merge two labels: a mix of 1 and "1" is an error.
-
-    Args:
-        name: What to call them in an error message.
-        values: A list, an array or a column of a data frame.
-
-    Returns:
-        An array of one dimension, of integers, floating-point numbers or text.
-
-    Raises:
-        ValueError: If they are not in one dimension, one is missing, or they are of several kinds.
+    Nothing is converted that could merge two labels.
 
     Examples:
-        >>> as_labels("y", ["b", "a"]).tolist()
-        ['b', 'a']
         >>> as_labels("y", [1, "1"])
         Traceback (most recent call last):
         ValueError: y: expected labels of one kind (whole numbers or text), got int and str

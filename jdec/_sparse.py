@@ -13,13 +13,7 @@ _ENTRY_BYTES = 16  # that an entry takes in memory while a matrix is made, about
 
 
 def read_sparse(path: Path) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """Read the arrays that :func:`scipy.sparse.save_npz` writes, and the shape of the matrix.
-
-    Raises:
-        ValueError: If the file is damaged, or holds too many entries for its size.
-        KeyError: If an array is missing.
-        OSError: If it cannot be read.
-    """
+    """Read the arrays that :func:`scipy.sparse.save_npz` writes, and the shape of the matrix."""
     n_entries, size = math.prod(npz_shapes(path)["data"]), path.stat().st_size
     if _ENTRY_BYTES * n_entries > unpacked_limit(size):
         raise ValueError(f"{n_entries} entries in a file of {size} bytes")
@@ -37,28 +31,7 @@ def sparse_matrix(
     """Make a sparse matrix of what :func:`read_sparse` returns.
 
     SciPy's own checks pass some indices that its compiled code then follows out of its memory.
-
-    Args:
-        form: ``csr``, ``csc``, ``bsr``, ``coo`` or ``dia``.
-        arrays: ``data``, and the arrays of indices of that form.
-        shape: N and D.
-
-    Returns:
-        The matrix.
-
-    Raises:
-        ValueError: If indices are out of range, or arrays do not fit each other or the shape.
-        KeyError: If one is missing.
-
-    Examples:
-        >>> parts = {"data": [5.0], "indices": [1], "indptr": [0, 0, 1]}
-        >>> parts = {name: np.array(part) for name, part in parts.items()}
-        >>> sparse_matrix("csr", parts, (2, 3)).toarray()
-        array([[0., 0., 0.],
-               [0., 5., 0.]])
     """
-    if form in ("csr", "csc", "bsr"):
-        return _compressed(form, arrays, shape)
     data = arrays["data"]
     if form == "coo":
         row, column = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
@@ -77,13 +50,8 @@ def sparse_matrix(
         if data.ndim != 2 or len(data) != len(offsets) or len(np.unique(offsets)) != len(offsets):
             raise ValueError(f"data of shape {data.shape} for {len(offsets)} diagonals")
         return scipy.sparse.dia_array((data, offsets), shape=shape)
-    raise ValueError(f"its format is {form!r}")
-
-
-def _compressed(
-    form: str, arrays: Mapping[str, np.ndarray], shape: tuple[int, int]
-) -> scipy.sparse.sparray:
-    data = arrays["data"]
+    if form not in ("csr", "csc", "bsr"):
+        raise ValueError(f"its format is {form!r}")
     blocks = data.shape[1:] if form == "bsr" else (1, 1)
     if data.ndim != (3 if form == "bsr" else 1) or 0 in blocks:
         raise ValueError(f"its data has the shape {data.shape}")

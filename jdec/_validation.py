@@ -17,23 +17,10 @@ def validate_rows(estimator: Any, X: Any, *, reset: bool) -> Shaped[np.ndarray, 
     """Return rows as scikit-learn reads them, and compare them with those of the fit.
 
     Rows that are not finite pass, since :func:`jdec._rows.check_finite_rows` names them. Rows keep
-    their dtype, since they are centred before they become float32.
-
-    Args:
-        estimator: The estimator whose number and names of features are set or compared.
-        X: Anything that scikit-learn takes for a matrix.
-        reset: Whether this is a fit.
-
-    Raises:
-        ValueError: In scikit-learn's words, which its estimator checks require, in one line except
-            for feature names, where they require several.
-        TypeError: For sparse matrices, and objects other than numbers.
-
-    Examples:
-        >>> from sklearn.base import BaseEstimator
-        >>> validate_rows(BaseEstimator(), [1.0, 2.0], reset=True)
-        Traceback (most recent call last):
-        ValueError: X: Expected 2D array, got 1D array instead: array=[1. 2.]. Reshape your data ...
+    their dtype, since they are centred before they become float32. Errors are in scikit-learn's
+    words, which its estimator checks require, and in one line except for feature names, where they
+    require several; those of sparse matrices, and of objects other than numbers, are TypeErrors.
+    In a fit, ``reset`` sets the estimator's number and names of features.
     """
     check_nothing_masked("X", X)
     try:
@@ -59,13 +46,7 @@ def validate_rows(estimator: Any, X: Any, *, reset: bool) -> Shaped[np.ndarray, 
 
 
 def make_generator(random_state: Any) -> np.random.RandomState:
-    """Return NumPy's generator of a seed, or the one given.
-
-    Examples:
-        >>> make_generator("ten")
-        Traceback (most recent call last):
-        ValueError: random_state: expected a seed, a NumPy RandomState or None, got 'ten'
-    """
+    """Return NumPy's generator of a seed, or the one given."""
     if isinstance(random_state, int | np.integer):
         check_seed("random_state", random_state)
     try:

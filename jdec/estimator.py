@@ -1,6 +1,7 @@
 """Deep Embedded Clustering as a scikit-learn estimator."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,6 +44,8 @@ _SAVED: dict[str, type] = {
 _HANDED_ON = ("network", "extra_loss", "augment", "tx", "callbacks", "workdir", "resume")
 
 
+# scikit-learn reads the parameters off the signature, and compares estimators by identity.
+@dataclass(eq=False, repr=False)
 class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """Deep Embedded Clustering: an autoencoder whose embedding learns to form clusters.
 
@@ -94,54 +97,29 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     Source: Xie et al. 2016.
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 8,
-        *,
-        preset: str = "fast",
-        hidden_dims: tuple[int, ...] | None = None,
-        latent_dim: int | None = None,
-        pretrain_steps: int | None = None,
-        update_interval: int | None = None,
-        max_intervals: int | None = None,
-        alpha: float | None = None,
-        tol: float | None = None,
-        scaling: str | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        config: Config | None = None,
-        network: Any = None,
-        extra_loss: ExtraLossFn | None = None,
-        augment: AugmentFn | None = None,
-        tx: Mapping[str, Any] | None = None,
-        callbacks: Sequence[Callback] = (),
-        random_state: int | np.random.RandomState | None = None,
-        workdir: str | Path | None = None,
-        resume: bool = False,
-        verbose: bool = False,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.preset = preset
-        self.hidden_dims = hidden_dims
-        self.latent_dim = latent_dim
-        self.pretrain_steps = pretrain_steps
-        self.update_interval = update_interval
-        self.max_intervals = max_intervals
-        self.alpha = alpha
-        self.tol = tol
-        self.scaling = scaling
-        self.image_shape = image_shape
-        self.settings = settings
-        self.config = config
-        self.network = network
-        self.extra_loss = extra_loss
-        self.augment = augment
-        self.tx = tx
-        self.callbacks = callbacks
-        self.random_state = random_state
-        self.workdir = workdir
-        self.resume = resume
-        self.verbose = verbose
+    n_clusters: int = 8
+    _: KW_ONLY
+    preset: str = "fast"
+    hidden_dims: tuple[int, ...] | None = None
+    latent_dim: int | None = None
+    pretrain_steps: int | None = None
+    update_interval: int | None = None
+    max_intervals: int | None = None
+    alpha: float | None = None
+    tol: float | None = None
+    scaling: str | None = None
+    image_shape: tuple[int, ...] | None = None
+    settings: Mapping[str, Any] | None = None
+    config: Config | None = None
+    network: Any = None
+    extra_loss: ExtraLossFn | None = None
+    augment: AugmentFn | None = None
+    tx: Mapping[str, Any] | None = None
+    callbacks: Sequence[Callback] = ()
+    random_state: int | np.random.RandomState | None = None
+    workdir: str | Path | None = None
+    resume: bool = False
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Cluster the rows of X.
@@ -271,10 +249,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
                 f"got {type(self.settings).__name__} {shown(self.settings)}"
             )
         config = preset_config(
-            self.preset,
-            n_clusters=self.n_clusters,
-            n_rows=n_rows,
-            image_shape=self.image_shape,
+            self.preset, n_clusters=self.n_clusters, n_rows=n_rows, image_shape=self.image_shape
         )
         given = {
             "network.hidden_dims": self.hidden_dims,

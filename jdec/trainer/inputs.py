@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jdec._checks import as_tuple, check_integer, in_a_line, shown
+from jdec._checks import as_tuple, check_function, check_integer, check_optimizer, in_a_line, shown
 from jdec._columns import column_names, names_to_compare
 from jdec._rows import as_labels
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
@@ -24,9 +24,8 @@ def check_config(config: Any) -> None:
     """Raise unless ``config`` is a :class:`Config`."""
     if not isinstance(config, Config):
         advice = "; Config.from_dict makes one" if isinstance(config, dict) else ""
-        advice = (
-            "; jdec.trainer.read_config reads one" if isinstance(config, str | Path) else advice
-        )
+        if isinstance(config, str | Path):
+            advice = "; jdec.trainer.read_config reads one"
         raise ValueError(
             f"config: expected a jdec.Config, got {type(config).__name__} {shown(config)}{advice}"
         )
@@ -36,22 +35,21 @@ def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
     """Return callbacks as a tuple of functions, or raise."""
     callbacks = as_tuple("callbacks", callbacks, "functions of a record")
     for callback in callbacks:
-        if not callable(callback):
-            raise ValueError(f"callbacks: expected functions of a record, got {shown(callback)}")
+        check_function("callbacks", callback, "functions of a record")
     return callbacks
 
 
 def check_arrays(name: str, tree: Any, wanted: Any) -> None:
     """Raise unless ``tree`` holds real, finite arrays of the names and shapes of ``wanted``."""
-    expected, given = _leaves(wanted), _leaves(tree)
-    shapes = {path: np.shape(leaf) for path, leaf in expected.items()}
+    shapes = {path: np.shape(leaf) for path, leaf in _leaves(wanted).items()}
+    given = _leaves(tree)
     differences = [
         f"{shapes.get(path, 'none')} in {path}, got {_shape_of(given.get(path))}"
         for path in dict.fromkeys([*shapes, *given])
-        if path not in shapes or path not in given or shapes[path] != _shape_of(given[path])
+        if shapes.get(path) != _shape_of(given.get(path))
     ]
-    structures: list[Any] = [] if differences else [*map(jax.tree.structure, (tree, wanted))]
-    if differences or structures[0] != structures[1]:
+    structure: Any = jax.tree.structure
+    if differences or structure(tree) != structure(wanted):
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         warned = "; ".join(part[:90] for part in differences[:3]) or "another structure"
         raise ValueError(f"{name}: expected arrays of shapes as the network has: {warned}{more}")
@@ -60,9 +58,8 @@ def check_arrays(name: str, tree: Any, wanted: Any) -> None:
         if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
             raise ValueError(f"{name}: expected real numbers in {path}, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
-            is_usable = np.isfinite(array.astype(np.float32)).all()
-        if not is_usable:
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in {path}")
+            if not np.isfinite(array.astype(np.float32)).all():
+                raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in {path}")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -121,23 +118,15 @@ def check_network(network: Any, config: Config, n_features: int) -> Autoencoder:
 def check_hooks(
     network: Autoencoder, config: Config, n_features: int, tx: Any, extra_loss: Any, augment: Any
 ) -> Hooks:
-    """Return what a caller brings beside the settings, tried on shapes alone.
-
-    Raises:
-        ValueError: If ``tx`` is no mapping of optimizers, ``augment`` does not return rows like
-            those it gets, or ``extra_loss`` no scalar.
-    """
-    phases: dict[str, Any] = dict.fromkeys(("pretrain", "clustering"))
-    if tx is not None:
-        if not isinstance(tx, Mapping) or not set(tx) <= set(phases):
-            raise ValueError(
-                'tx: expected optimizers by phase, as {"pretrain": optax.adam(1e-3), "clustering": '
-                f"optax.sgd(0.01)}}, got {shown(tx)}"
-            )
-        for phase, chain in tx.items():
-            if not (callable(getattr(chain, "init", None)) and hasattr(chain, "update")):
-                raise ValueError(f"tx: expected an Optax optimizer in {phase}, got {shown(chain)}")
-        phases |= tx
+    """Return what a caller brings beside the settings, tried on shapes alone."""
+    tx = {} if tx is None else tx
+    if not isinstance(tx, Mapping) or not set(tx) <= {"pretrain", "clustering"}:
+        raise ValueError(
+            'tx: expected optimizers by phase, as {"pretrain": optax.adam(1e-3), "clustering": '
+            f"optax.sgd(0.01)}}, got {shown(tx)}"
+        )
+    for phase, chain in tx.items():
+        check_optimizer("tx", chain, f"an Optax optimizer in {phase}")
     shapes = network_shapes(network, n_features)
     key = jax.random.key(0)
     x = jax.ShapeDtypeStruct((3, n_features), np.float32)
@@ -159,13 +148,11 @@ def check_hooks(
                 f"extra_loss: expected a floating-point scalar, got shape {got.shape} and dtype "
                 f"{got.dtype}; take the mean over the batch"
             )
-    return Hooks(phases["pretrain"], phases["clustering"], extra_loss, augment)
+    return Hooks(tx.get("pretrain"), tx.get("clustering"), extra_loss, augment)
 
 
 def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
-    if not callable(function):
-        raise ValueError(f"{name}: expected a function, got {shown(function)}")
-
+    check_function(name, function)
     returned = []
 
     def called(*arguments: Any) -> Any:
