@@ -10,11 +10,12 @@ import numpy as np
 
 from jdec._io import atomic_write
 from jdec.cli.arguments import Evaluate, Predict
-from jdec.cli.inputs import check_platform, load_data, load_run
+from jdec.cli.fit_commands import check_platform, load_data
 from jdec.cli.report import score_table
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.trainer.model import assign
+from jdec.trainer.model_file import load_model
 from jdec.trainer.workdir import RESULT_FILES
 
 
@@ -45,7 +46,11 @@ def run_evaluate(arguments: Evaluate) -> int:
 
 def _assign(arguments: Predict | Evaluate) -> tuple[Dataset, np.ndarray]:
     check_platform()
-    model = load_run(arguments.run)
+    run = arguments.run
+    path = run / "model.npz" if run.is_dir() else run
+    if run.is_dir() and not path.exists():
+        raise ValueError(f"{run}: expected a finished run, got a folder without model.npz")
+    model = load_model(path)[0]
     dataset = load_data(arguments)
     if isinstance(arguments, Evaluate) and dataset.y is None:
         raise ValueError(f"{arguments.data}: expected classes to compare with, got none")

@@ -1,4 +1,4 @@
-"""What the commands print when they are done."""
+"""What the commands print about the data, and about the results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from jdec._environment import environment
 from jdec.cli.results import BASELINE_RESTARTS
+from jdec.datasets import Dataset
 from jdec.selection.grid import AXES
 from jdec.selection.sweep import CRITERIA, SweepResult, setting_of
 from jdec.trainer.config import Config
+from jdec.trainer.sharding import Mesh
 
 _TITLES = {
     "n_clusters": "k",
@@ -20,10 +23,35 @@ _TITLES = {
     "nmi": "NMI",
     "ari": "ARI",
 }
-_STOPPED = {
-    "tol": "converged (label change < tol)",
-    "max_intervals": "reached max_intervals",
-}
+_STOPPED = {"tol": "converged (label change < tol)", "max_intervals": "reached max_intervals"}
+
+
+def introduction(dataset: Dataset, config: Config, what: str, mesh: Mesh | None) -> str:
+    """Introduce a fit or a sweep: rows, what is run, devices, and how the rows are interpreted."""
+    headline = (
+        f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
+        f"{len(dataset.x)} rows, {dataset.x.shape[1]} features{what}; "
+        f"{environment()['device']}{f' × {mesh.size}' if mesh else ''}"
+    )
+    return "\n".join([headline, *data_lines(dataset, config)])
+
+
+def data_lines(dataset: Dataset, config: Config) -> list[str]:
+    """Return how the rows are interpreted: classes, images, and any note."""
+    lines = []
+    if dataset.label_name is not None:
+        kind, hint = "column", "; --label none to train on it"
+        if dataset.feature_names is None:
+            kind, hint = "array", ""
+        lines.append(f"classes from {kind} {dataset.label_name!r}, kept out of training{hint}")
+    if config.image_shape is not None:
+        size = "×".join(map(str, config.image_shape))
+        varied = "without augmentation"
+        if config.augmentation:
+            amounts = [f"{name} {value:g}" for name, value in vars(config.augmentation).items()]
+            varied = f"varied at random in training (--augmentation: {', '.join(amounts)})"
+        lines.append(f"rows are images of {size} (--image-shape), {varied}")
+    return lines + [f"note: {dataset.note}"] * bool(dataset.note)
 
 
 def score_table(scores: dict[str, dict[str, float]]) -> str:

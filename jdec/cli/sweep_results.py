@@ -31,32 +31,15 @@ def begin_sweep(
     dataset: Dataset,
     config: Config,
     grid: Grid,
-    *,
     criterion: str,
-    resume: bool = False,
+    resume: bool,
 ) -> Iterator[Path]:
-    """Record in a folder what it is a sweep of, or raise if the folder is taken.
+    """Record in a locked folder what it is a sweep of, or raise if the folder is taken.
 
-    After invalid arguments a folder is left unchanged. Checkpoints are removed once the sweep is
-    complete.
-
-    Args:
-        out: The folder, locked by the caller.
-        key: As for :func:`run_sweep`, like the other arguments.
-        dataset: Rows.
-        config: What all members have in common.
-        grid: What they differ in.
-        criterion: Selection criterion.
-        resume: Whether to resume an interrupted sweep there.
-
-    Yields:
-        The folder for the checkpoints of its members.
-
-    Raises:
-        ValueError: If the folder holds a finished sweep, another run, or files of the user with
-            names of results; or a file cannot be written.
+    After invalid arguments a folder is left unchanged. The folder for checkpoints, which is
+    yielded, is removed once the sweep is complete.
     """
-    record = out / "run.json"
+    record, workdir = out / "run.json", out / "checkpoints"
     check_no_other_files(out)
     if (out / "sweep.json").exists():
         raise ValueError(f"out: a finished sweep exists already in {out}; choose another folder")
@@ -72,7 +55,6 @@ def begin_sweep(
         if _is_of_a_fit(record):
             raise ValueError(f"out: {out} holds a run of jdec fit; choose another folder")
         check_same_run(record, mine, resume)
-    workdir = out / "checkpoints"
     try:
         write_json(record, mine)
         yield workdir
@@ -97,30 +79,19 @@ def _is_of_a_fit(record: Path) -> bool:
 def write_sweep(
     out: Path, dataset: Dataset, config: Config, result: SweepResult, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write tables, the best member's model and labels, the consensus and a figure atomically.
+    """Write tables, the best member, the consensus, a figure and sweep.json, and return the last.
 
-    Args:
-        out: The folder; created if missing.
-        dataset: Of the sweep.
-        config: What the members have in common.
-        result: From :func:`run_sweep`.
-        about: More entries of sweep.json.
-
-    Returns:
-        The content of sweep.json.
+    ``about`` has more entries of sweep.json.
     """
-    out.mkdir(parents=True, exist_ok=True)
     for name, rows in (("members", result.members), ("settings", result.settings)):
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
-        # Other programs read an empty cell as missing.
-        writer.writerows(
-            {name: None if value != value else value for name, value in row.items()} for row in rows
-        )
+        # Other programs read an empty cell as missing; NaN alone differs from itself.
+        writer.writerows({key: v if v == v else None for key, v in row.items()} for row in rows)
         with atomic_write(out / f"{name}.csv") as file:
             file.write(text.getvalue().encode())
-    save_arrays(out, {"labels": result.labels, "consensus": result.consensus_labels})
+    save_arrays(out, labels=result.labels, consensus=result.consensus_labels)
     save_model(out / "model.npz", result.population.member(result.best))
     write_json(out / "config.json", config.to_dict())
     write_json_lines(out / "history.jsonl", result.population.history)
