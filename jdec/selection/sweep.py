@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +24,9 @@ from jdec.trainer.results import PopulationResult
 
 #: Criteria that need no classes, and whether the max is the best.
 CRITERIA = {"agreement": True, "silhouette": True, "kl": False}
+
+#: K, α and learning rate of a line of the table.
+setting_of = itemgetter(*AXES)
 
 _SILHOUETTE_ROWS = 2000
 
@@ -81,12 +86,13 @@ def run_sweep(
         y = as_labels("y", y)
         check_same_length("y", y, "x", rows)
     training, validation = _split(grid, len(rows))
+    x_training, x_validation = rows[training] if len(validation) else rows, rows[validation]
     seeds, ks, alphas, rates = zip(*grid.members(), strict=True)
     # A key for each seed and not for each member, of which there may be thousands.
     keys = jnp.stack([jax.random.key(seed) for seed in grid.seeds])
     population = fit_population(
         keys[np.array([grid.seeds.index(seed) for seed in seeds])],
-        rows[training] if len(validation) else rows,
+        x_training,
         config,
         n_clusters=ks,
         alphas=alphas,
@@ -94,7 +100,29 @@ def run_sweep(
         feature_names=feature_names,
         **options,
     )
-    return _select(key, population, grid, criterion, rows, (training, validation), y)
+    began = time.perf_counter()
+    y_training = None if y is None else y[training]
+    members = _describe(population, grid, x_training, x_validation, y_training)
+    best = _best(members, criterion)
+    described = time.perf_counter()
+    setting = setting_of(members[best])
+    alike = [i for i, member in enumerate(members) if setting_of(member) == setting]
+    siblings = [i for i in alike if np.isfinite(members[i]["kl"])]
+    q = np.stack([assign(population.member(i), rows)[1] for i in siblings])
+    joint = np.asarray(consensus(key, q, members[best]["n_clusters"]).labels)
+    consensus_seconds = time.perf_counter() - described
+    return SweepResult(
+        population=population,
+        members=members,
+        settings=_summarise(members),
+        best=best,
+        criterion=criterion,
+        labels=q[siblings.index(best)].argmax(axis=1).astype(np.int32),
+        consensus_labels=joint,
+        consensus_scores=None if y is None else clustering_scores(y, joint),
+        seconds=population.seconds
+        | {"criteria": described - began, "consensus": consensus_seconds},
+    )
 
 
 def _check_criterion(criterion: str, grid: Grid) -> str:
@@ -114,61 +142,25 @@ def _split(grid: Grid, n_rows: int) -> tuple[Int[np.ndarray, "T"], Int[np.ndarra
     return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
 
 
-def _select(
-    key: Key[Array, ""],
-    population: PopulationResult,
-    grid: Grid,
-    criterion: str,
-    rows: Float[np.ndarray, "N D"],
-    split: tuple[Int[np.ndarray, "T"], Int[np.ndarray, "V"]],
-    y: Int[np.ndarray, "N"] | None,
-) -> SweepResult:
-    began = time.perf_counter()
-    members = _describe(population, grid, rows, *split, y)
+def _best(members: Sequence[dict[str, Any]], criterion: str) -> int:
     values = np.array([member[criterion] for member in members], float)
     if np.isnan(values).all():
         raise ValueError(f"criterion: {criterion} could not be computed for any member")
-    best = int(np.nanargmax(values) if CRITERIA[criterion] else np.nanargmin(values))
-    described = time.perf_counter()
-    siblings = [
-        i
-        for i, member in enumerate(members)
-        if setting_of(member) == setting_of(members[best]) and np.isfinite(member["kl"])
-    ]
-    q = np.stack([assign(population.member(i), rows)[1] for i in siblings])
-    joint = np.asarray(consensus(key, q, members[best]["n_clusters"]).labels)
-    return SweepResult(
-        population=population,
-        members=members,
-        settings=_summarise(members),
-        best=best,
-        criterion=criterion,
-        labels=q[siblings.index(best)].argmax(axis=1).astype(np.int32),
-        consensus_labels=joint,
-        consensus_scores=None if y is None else clustering_scores(y, joint),
-        seconds=population.seconds
-        | {"criteria": described - began, "consensus": time.perf_counter() - described},
-    )
-
-
-def setting_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return K, α and learning rate of a line of the table."""
-    return tuple(row[axis] for axis in AXES)
+    return int(np.nanargmax(values) if CRITERIA[criterion] else np.nanargmin(values))
 
 
 def _describe(
     population: PopulationResult,
     grid: Grid,
-    rows: Float[np.ndarray, "N D"],
-    training: Int[np.ndarray, "T"],
-    validation: Int[np.ndarray, "V"],
-    y: Int[np.ndarray, "N"] | None,
+    x: Float[np.ndarray, "T D"],
+    x_validation: Float[np.ndarray, "V D"],
+    y: Int[np.ndarray, "T"] | None,
 ) -> list[dict[str, Any]]:
     """Return the line of the table for each member."""
     table: list[dict[str, Any]] = []
-    sample = np.random.default_rng(0).permutation(len(training))[:_SILHOUETTE_ROWS]
+    sample = np.random.default_rng(0).permutation(len(x))[:_SILHOUETTE_ROWS]
     # One space for all partitions: in its own embedding every member's clusters are tight.
-    space = population.scaling.apply(rows[training[sample]])
+    space = population.scaling.apply(x[sample])
     for index, (seed, *setting) in enumerate(grid.members()):
         place = index % len(grid.seeds)
         if place == 0:
@@ -184,28 +176,24 @@ def _describe(
             "n_intervals": int(population.n_intervals[index]),
             "n_empty": int(setting[0] - len(np.unique(labels))),
         }
-        if len(validation):
+        if len(x_validation):
             member["generalizability"] = (
-                generalizability(population.member(index), rows[training], rows[validation])
-                if finite
-                else np.nan
+                generalizability(population.member(index), x, x_validation) if finite else np.nan
             )
         if y is not None:
-            member |= clustering_scores(y[training], labels)
+            member |= clustering_scores(y, labels)
         table.append(member)
     return table
 
 
 def _summarise(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average over the seeds of each setting."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for member in members:
-        groups.setdefault(setting_of(member), []).append(member)
+    """Average over the seeds of each setting, whose members are neighbours."""
     settings = []
-    for setting, group in groups.items():
-        row: dict[str, Any] = {**dict(zip(AXES, setting, strict=True)), "n_seeds": len(group)}
+    for setting, group in groupby(members, setting_of):
+        rows = list(group)
+        row: dict[str, Any] = {**dict(zip(AXES, setting, strict=True)), "n_seeds": len(rows)}
         for name in [name for name in members[0] if name not in ("seed", *AXES)]:
-            values = np.array([member[name] for member in group], float)
+            values = np.array([member[name] for member in rows], float)
             row[name] = float(values.mean())
             row[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
         settings.append(row)
