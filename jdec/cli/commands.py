@@ -22,12 +22,12 @@ from jdec.trainer.presets import PRESETS
 from jdec.trainer.run import NotFiniteError
 
 
-def run_datasets(arguments: Datasets) -> int:
+def run_datasets(arguments: Datasets) -> None:
     """Run ``jdec datasets``."""
     if arguments.download is not None:
         folder = download_dataset(arguments.download, data_dir=arguments.data_dir, progress=True)
         print(f"{arguments.download}: in {folder}")
-        return 0
+        return
     rows = dataset_table(arguments.data_dir)
     width = max(len(row.name) for row in rows)
     for row in rows:
@@ -43,10 +43,9 @@ def run_datasets(arguments: Datasets) -> int:
             f"{row.name:{width}}  {n_rows:>7} x {n_features:<5} {n_classes:>3} classes  {where}\n"
             f"{'':{width}}  {row.description}"
         )
-    return 0
 
 
-def run_info(arguments: Info) -> int:
+def run_info(arguments: Info) -> None:
     """Run ``jdec info``."""
     del arguments
     check_platform()
@@ -58,10 +57,9 @@ def run_info(arguments: Info) -> int:
     }
     for name, value in values.items():
         print(f"{name:12} {value}")
-    return 0
 
 
-_COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+_COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "fit": (Fit, run_fit),
     "sweep": (Sweep, run_sweep_command),
     "predict": (Predict, run_predict),
@@ -73,14 +71,10 @@ _AFTER_INTERRUPT = dict.fromkeys(("fit", "sweep"), "; rerun with --resume to con
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default the arguments of the process; return the exit code.
 
-    Args:
-        argv: Arguments; by default those of the process.
-
-    Returns:
-        The exit code: 0, 1 for a failure, 2 for an invalid command line, 130 when interrupted. A
-        failure is one line on standard error.
+    It is 0, 1 for a failure, 2 for an invalid command line, 130 when interrupted. A failure is one
+    line on standard error.
     """
     replace_unencodable()
     is_process = argv is None
@@ -122,7 +116,8 @@ def _run(argv: list[str], is_process: bool) -> int:
     arguments, run = _COMMANDS[name]
     if is_process and arguments not in (Datasets, Info):
         enable_compilation_cache()
-    return run(argv if arguments is Fit else parse(arguments, argv))
+    run(argv if arguments is Fit else parse(arguments, argv))
+    return 0
 
 
 def _usage() -> str:

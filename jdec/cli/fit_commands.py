@@ -30,7 +30,7 @@ from jdec.trainer.sharding import Mesh, data_mesh, member_mesh
 from jdec.trainer.workdir import explained_writing, lock_folder
 
 
-def run_fit(argv: Sequence[str]) -> int:
+def run_fit(argv: Sequence[str]) -> None:
     """Run ``jdec fit``: parse once to load the data, then again with the preset for them."""
     began, clock = time.perf_counter(), CompilationClock()
     first = parse(Fit, argv, default=_typical_fit(argv) if {"-h", "--help"} & {*argv} else None)
@@ -40,8 +40,8 @@ def run_fit(argv: Sequence[str]) -> int:
     dataset = load_data(first, given)
     base = _base_config(first, dataset, first.n_clusters, given)
     arguments = parse(Fit, argv, default=_with_config(first, base))
-    settings = {name: getattr(arguments, name) for name in vars(base)}
-    config = Config(**settings | {"n_clusters": base.n_clusters})
+    settings = {name: getattr(arguments, name) for name in vars(base) if name != "n_clusters"}
+    config = replace(base, **settings)
     check_memory(config, len(dataset.x), dataset.x.shape[1], 1 if mesh is None else mesh.size)
     out = arguments.out or Path("runs") / dataset.name
     say = print if is_primary() and not arguments.quiet else lambda line: None
@@ -66,7 +66,7 @@ def run_fit(argv: Sequence[str]) -> int:
             progress=not arguments.quiet and sys.stderr is not None,
         )
         if not is_primary():
-            return 0
+            return
         stack.enter_context(lock_folder(out))
         fitted = time.perf_counter()
         scores = None
@@ -78,7 +78,6 @@ def run_fit(argv: Sequence[str]) -> int:
         with explained_writing():
             metrics = write_results(out, dataset, config, result, scores=scores, about=about)
     say(fit_summary(out, config, metrics, time.perf_counter() - began))
-    return 0
 
 
 def _typical_fit(argv: Sequence[str]) -> Fit:
@@ -157,12 +156,11 @@ def _base_config(
 
 def _recipe(arguments: Fit | Sweep) -> str:
     """Return the origin of the settings: a preset or a file."""
-    if arguments.config is not None:
-        return f"settings of {arguments.config}"
-    return f"preset {arguments.preset}"
+    preset, path = arguments.preset, arguments.config
+    return f"preset {preset}" if path is None else f"settings of {path}"
 
 
-def run_sweep_command(arguments: Sweep) -> int:
+def run_sweep_command(arguments: Sweep) -> None:
     """Run ``jdec sweep``."""
     began, clock = time.perf_counter(), CompilationClock()
     seeds = _seeds(arguments.seeds)
@@ -209,7 +207,6 @@ def run_sweep_command(arguments: Sweep) -> int:
         about = {"recipe": recipe, "compilation": clock.as_record()}
         summary = write_sweep(out, dataset, config, result, about)
     say(sweep_summary(out, result, summary, time.perf_counter() - began))
-    return 0
 
 
 def _seeds(text: str) -> tuple[int, ...]:

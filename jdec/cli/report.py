@@ -56,7 +56,7 @@ def data_lines(dataset: Dataset, config: Config) -> list[str]:
 
 def score_table(scores: dict[str, dict[str, float]]) -> str:
     """Return ACC, NMI and ARI of some methods as a table."""
-    width = max(len(name) for name in scores)
+    width = max(map(len, scores))
     lines = [f"{'':{width}}    ACC    NMI    ARI"]
     lines += [
         f"{name:{width}}  " + "  ".join(f"{score[kind]:.3f}" for kind in ("acc", "nmi", "ari"))
@@ -80,9 +80,8 @@ def _legend(config: Config) -> list[str]:
 
 def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float) -> str:
     """Summarise a fit: scores, sizes, stop reason, times and files."""
-    sizes, changed, n_intervals = (
-        metrics[name] for name in ("cluster_sizes", "label_change", "n_intervals")
-    )
+    sizes, changed = metrics["cluster_sizes"], metrics["label_change"]
+    n_intervals = metrics["n_intervals"]
     lines = [""]
     if metrics["scores"] is not None:
         lines += [score_table(metrics["scores"]), "", *_legend(config)]
@@ -100,14 +99,12 @@ def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float
 def sweep_summary(out: Path, result: SweepResult, summary: dict[str, Any], total: float) -> str:
     """Summarise a sweep: settings, the selected fit, times and files."""
     best = result.members[result.best]
-    axes = ["n_clusters", *[axis for axis in _varied(result.settings) if axis != "n_clusters"]]
+    axes = dict.fromkeys(("n_clusters", *_varied(result.settings)))
     setting = "".join(f", {_TITLES.get(axis, axis)} {best[axis]:g}" for axis in axes)
     kind = "max" if CRITERIA[result.criterion] else "min"
-    criterion = _TITLES.get(result.criterion, result.criterion)
+    found = f"{_TITLES.get(result.criterion, result.criterion)} {best[result.criterion]:.3f}"
     lines = ["", sweep_table(result.settings), ""]
-    lines.append(
-        f"best       seed {best['seed']}{setting}: {kind} {criterion} {best[result.criterion]:.3f}"
-    )
+    lines.append(f"best       seed {best['seed']}{setting}: {kind} {found}")
     scores = result.consensus_scores
     if scores is not None:
         siblings = [r["acc"] for r in result.members if setting_of(r) == setting_of(best)]
@@ -130,7 +127,7 @@ def _varied(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 def sweep_table(settings: Sequence[dict[str, Any]]) -> str:
     """Return settings as a table: mean ± standard deviation over seeds."""
-    axes = [axis for axis in AXES if axis == "n_clusters" or axis in _varied(settings)]
+    axes = dict.fromkeys(("n_clusters", *_varied(settings)))
     names = ("kl", "silhouette", "agreement", "generalizability", "acc", "nmi", "ari")
     columns = [name for name in names if name in settings[0]]
     table = [[_TITLES.get(name, name) for name in (*axes, *columns)]]
