@@ -17,8 +17,7 @@ from jdec.cli.report import fit_summary, introduction, sweep_summary
 from jdec.cli.results import score_methods, scoring_key, write_results
 from jdec.cli.sweep_results import begin_sweep, write_sweep
 from jdec.datasets import Dataset, dataset_table, load_dataset
-from jdec.selection.grid import Grid
-from jdec.selection.sweep import run_sweep
+from jdec.selection.sweep import Grid, run_sweep
 from jdec.trainer.compilation import CompilationClock
 from jdec.trainer.config import Config, read_config
 from jdec.trainer.distributed import initialize_distributed

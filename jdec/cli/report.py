@@ -9,8 +9,7 @@ import numpy as np
 from jdec._environment import environment
 from jdec.cli.results import BASELINE_RESTARTS
 from jdec.datasets import Dataset
-from jdec.selection.grid import AXES
-from jdec.selection.sweep import CRITERIA, SweepResult, setting_of
+from jdec.selection.sweep import AXES, CRITERIA, SweepResult, setting_of
 from jdec.trainer.config import Config
 from jdec.trainer.sharding import Mesh
 

@@ -96,7 +96,7 @@ def write_results(
     scores: Mapping[str, Any] | None,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write arrays, model, figures and metrics.json, whose content with ``about`` is returned."""
+    """Write arrays, model, figures and metrics.json (with all in ``about``); return the last."""
     save_arrays(
         out,
         labels=result.labels,

@@ -16,8 +16,7 @@ from jdec.cli.report import varied_axis
 from jdec.cli.results import dataset_record, rounded, save_arrays
 from jdec.datasets import Dataset
 from jdec.plotting import default_style, plot_sweep, save_figure
-from jdec.selection.grid import Grid
-from jdec.selection.sweep import SweepResult
+from jdec.selection.sweep import Grid, SweepResult
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import check_same_run, fingerprint, sampled_digest
 from jdec.trainer.model_file import save_model
@@ -79,10 +78,7 @@ def _is_of_a_fit(record: Path) -> bool:
 def write_sweep(
     out: Path, dataset: Dataset, config: Config, result: SweepResult, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write tables, the best member, the consensus, a figure and sweep.json, and return the last.
-
-    ``about`` has more entries of sweep.json.
-    """
+    """Write all results and sweep.json (with all in ``about``); return the last."""
     for name, rows in (("members", result.members), ("settings", result.settings)):
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))

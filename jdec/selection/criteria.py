@@ -240,9 +240,8 @@ def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
 def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
     """Return partitions as a matrix of integer labels."""
     _checks.check_nothing_masked("labels", labels)
-    partitions = [
-        as_labels("labels", part) for part in _checks.as_tuple("labels", labels, "partitions")
-    ]
+    given = _checks.as_tuple("labels", labels, "partitions")
+    partitions = [as_labels("labels", part) for part in given]
     if len({len(part) for part in partitions}) != 1:
         sizes = ", ".join(str(len(part)) for part in partitions[:5])
         raise ValueError(

@@ -1,8 +1,10 @@
-"""Populations over a grid of settings and seeds: tables, a choice without labels, a consensus."""
+"""Fits over a grid of settings and seeds: tables, a choice without labels, a consensus."""
 
+import math
 import time
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import astuple, dataclass
+from itertools import groupby, product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -11,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._checks import check_choice, check_same_length
+from jdec import _checks
 from jdec._columns import check_feature_names
 from jdec._rows import as_labels, as_rows
 from jdec.metrics import clustering_scores
 from jdec.selection.criteria import consensus, generalizability, mean_ari, sampled_silhouette
-from jdec.selection.grid import AXES, Grid
 from jdec.trainer.config import Config
 from jdec.trainer.model import assign
 from jdec.trainer.population import fit_population
 from jdec.trainer.results import PopulationResult
+
+#: What a setting is made of, as a member's row of the table names it.
+AXES = ("n_clusters", "alpha", "learning_rate")
 
 #: Criteria that need no classes, and whether the max is the best.
 CRITERIA = {"agreement": True, "silhouette": True, "kl": False}
@@ -29,6 +33,73 @@ CRITERIA = {"agreement": True, "silhouette": True, "kl": False}
 setting_of = itemgetter(*AXES)
 
 _SILHOUETTE_ROWS = 2000
+_MAX_MEMBERS = 100_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of these values is a setting, and every setting runs with every seed.
+
+    Attributes:
+        seeds: Seeds of the random keys.
+        n_clusters: Numbers of clusters.
+        alphas: Degrees of freedom α.
+        learning_rates: Learning rates of the clustering phase.
+        held_out: Share of the rows that no member is trained on, to measure generalizability; None
+            means a fifth with several numbers of clusters, else 0.
+
+    Examples:
+        >>> Grid((0, 1), (5, 6), (1.0,), (1e-3,)).members()[:2]
+        [(0, 5, 1.0, 0.001), (1, 5, 1.0, 0.001)]
+    """
+
+    seeds: tuple[int, ...]
+    n_clusters: tuple[int, ...]
+    alphas: tuple[float, ...]
+    learning_rates: tuple[float, ...]
+    held_out: float | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the fields."""
+        *axes, held_out = astuple(self)
+        for name, values in zip(vars(self), axes, strict=False):
+            if not values:
+                raise ValueError(f"{name}: expected at least one value, got none")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected different values, got {values}")
+        for seed in self.seeds:
+            _checks.check_seed("seeds", seed)
+        for n_clusters in self.n_clusters:
+            _checks.check_integer("n_clusters", n_clusters)
+        limits = np.finfo(np.float32)
+        for name in ("alphas", "learning_rates"):
+            for value in getattr(self, name):
+                _checks.check_positive(name, value)
+                if not float(limits.tiny) <= value <= float(limits.max):
+                    raise ValueError(
+                        f"{name}: expected numbers from {limits.tiny:.3g} to {limits.max:.3g} "
+                        f"(float32), got {_checks.shown(value)}"
+                    )
+        if held_out is not None:
+            _checks.check_fraction("held_out", held_out)
+        n_members = math.prod(map(len, axes))
+        if n_members > _MAX_MEMBERS:
+            raise ValueError(
+                f"seeds, n_clusters, alphas, learning_rates: expected at most {_MAX_MEMBERS} "
+                f"combinations, got {n_members}"
+            )
+
+    def members(self) -> list[tuple[int, int, float, float]]:
+        """Return seed, K, α and learning rate of all members, those of a setting together."""
+        settings = product(self.n_clusters, self.alphas, self.learning_rates)
+        return [(seed, *setting) for setting in settings for seed in self.seeds]
+
+    def n_held_out(self, n_rows: int) -> int:
+        """Return how many of ``n_rows`` rows no member is trained on."""
+        share = self.held_out
+        if share is None:
+            share = 0.2 if len(self.n_clusters) > 1 else 0.0
+        return int(share * n_rows)
 
 
 class SweepResult(NamedTuple):
@@ -84,7 +155,7 @@ def run_sweep(
     rows = as_rows("x", x, columns=feature_names)
     if y is not None:
         y = as_labels("y", y)
-        check_same_length("y", y, "x", rows)
+        _checks.check_same_length("y", y, "x", rows)
     training, validation = _split(grid, len(rows))
     x_training, x_validation = rows[training] if len(validation) else rows, rows[validation]
     seeds, ks, alphas, rates = zip(*grid.members(), strict=True)
@@ -126,7 +197,7 @@ def run_sweep(
 
 
 def _check_criterion(criterion: str, grid: Grid) -> str:
-    check_choice("criterion", criterion, CRITERIA)
+    _checks.check_choice("criterion", criterion, CRITERIA)
     if criterion == "kl" and len(grid.n_clusters) > 1:
         raise ValueError(
             "criterion: kl cannot be compared between numbers of clusters; expected agreement or "
