@@ -81,10 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if is_process:
         if wants_supervision(argv):
-            code, line = supervise(argv)
-            if line:
-                print_error(line)
-            return code
+            return supervise(argv)
         accept_supervision()
     try:
         with plain_warnings(), flushed_output():

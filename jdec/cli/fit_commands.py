@@ -81,9 +81,8 @@ def run_fit(argv: Sequence[str]) -> None:
 
 def _typical_fit(argv: Sequence[str]) -> Fit:
     """Return the arguments whose defaults ``--help`` shows, before any data set is read."""
-    preset: Literal["fast", "paper"] = "fast"
-    if {"paper", "--preset=paper"} & {*argv}:
-        preset = "paper"
+    is_paper = "paper" in argv or "--preset=paper" in argv
+    preset: Literal["fast", "paper"] = "paper" if is_paper else "fast"
     config = preset_config(preset, n_clusters=10, n_rows=10_000)
     return _with_config(Fit(data=MISSING, preset=preset), config)
 

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
+from jdec.cli.output import print_error
+
 #: What to do when another process of a run is gone.
 RESTART = (
     "another process of this run has stopped or cannot be reached; restart all processes with "
@@ -33,10 +35,10 @@ def wants_supervision(argv: Sequence[str]) -> bool:
     return os.name == "posix" and _MARK not in os.environ and not names.isdisjoint(_OPTIONS)
 
 
-def supervise(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a command line in a child process and forward signals to it.
+def supervise(argv: Sequence[str]) -> int:
+    """Run a command line in a child process, forward signals to it, and return its exit code.
 
-    Returns its exit code and an empty text, or 1 and a message if a signal ended it.
+    If a signal ended it that was not forwarded, that is printed, and the code is 1.
     """
     lifeline, held = os.pipe()
     stderr = os.dup(2)
@@ -60,13 +62,14 @@ def supervise(argv: Sequence[str]) -> tuple[int, str]:
             stack.callback(signal.signal, number, signal.signal(number, forward))
         code = child.wait()
         if code >= 0:
-            return code, ""
+            return code
         if -code in forwarded:
-            return 128 - code, ""
+            return 128 - code
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         reason = _reason(log.read().decode(errors="replace"))
     name = signal.Signals(-code).name
-    return 1, f"{RESTART} ({name}{f': {reason}' if reason else ''})"
+    print_error(f"{RESTART} ({name}{f': {reason}' if reason else ''})")
+    return 1
 
 
 def accept_supervision() -> None:
