@@ -7,18 +7,59 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
+import platformdirs
 
+from jdec._environment import environment
 from jdec.cli.arguments import Datasets, Evaluate, Fit, Info, Predict, Sweep
-from jdec.cli.fit_commands import run_fit, run_sweep_command
-from jdec.cli.info_commands import run_datasets, run_info
+from jdec.cli.fit_commands import check_platform, run_fit, run_sweep_command
 from jdec.cli.model_commands import run_evaluate, run_predict
 from jdec.cli.output import flushed_output, plain_warnings, print_error, replace_unencodable
 from jdec.cli.parsing import UsageError, parse
 from jdec.cli.supervision import RESTART, accept_supervision, supervise, wants_supervision
+from jdec.datasets import dataset_table, download_dataset
 from jdec.trainer.compilation import enable_compilation_cache
+from jdec.trainer.presets import PRESETS
 from jdec.trainer.run import NotFiniteError
 
-_COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
+
+def run_datasets(arguments: Datasets) -> None:
+    """Run ``jdec datasets``."""
+    if arguments.download is not None:
+        folder = download_dataset(arguments.download, data_dir=arguments.data_dir, progress=True)
+        print(f"{arguments.download}: in {folder}")
+        return
+    rows = dataset_table(arguments.data_dir)
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        n_rows, n_features, n_classes = row.shape
+        where = "not here"
+        if row.built_in:
+            where = "comes with scikit-learn"
+        elif row.path is not None:
+            where = str(row.path) + (f" ({row.variant})" if row.variant else "")
+        elif row.downloadable:
+            where += f"; jdec datasets --download {row.name}"
+        print(
+            f"{row.name:{width}}  {n_rows:>7} x {n_features:<5} {n_classes:>3} classes  {where}\n"
+            f"{'':{width}}  {row.description}"
+        )
+
+
+def run_info(arguments: Info) -> None:
+    """Run ``jdec info``."""
+    del arguments
+    check_platform()
+    values = environment() | {
+        "devices": ", ".join(map(str, jax.devices())),
+        "data": os.environ.get("JDEC_DATA_DIR") or "(JDEC_DATA_DIR is not set)",
+        "data cache": platformdirs.user_cache_path("jdec"),
+        "presets": ", ".join(PRESETS),
+    }
+    for name, value in values.items():
+        print(f"{name:12} {value}")
+
+
+_COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "fit": (Fit, run_fit),
     "sweep": (Sweep, run_sweep_command),
     "predict": (Predict, run_predict),
@@ -30,24 +71,17 @@ _AFTER_INTERRUPT = dict.fromkeys(("fit", "sweep"), "; rerun with --resume to con
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default the arguments of the process; return the exit code.
 
-    Args:
-        argv: Arguments; by default those of the process.
-
-    Returns:
-        The exit code: 0, 1 for a failure, 2 for an invalid command line, 130 when interrupted. A
-        failure is one line on standard error.
+    It is 0, 1 for a failure, 2 for an invalid command line, 130 when interrupted. A failure is one
+    line on standard error.
     """
     replace_unencodable()
     is_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     if is_process:
         if wants_supervision(argv):
-            code, line = supervise(argv)
-            if line:
-                print_error(line)
-            return code
+            return supervise(argv)
         accept_supervision()
     try:
         with plain_warnings(), flushed_output():
@@ -79,7 +113,8 @@ def _run(argv: list[str], is_process: bool) -> int:
     arguments, run = _COMMANDS[name]
     if is_process and arguments not in (Datasets, Info):
         enable_compilation_cache()
-    return run(argv if arguments is Fit else parse(arguments, argv))
+    run(argv if arguments is Fit else parse(arguments, argv))
+    return 0
 
 
 def _usage() -> str:

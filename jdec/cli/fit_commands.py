@@ -1,31 +1,23 @@
-"""``jdec fit`` and ``jdec sweep``: commands that train."""
+"""``jdec fit`` and ``jdec sweep``: commands that train, the data they load and their settings."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import jax
 
 from jdec._checks import check_seed
-from jdec.cli.arguments import Fit, Sweep
-from jdec.cli.inputs import (
-    base_config,
-    check_platform,
-    data_lines,
-    headline,
-    load_data,
-    recipe,
-    scoring_key,
-)
-from jdec.cli.parsing import MISSING, integers, numbers, parse
-from jdec.cli.report import fit_summary, sweep_summary
-from jdec.cli.results import score_methods, write_results
+from jdec.cli.arguments import Evaluate, Fit, Predict, Sweep
+from jdec.cli.parsing import MISSING, integers, names, numbers, parse
+from jdec.cli.report import fit_summary, introduction, sweep_summary
+from jdec.cli.results import score_methods, scoring_key, write_results
 from jdec.cli.sweep_results import begin_sweep, write_sweep
-from jdec.selection.grid import Grid
-from jdec.selection.sweep import run_sweep
+from jdec.datasets import Dataset, dataset_table, load_dataset
+from jdec.selection.sweep import Grid, run_sweep
 from jdec.trainer.compilation import CompilationClock
 from jdec.trainer.config import Config, read_config
 from jdec.trainer.distributed import initialize_distributed
@@ -37,27 +29,24 @@ from jdec.trainer.sharding import Mesh, data_mesh, member_mesh
 from jdec.trainer.workdir import explained_writing, lock_folder
 
 
-def run_fit(argv: Sequence[str]) -> int:
+def run_fit(argv: Sequence[str]) -> None:
     """Run ``jdec fit``: parse once to load the data, then again with the preset for them."""
-    began = time.perf_counter()
-    clock = CompilationClock()
+    began, clock = time.perf_counter(), CompilationClock()
     first = parse(Fit, argv, default=_typical_fit(argv) if {"-h", "--help"} & {*argv} else None)
     check_seed("seed", first.seed)
-    base = None if first.config is None else read_config(first.config)
+    given = None if first.config is None else read_config(first.config)
     mesh = _mesh(first)
-    dataset = load_data(first, base)
-    base = base_config(first, dataset, first.n_clusters, base)
+    dataset = load_data(first, given)
+    base = _base_config(first, dataset, first.n_clusters, given)
     arguments = parse(Fit, argv, default=_with_config(first, base))
-    names = [name for name in vars(base) if name != "n_clusters"]
-    settings = {name: getattr(arguments, name) for name in names}
-    config = Config(n_clusters=base.n_clusters, **settings)
+    settings = {name: getattr(arguments, name) for name in vars(base) if name != "n_clusters"}
+    config = replace(base, **settings)
     check_memory(config, len(dataset.x), dataset.x.shape[1], 1 if mesh is None else mesh.size)
     out = arguments.out or Path("runs") / dataset.name
-    writes = is_primary()
-    say = print if writes and not arguments.quiet else lambda line: None
-    what = f", {config.n_clusters} clusters; {recipe(arguments)}, seed {arguments.seed}"
-    for line in [headline(dataset, what, mesh), *data_lines(dataset, config)]:
-        say(line)
+    say = print if is_primary() and not arguments.quiet else lambda line: None
+    recipe = _recipe(arguments)
+    what = f", {config.n_clusters} clusters; {recipe}, seed {arguments.seed}"
+    say(introduction(dataset, config, what, mesh))
     loaded = time.perf_counter()
     with contextlib.ExitStack() as stack:
         if jax.process_count() == 1:  # else fit() reports to all processes what the first finds
@@ -75,8 +64,8 @@ def run_fit(argv: Sequence[str]) -> int:
             mesh=mesh,
             progress=not arguments.quiet and sys.stderr is not None,
         )
-        if not writes:
-            return 0
+        if not is_primary():
+            return
         stack.enter_context(lock_folder(out))
         fitted = time.perf_counter()
         scores = None
@@ -84,28 +73,22 @@ def run_fit(argv: Sequence[str]) -> int:
         if dataset.y is not None:
             scores = score_methods(scoring_key(arguments.seed), dataset, config, result)
             result.seconds["baselines"] = time.perf_counter() - fitted
-        about = {
-            "recipe": recipe(arguments),
-            "seed": arguments.seed,
-            "compilation": clock.as_record(),
-        }
+        about = {"recipe": recipe, "seed": arguments.seed, "compilation": clock.as_record()}
         with explained_writing():
             metrics = write_results(out, dataset, config, result, scores=scores, about=about)
     say(fit_summary(out, config, metrics, time.perf_counter() - began))
-    return 0
 
 
 def _typical_fit(argv: Sequence[str]) -> Fit:
     """Return the arguments whose defaults ``--help`` shows, before any data set is read."""
-    preset: Literal["fast", "paper"] = "fast"
-    if {"paper", "--preset=paper"} & set(argv):
-        preset = "paper"
+    is_paper = "paper" in argv or "--preset=paper" in argv
+    preset: Literal["fast", "paper"] = "paper" if is_paper else "fast"
     config = preset_config(preset, n_clusters=10, n_rows=10_000)
     return _with_config(Fit(data=MISSING, preset=preset), config)
 
 
 def _with_config(arguments: Fit, config: Config) -> Fit:
-    return Fit(**{**vars(arguments), **vars(config), "n_clusters": arguments.n_clusters})
+    return replace(arguments, **vars(config) | {"n_clusters": arguments.n_clusters})
 
 
 def _mesh(arguments: Fit) -> Mesh | None:
@@ -118,19 +101,75 @@ def _mesh(arguments: Fit) -> Mesh | None:
     return data_mesh(arguments.devices) if distributed or arguments.devices is not None else None
 
 
-def run_sweep_command(arguments: Sweep) -> int:
+def check_platform() -> None:
+    """Raise unless JAX finds the devices that JAX_PLATFORMS asks for."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a message, for cuda
+        requested = jax.config.values["jax_platforms"]
+        reason = f": {error}" if str(error) else ""
+        raise ValueError(
+            f"JAX_PLATFORMS: expected a platform available here, as cpu, got {requested!r}; unset "
+            f"it to let JAX choose, or install JAX for that platform{reason[:200]}"
+        ) from error
+
+
+def load_data(arguments: Fit | Sweep | Predict | Evaluate, config: Config | None = None) -> Dataset:
+    """Load the data set; the rows of a file have the image shape of ``config`` by default."""
+    image_shape = arguments.image_shape
+    known = {row.name for row in dataset_table(arguments.data_dir)}
+    if image_shape is None and config is not None and arguments.data not in known:
+        image_shape = config.image_shape
+    return load_dataset(
+        arguments.data,
+        data_dir=arguments.data_dir,
+        label=arguments.label,
+        id=arguments.id,
+        drop=names("drop", arguments.drop),
+        image_shape=image_shape,
+    )
+
+
+def _base_config(
+    arguments: Fit | Sweep, dataset: Dataset, n_clusters: int | None, config: Config | None
+) -> Config:
+    """Return the configuration of ``--config``, or else of the preset."""
+    if config is not None:
+        return config if n_clusters is None else config.replace({"n_clusters": n_clusters})
+    if n_clusters is None:
+        known = {row.name: row.shape[2] for row in dataset_table(arguments.data_dir)}
+        n_clusters = known.get(arguments.data)
+    if n_clusters is None:
+        raise ValueError(
+            f"{arguments.data}: expected --n-clusters; only named data sets have a default"
+        )
+    return preset_config(
+        arguments.preset,
+        n_clusters=n_clusters,
+        n_rows=len(dataset.x),
+        dataset=dataset.name if arguments.data == dataset.name else "",
+        image_shape=dataset.image_shape,
+    )
+
+
+def _recipe(arguments: Fit | Sweep) -> str:
+    """Return the origin of the settings: a preset or a file."""
+    preset, path = arguments.preset, arguments.config
+    return f"preset {preset}" if path is None else f"settings of {path}"
+
+
+def run_sweep_command(arguments: Sweep) -> None:
     """Run ``jdec sweep``."""
-    began = time.perf_counter()
-    clock = CompilationClock()
+    began, clock = time.perf_counter(), CompilationClock()
     seeds = _seeds(arguments.seeds)
     ks = None if arguments.n_clusters is None else integers("n_clusters", arguments.n_clusters)
     alphas = numbers("alphas", arguments.alphas)
     rates = numbers("learning_rates", arguments.learning_rates)
-    base = None if arguments.config is None else read_config(arguments.config)
+    given = None if arguments.config is None else read_config(arguments.config)
     check_platform()
     mesh = None if arguments.devices is None else member_mesh(arguments.devices)
-    dataset = load_data(arguments, base)
-    config = base_config(arguments, dataset, max(ks) if ks else None, base)
+    dataset = load_data(arguments, given)
+    config = _base_config(arguments, dataset, max(ks) if ks else None, given)
     if arguments.image_shape is not None:
         config = config.replace({"image_shape": arguments.image_shape})
     grid = Grid(
@@ -143,18 +182,12 @@ def run_sweep_command(arguments: Sweep) -> int:
     check_memory(config, len(dataset.x), dataset.x.shape[1])
     out = arguments.out or Path("runs") / f"{dataset.name}-sweep"
     say = print if not arguments.quiet else lambda line: None
-    n_members = len(grid.members())
-    key = scoring_key(seeds[0])
-    with (
-        lock_folder(out),
-        begin_sweep(
-            out, key, dataset, config, grid, criterion=arguments.select, resume=arguments.resume
-        ) as workdir,
-    ):
-        what = f"; {n_members} fits ({len(seeds)} seeds × {n_members // len(seeds)} settings)"
-        what += f"; {recipe(arguments)}"
-        for line in [headline(dataset, what, mesh), *data_lines(dataset, config)]:
-            say(line)
+    key, criterion, recipe = scoring_key(seeds[0]), arguments.select, _recipe(arguments)
+    started = begin_sweep(out, key, dataset, config, grid, criterion, arguments.resume)
+    with lock_folder(out), started as workdir:
+        n_members = len(grid.members())
+        amounts = f"{n_members} fits ({len(seeds)} seeds × {n_members // len(seeds)} settings)"
+        say(introduction(dataset, config, f"; {amounts}; {recipe}", mesh))
         result = run_sweep(
             key,
             dataset.x,
@@ -162,17 +195,16 @@ def run_sweep_command(arguments: Sweep) -> int:
             grid,
             y=dataset.y,
             feature_names=dataset.feature_names,
-            criterion=arguments.select,
+            criterion=criterion,
             members_at_once=arguments.members_at_once,
             workdir=workdir,
             resume=True,
             mesh=mesh,
             progress=not arguments.quiet and sys.stderr is not None,
         )
-        about = {"recipe": recipe(arguments), "compilation": clock.as_record()}
+        about = {"recipe": recipe, "compilation": clock.as_record()}
         summary = write_sweep(out, dataset, config, result, about)
     say(sweep_summary(out, result, summary, time.perf_counter() - began))
-    return 0
 
 
 def _seeds(text: str) -> tuple[int, ...]:

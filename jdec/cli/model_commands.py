@@ -10,15 +10,16 @@ import numpy as np
 
 from jdec._io import atomic_write
 from jdec.cli.arguments import Evaluate, Predict
-from jdec.cli.inputs import check_platform, load_data, load_run
+from jdec.cli.fit_commands import check_platform, load_data
 from jdec.cli.report import score_table
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.trainer.model import assign
+from jdec.trainer.model_file import load_model
 from jdec.trainer.workdir import RESULT_FILES
 
 
-def run_predict(arguments: Predict) -> int:
+def run_predict(arguments: Predict) -> None:
     """Run ``jdec predict``."""
     if arguments.out is not None:
         _check_output(arguments.out, arguments)
@@ -26,26 +27,28 @@ def run_predict(arguments: Predict) -> int:
     labels = q.argmax(axis=1).astype(np.int32)
     if arguments.out is None:
         print("\n".join(map(str, labels.tolist())))
-        return 0
+        return
     with atomic_write(arguments.out) as file:
         if arguments.out.suffix == ".npy":
             np.save(file, labels, allow_pickle=False)
         else:
             file.write(_table(dataset, labels, q.max(axis=1)).encode())
     print(f"{len(labels)} labels written to {arguments.out}")
-    return 0
 
 
-def run_evaluate(arguments: Evaluate) -> int:
+def run_evaluate(arguments: Evaluate) -> None:
     """Run ``jdec evaluate``."""
     dataset, q = _assign(arguments)
     print(score_table({"DEC": clustering_scores(dataset.y, q.argmax(axis=1))}))
-    return 0
 
 
 def _assign(arguments: Predict | Evaluate) -> tuple[Dataset, np.ndarray]:
     check_platform()
-    model = load_run(arguments.run)
+    run = arguments.run
+    path = run / "model.npz" if run.is_dir() else run
+    if run.is_dir() and not path.exists():
+        raise ValueError(f"{run}: expected a finished run, got a folder without model.npz")
+    model = load_model(path)[0]
     dataset = load_data(arguments)
     if isinstance(arguments, Evaluate) and dataset.y is None:
         raise ValueError(f"{arguments.data}: expected classes to compare with, got none")
@@ -74,12 +77,8 @@ def _check_output(out: Path, arguments: Predict) -> None:
 
 def _table(dataset: Dataset, labels: np.ndarray, probabilities: np.ndarray) -> str:
     """Return a CSV table of labels and their probabilities."""
-    columns = {
-        "label": labels.tolist(),
-        "probability": [f"{probability:.6f}" for probability in probabilities],
-    }
-    if dataset.ids is not None:
-        columns = {"id": dataset.ids.tolist()} | columns
+    columns = {} if dataset.ids is None else {"id": dataset.ids.tolist()}
+    columns |= {"label": labels.tolist(), "probability": [f"{p:.6f}" for p in probabilities]}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -29,18 +29,12 @@ class UsageError(Exception):
 def parse(
     command: type[_Command], argv: Sequence[str], default: _Command | None = None
 ) -> _Command:
-    """Parse the arguments of a command, whose name is ``argv[0]``.
-
-    Raises:
-        UsageError: If the command line is invalid.
-    """
+    """Parse the arguments of a command, whose name is ``argv[0]``, or raise a UsageError."""
     errors = io.StringIO()
+    defaults: Any = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(errors):
-            arguments: Any = {"args": list(argv[1:]), "prog": f"jdec {argv[0]}"}
-            if default is not None:
-                arguments["default"] = default
-            parsed = tyro.cli(command, **arguments)
+            parsed = tyro.cli(command, args=argv[1:], prog=f"jdec {argv[0]}", **defaults)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -127,11 +121,7 @@ def _one_line(box: str) -> str:
 
 
 def integers(name: str, text: str) -> tuple[int, ...]:
-    """Parse an integer, a range or a list: ``5``, ``5-15``, ``5,7,10-12``.
-
-    Raises:
-        ValueError: If the text is not of this form, or has more than 10 000 values.
-    """
+    """Parse an integer, a range or a list: ``5``, ``5-15``, ``5,7,10-12``."""
     values: list[int] = []
     for part in text.split(","):
         # Longer numbers are out of range everywhere, and slow to parse.
@@ -148,11 +138,7 @@ def integers(name: str, text: str) -> tuple[int, ...]:
 
 
 def numbers(name: str, text: str | None) -> tuple[float, ...]:
-    """Parse a number or a list: ``1``, ``0.5,1,2``.
-
-    Raises:
-        ValueError: If the text is not of this form, or has more than 10 000 values.
-    """
+    """Parse a number or a list: ``1``, ``0.5,1,2``."""
     parts = [] if text is None else text.split(",")
     try:
         if any("_" in part for part in parts) or len(parts) > _MAX_VALUES:
@@ -163,11 +149,7 @@ def numbers(name: str, text: str | None) -> tuple[float, ...]:
 
 
 def names(name: str, text: str | None) -> tuple[str, ...]:
-    """Parse a name or a list, names with a comma in quotes: ``a``, ``a,b``, ``"a,b",c``.
-
-    Raises:
-        ValueError: If the text is not of this form.
-    """
+    """Parse a name or a list, names with a comma in quotes: ``a``, ``a,b``, ``"a,b",c``."""
     if not text:
         return () if text is None else ("",)  # a column without a name
     try:

@@ -1,4 +1,4 @@
-"""What the commands print when they are done."""
+"""What the commands print about the data, and about the results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from jdec._environment import environment
 from jdec.cli.results import BASELINE_RESTARTS
-from jdec.selection.grid import AXES
-from jdec.selection.sweep import CRITERIA, SweepResult, setting_of
+from jdec.datasets import Dataset
+from jdec.selection.sweep import AXES, CRITERIA, SweepResult, setting_of
 from jdec.trainer.config import Config
+from jdec.trainer.sharding import Mesh
 
 _TITLES = {
     "n_clusters": "k",
@@ -20,15 +22,40 @@ _TITLES = {
     "nmi": "NMI",
     "ari": "ARI",
 }
-_STOPPED = {
-    "tol": "converged (label change < tol)",
-    "max_intervals": "reached max_intervals",
-}
+_STOPPED = {"tol": "converged (label change < tol)", "max_intervals": "reached max_intervals"}
+
+
+def introduction(dataset: Dataset, config: Config, what: str, mesh: Mesh | None) -> str:
+    """Introduce a fit or a sweep: rows, what is run, devices, and how the rows are interpreted."""
+    headline = (
+        f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
+        f"{len(dataset.x)} rows, {dataset.x.shape[1]} features{what}; "
+        f"{environment()['device']}{f' × {mesh.size}' if mesh else ''}"
+    )
+    return "\n".join([headline, *data_lines(dataset, config)])
+
+
+def data_lines(dataset: Dataset, config: Config) -> list[str]:
+    """Return how the rows are interpreted: classes, images, and any note."""
+    lines = []
+    if dataset.label_name is not None:
+        kind, hint = "column", "; --label none to train on it"
+        if dataset.feature_names is None:
+            kind, hint = "array", ""
+        lines.append(f"classes from {kind} {dataset.label_name!r}, kept out of training{hint}")
+    if config.image_shape is not None:
+        size = "×".join(map(str, config.image_shape))
+        varied = "without augmentation"
+        if config.augmentation:
+            amounts = [f"{name} {value:g}" for name, value in vars(config.augmentation).items()]
+            varied = f"varied at random in training (--augmentation: {', '.join(amounts)})"
+        lines.append(f"rows are images of {size} (--image-shape), {varied}")
+    return lines + [f"note: {dataset.note}"] * bool(dataset.note)
 
 
 def score_table(scores: dict[str, dict[str, float]]) -> str:
     """Return ACC, NMI and ARI of some methods as a table."""
-    width = max(len(name) for name in scores)
+    width = max(map(len, scores))
     lines = [f"{'':{width}}    ACC    NMI    ARI"]
     lines += [
         f"{name:{width}}  " + "  ".join(f"{score[kind]:.3f}" for kind in ("acc", "nmi", "ari"))
@@ -52,9 +79,8 @@ def _legend(config: Config) -> list[str]:
 
 def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float) -> str:
     """Summarise a fit: scores, sizes, stop reason, times and files."""
-    sizes, changed, n_intervals = (
-        metrics[name] for name in ("cluster_sizes", "label_change", "n_intervals")
-    )
+    sizes, changed = metrics["cluster_sizes"], metrics["label_change"]
+    n_intervals = metrics["n_intervals"]
     lines = [""]
     if metrics["scores"] is not None:
         lines += [score_table(metrics["scores"]), "", *_legend(config)]
@@ -72,14 +98,12 @@ def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float
 def sweep_summary(out: Path, result: SweepResult, summary: dict[str, Any], total: float) -> str:
     """Summarise a sweep: settings, the selected fit, times and files."""
     best = result.members[result.best]
-    axes = ["n_clusters", *[axis for axis in _varied(result.settings) if axis != "n_clusters"]]
+    axes = dict.fromkeys(("n_clusters", *_varied(result.settings)))
     setting = "".join(f", {_TITLES.get(axis, axis)} {best[axis]:g}" for axis in axes)
     kind = "max" if CRITERIA[result.criterion] else "min"
-    criterion = _TITLES.get(result.criterion, result.criterion)
+    found = f"{_TITLES.get(result.criterion, result.criterion)} {best[result.criterion]:.3f}"
     lines = ["", sweep_table(result.settings), ""]
-    lines.append(
-        f"best       seed {best['seed']}{setting}: {kind} {criterion} {best[result.criterion]:.3f}"
-    )
+    lines.append(f"best       seed {best['seed']}{setting}: {kind} {found}")
     scores = result.consensus_scores
     if scores is not None:
         siblings = [r["acc"] for r in result.members if setting_of(r) == setting_of(best)]
@@ -102,7 +126,7 @@ def _varied(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 def sweep_table(settings: Sequence[dict[str, Any]]) -> str:
     """Return settings as a table: mean ± standard deviation over seeds."""
-    axes = [axis for axis in AXES if axis == "n_clusters" or axis in _varied(settings)]
+    axes = dict.fromkeys(("n_clusters", *_varied(settings)))
     names = ("kl", "silhouette", "agreement", "generalizability", "acc", "nmi", "ari")
     columns = [name for name in names if name in settings[0]]
     table = [[_TITLES.get(name, name) for name in (*axes, *columns)]]

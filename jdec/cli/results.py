@@ -1,14 +1,14 @@
 """Writes the output directory of ``jdec fit``: arrays, metrics, figures and the model."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from jdec._environment import environment
 from jdec._io import atomic_write, write_json
@@ -17,13 +17,7 @@ from jdec.core.autoencoder import encoder_params
 from jdec.core.kmeans import kmeans
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
-from jdec.plotting import (
-    default_style,
-    plot_embedding,
-    plot_history,
-    plot_top_samples,
-    save_figure,
-)
+from jdec.plotting import default_style, plot_embedding, plot_history, plot_top_samples, save_figure
 from jdec.trainer.config import Config
 from jdec.trainer.fit import FitResult
 from jdec.trainer.model import assign, network_of
@@ -33,36 +27,31 @@ from jdec.trainer.model_file import save_model
 BASELINE_RESTARTS = 5
 
 
+def scoring_key(seed: int) -> Key[Array, ""]:
+    """Return a key for what follows the fits of a seed: baselines, consensus."""
+    # fit() splits jax.random.key(seed), and the children of a threefry key are the images of the
+    # counters 0, 1, …: fold_in(key, 1) is split(key, 4)[1]. No split gets as far as this counter.
+    return jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+
+
 def score_methods(
     key: Key[Array, ""], dataset: Dataset, config: Config, result: FitResult
 ) -> dict[str, dict[str, float]]:
-    """Score k-means on the input and on the pretrained embedding, the initialisation, and DEC.
-
-    Args:
-        key: Typed random key of the baselines.
-        dataset: With classes.
-        config: Of the run: number of clusters and settings of k-means.
-        result: Of the run.
-
-    Returns:
-        Name of the method to ``{"acc", "nmi", "ari"}``.
-    """
-    settings = config.kmeans
+    """Score k-means on the input and on the pretrained embedding, the initialisation, and DEC."""
+    n_clusters, settings = config.n_clusters, config.kmeans
+    compiled = jax.jit(kmeans, static_argnames=("n_clusters", "n_init", "max_iter"))
 
     def partition(key: Key[Array, ""], x: Any, n_init: int) -> Any:
-        compiled = jax.jit(kmeans, static_argnames=("n_clusters", "n_init", "max_iter"))
-        return compiled(
-            key,
-            jnp.asarray(x),
-            config.n_clusters,
-            n_init=n_init,
-            max_iter=settings.max_iter,
-            tol=settings.tol,
-        ).labels
+        limits = {"max_iter": settings.max_iter, "tol": settings.tol}
+        return compiled(key, jnp.asarray(x), n_clusters, n_init=n_init, **limits).labels
 
     input_key, embedding_key = jax.random.split(key)
-    scaled = result.model.scaling.apply(as_rows("x", dataset.x))
-    pretrained = _pretrained_embedding(dataset, result)
+    model, params = result.model, result.autoencoder_params
+    scaled = model.scaling.apply(as_rows("x", dataset.x))
+    if not model.has_decoder:
+        params = encoder_params(network_of(model), params)
+    before = model._replace(params=params)
+    pretrained, _ = assign(before, dataset.x, feature_names=dataset.feature_names)
     labels = {
         "k-means": partition(input_key, scaled, BASELINE_RESTARTS),
         "AE + k-means": partition(embedding_key, pretrained, settings.n_init),
@@ -70,15 +59,6 @@ def score_methods(
         "DEC": result.labels,
     }
     return {name: clustering_scores(dataset.y, each) for name, each in labels.items()}
-
-
-def _pretrained_embedding(dataset: Dataset, result: FitResult) -> Float[np.ndarray, "N Z"]:
-    """Embed the rows by the encoder as it was before self-training."""
-    model, params = result.model, result.autoencoder_params
-    if not model.has_decoder:
-        params = encoder_params(network_of(model), params)
-    names = dataset.feature_names
-    return assign(model._replace(params=params), dataset.x, feature_names=names)[0]
 
 
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
@@ -95,7 +75,7 @@ def dataset_record(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def save_arrays(out: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(out: Path, **arrays: np.ndarray) -> None:
     """Write arrays to .npy files, each of them atomically."""
     for name, array in arrays.items():
         with atomic_write(out / f"{name}.npy") as file:
@@ -116,26 +96,14 @@ def write_results(
     scores: Mapping[str, Any] | None,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write labels, soft assignment, embedding, centroids, model, metrics and figures atomically.
-
-    Args:
-        out: An existing folder.
-        dataset: The rows, for figures.
-        config: Of the run.
-        result: Of the run.
-        scores: From :func:`score_methods`, or None without classes.
-        about: More entries of metrics.json.
-
-    Returns:
-        The content of metrics.json.
-    """
-    arrays = {
-        "labels": result.labels,
-        "soft_assignment": result.soft_assignment,
-        "embedding": result.embedding,
-        "centroids": np.asarray(result.model.centroids),
-    }
-    save_arrays(out, arrays)
+    """Write arrays, model, figures and metrics.json (with all in ``about``); return the last."""
+    save_arrays(
+        out,
+        labels=result.labels,
+        soft_assignment=result.soft_assignment,
+        embedding=result.embedding,
+        centroids=np.asarray(result.model.centroids),
+    )
     extra = {
         "labels_": result.labels,
         "embedding_": result.embedding,
@@ -146,8 +114,8 @@ def write_results(
     save_model(out / "model.npz", result.model, extra)
     began = time.perf_counter()
     with default_style():
-        _draw(out, dataset, config, result)
-    seconds = {**result.seconds, "figures": time.perf_counter() - began}
+        for name, figure in _figures(dataset, config, result):
+            save_figure(figure, out / f"{name}.png")
     metrics = {
         **dataset_record(dataset),
         "n_clusters": config.n_clusters,
@@ -155,8 +123,8 @@ def write_results(
         "stop_reason": result.stop_reason,
         "n_intervals": result.n_intervals,
         "label_change": result.history[-1]["label_change"],
-        "scores": dict(scores) if scores is not None else None,
-        "seconds": rounded(seconds),
+        "scores": scores,
+        "seconds": rounded(result.seconds | {"figures": time.perf_counter() - began}),
         "environment": environment(),
         **about,
     }
@@ -164,23 +132,14 @@ def write_results(
     return metrics
 
 
-def _draw(out: Path, dataset: Dataset, config: Config, result: FitResult) -> None:
-    figure = plot_embedding(
-        result.embedding,
-        result.labels,
-        y=dataset.y,
-        class_names=dataset.class_names,
-        centroids=np.asarray(result.model.centroids),
-    )
-    save_figure(figure, out / "embedding.png")
-    figure = plot_history(result.history, tol=config.clustering.tol or None)
-    save_figure(figure, out / "history.png")
-    if config.image_shape is not None and len(config.image_shape) in (2, 3):
-        images = dataset.x.reshape(-1, *config.image_shape)
-        if images.ndim == 4 and images.shape[-1] == 1:
-            images = images[..., 0]
-        if images.ndim == 3 or images.shape[-1] == 3:
-            figure = plot_top_samples(
-                images, result.soft_assignment, y=dataset.y, class_names=dataset.class_names
-            )
-            save_figure(figure, out / "top_samples.png")
+def _figures(dataset: Dataset, config: Config, result: FitResult) -> Iterator[tuple[str, Any]]:
+    classes: dict[str, Any] = {"y": dataset.y, "class_names": dataset.class_names}
+    embedding, labels, centroids = result.embedding, result.labels, result.model.centroids
+    yield "embedding", plot_embedding(embedding, labels, centroids=np.asarray(centroids), **classes)
+    yield "history", plot_history(result.history, tol=config.clustering.tol or None)
+    shape = config.image_shape or ()
+    if len(shape) == 3 and shape[-1] == 1:
+        shape = shape[:2]
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3):
+        images = dataset.x.reshape(-1, *shape)
+        yield "top_samples", plot_top_samples(images, result.soft_assignment, **classes)

@@ -15,7 +15,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+
+from jdec.cli.output import print_error
 
 #: What to do when another process of a run is gone.
 RESTART = (
@@ -29,26 +30,15 @@ _OPTIONS = ("--coordinator", "--num-processes", "--process-id", "--distributed")
 
 
 def wants_supervision(argv: Sequence[str]) -> bool:
-    """Whether a command line is that of a multi-process run and is not supervised yet.
-
-    Examples:
-        >>> wants_supervision(["fit", "x.npy", "--coordinator", "host:1234"])
-        True
-        >>> wants_supervision(["fit", "x.npy"])
-        False
-    """
+    """Whether a command line is that of a multi-process run and is not supervised yet."""
     names = {argument.partition("=")[0].replace("_", "-") for argument in argv}
-    return os.name == "posix" and _MARK not in os.environ and bool(names & {*_OPTIONS})
+    return os.name == "posix" and _MARK not in os.environ and not names.isdisjoint(_OPTIONS)
 
 
-def supervise(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a command line in a child process and forward signals to it.
+def supervise(argv: Sequence[str]) -> int:
+    """Run a command line in a child process, forward signals to it, and return its exit code.
 
-    Args:
-        argv: Arguments of ``jdec``.
-
-    Returns:
-        The child's exit code and an empty text; 1 and a message if a signal ended it.
+    If a signal ended it that was not forwarded, that is printed, and the code is 1.
     """
     lifeline, held = os.pipe()
     stderr = os.dup(2)
@@ -64,21 +54,22 @@ def supervise(argv: Sequence[str]) -> tuple[int, str]:
         os.close(stderr)
         stack.callback(os.close, held)
 
-        def forward(number: int, frame: FrameType | None) -> None:
-            del frame
+        def forward(number: int, _: FrameType | None) -> None:
             child.send_signal(number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in forwarded:
             stack.callback(signal.signal, number, signal.signal(number, forward))
         code = child.wait()
         if code >= 0:
-            return code, ""
-        if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            return 128 - code, ""
+            return code
+        if -code in forwarded:
+            return 128 - code
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         reason = _reason(log.read().decode(errors="replace"))
     name = signal.Signals(-code).name
-    return 1, f"{RESTART} ({name}{f': {reason}' if reason else ''})"
+    print_error(f"{RESTART} ({name}{f': {reason}' if reason else ''})")
+    return 1
 
 
 def accept_supervision() -> None:
@@ -87,8 +78,7 @@ def accept_supervision() -> None:
     if mark is None:
         return
     lifeline, stderr = map(int, mark.split(","))
-    stream: Any = os.fdopen(stderr, "w", buffering=1, errors="backslashreplace")
-    sys.stderr = stream
+    sys.stderr = os.fdopen(stderr, "w", buffering=1, errors="backslashreplace")
 
     def watch() -> None:
         os.read(lifeline, 1)  # nothing is ever written: returns when the parent is gone
@@ -99,7 +89,6 @@ def accept_supervision() -> None:
 
 def _reason(log: str) -> str:
     """Return the message of the last error in a log of JAX's runtime."""
-    found = re.findall(r"^[EF]\d{4} .*?\] (.*)$", log, re.MULTILINE)
-    fatal = re.findall(r"^F\d{4} .*?\] (.*)$", log, re.MULTILINE)
-    message = " ".join((fatal or found or [""])[-1].split())
+    fatal, others = (re.findall(rf"^{kind}\d{{4}} .*?\] (.*)$", log, re.MULTILINE) for kind in "FE")
+    message = " ".join((fatal or others or [""])[-1].split())
     return message.partition(". ")[0][:200]

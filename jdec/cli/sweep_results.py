@@ -16,8 +16,7 @@ from jdec.cli.report import varied_axis
 from jdec.cli.results import dataset_record, rounded, save_arrays
 from jdec.datasets import Dataset
 from jdec.plotting import default_style, plot_sweep, save_figure
-from jdec.selection.grid import Grid
-from jdec.selection.sweep import SweepResult
+from jdec.selection.sweep import Grid, SweepResult
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import check_same_run, fingerprint, sampled_digest
 from jdec.trainer.model_file import save_model
@@ -31,32 +30,15 @@ def begin_sweep(
     dataset: Dataset,
     config: Config,
     grid: Grid,
-    *,
     criterion: str,
-    resume: bool = False,
+    resume: bool,
 ) -> Iterator[Path]:
-    """Record in a folder what it is a sweep of, or raise if the folder is taken.
+    """Record in a locked folder what it is a sweep of, or raise if the folder is taken.
 
-    After invalid arguments a folder is left unchanged. Checkpoints are removed once the sweep is
-    complete.
-
-    Args:
-        out: The folder, locked by the caller.
-        key: As for :func:`run_sweep`, like the other arguments.
-        dataset: Rows.
-        config: What all members have in common.
-        grid: What they differ in.
-        criterion: Selection criterion.
-        resume: Whether to resume an interrupted sweep there.
-
-    Yields:
-        The folder for the checkpoints of its members.
-
-    Raises:
-        ValueError: If the folder holds a finished sweep, another run, or files of the user with
-            names of results; or a file cannot be written.
+    After invalid arguments a folder is left unchanged. The folder for checkpoints, which is
+    yielded, is removed once the sweep is complete.
     """
-    record = out / "run.json"
+    record, workdir = out / "run.json", out / "checkpoints"
     check_no_other_files(out)
     if (out / "sweep.json").exists():
         raise ValueError(f"out: a finished sweep exists already in {out}; choose another folder")
@@ -72,7 +54,6 @@ def begin_sweep(
         if _is_of_a_fit(record):
             raise ValueError(f"out: {out} holds a run of jdec fit; choose another folder")
         check_same_run(record, mine, resume)
-    workdir = out / "checkpoints"
     try:
         write_json(record, mine)
         yield workdir
@@ -97,30 +78,16 @@ def _is_of_a_fit(record: Path) -> bool:
 def write_sweep(
     out: Path, dataset: Dataset, config: Config, result: SweepResult, about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write tables, the best member's model and labels, the consensus and a figure atomically.
-
-    Args:
-        out: The folder; created if missing.
-        dataset: Of the sweep.
-        config: What the members have in common.
-        result: From :func:`run_sweep`.
-        about: More entries of sweep.json.
-
-    Returns:
-        The content of sweep.json.
-    """
-    out.mkdir(parents=True, exist_ok=True)
+    """Write all results and sweep.json (with all in ``about``); return the last."""
     for name, rows in (("members", result.members), ("settings", result.settings)):
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
-        # Other programs read an empty cell as missing.
-        writer.writerows(
-            {name: None if value != value else value for name, value in row.items()} for row in rows
-        )
+        # Other programs read an empty cell as missing; NaN alone differs from itself.
+        writer.writerows({key: v if v == v else None for key, v in row.items()} for row in rows)
         with atomic_write(out / f"{name}.csv") as file:
             file.write(text.getvalue().encode())
-    save_arrays(out, {"labels": result.labels, "consensus": result.consensus_labels})
+    save_arrays(out, labels=result.labels, consensus=result.consensus_labels)
     save_model(out / "model.npz", result.population.member(result.best))
     write_json(out / "config.json", config.to_dict())
     write_json_lines(out / "history.jsonl", result.population.history)

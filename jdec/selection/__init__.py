@@ -5,7 +5,7 @@ from jdec.selection.criteria import generalizability as generalizability
 from jdec.selection.criteria import mean_ari as mean_ari
 from jdec.selection.criteria import pairwise_ari as pairwise_ari
 from jdec.selection.criteria import sampled_silhouette as sampled_silhouette
-from jdec.selection.grid import Grid as Grid
+from jdec.selection.sweep import Grid as Grid
 from jdec.selection.sweep import SweepResult as SweepResult
 from jdec.selection.sweep import run_sweep as run_sweep
 

@@ -12,26 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from jdec._checks import (
-    as_tuple,
-    check_integer,
-    check_key,
-    check_n_clusters,
-    check_nothing_masked,
-    check_rank,
-    check_real,
-    check_same_length,
-    check_seed,
-    shown,
-)
+from jdec import _checks
 from jdec._columns import column_names
 from jdec._rows import as_labels, as_rows
-from jdec.core.functional import (
-    cluster_frequencies,
-    clustering_loss,
-    log_soft_assignment,
-    target_distribution,
-)
+from jdec.core import functional
 from jdec.core.kmeans import KMeansResult, kmeans
 from jdec.trainer.model import Model, assign
 
@@ -112,11 +96,11 @@ def sampled_silhouette(
 
     Source: Rousseeuw, "Silhouettes", 1987.
     """
-    check_integer("sample_size", sample_size)
-    check_seed("seed", seed)
+    _checks.check_integer("sample_size", sample_size)
+    _checks.check_seed("seed", seed)
     embeddings, labels = _as_embeddings(embeddings), as_labels("labels", labels)
     labels = np.unique(labels, return_inverse=True)[1]
-    check_same_length("labels", labels, "embeddings", embeddings)
+    _checks.check_same_length("labels", labels, "embeddings", embeddings)
     if len(labels) > sample_size:
         rows = np.random.default_rng(seed).choice(len(labels), sample_size, replace=False)
         embeddings, labels = embeddings[rows], labels[rows]
@@ -147,27 +131,27 @@ def generalizability(model: Model, x: Any, x_validation: Any) -> float:
     if not isinstance(model, Model):
         raise ValueError(f"model: expected a jdec.Model, got {type(model).__name__}")
     alpha = model.config.clustering.alpha
+    n_columns = len(model.scaling.shift)
     given = {"x": x, "x_validation": x_validation}
     arrays = {name: as_rows(name, rows) for name, rows in given.items()}
     for name, array in arrays.items():
-        if array.shape[1] != len(model.scaling.shift):
+        if array.shape[1] != n_columns:
             raise ValueError(
-                f"{name}: expected {len(model.scaling.shift)} columns as the model has, "
-                f"got {array.shape[1]}"
+                f"{name}: expected {n_columns} columns as the model has, got {array.shape[1]}"
             )
 
     def log_q(name: str) -> Float[Array, "N K"]:
         names = column_names(given[name], numbers=True)
         embeddings, _ = assign(model, arrays[name], feature_names=names)
         centroids = jnp.asarray(model.centroids)
-        return log_soft_assignment(jnp.asarray(embeddings), centroids, alpha=alpha)
+        return functional.log_soft_assignment(jnp.asarray(embeddings), centroids, alpha=alpha)
 
-    training, validation = log_q("x"), log_q("x_validation")
-    frequencies = cluster_frequencies(jnp.exp(training))
+    training, validation = map(log_q, given)
+    frequencies = functional.cluster_frequencies(jnp.exp(training))
 
     def loss(log_q: Float[Array, "N K"]) -> float:
-        p = target_distribution(jnp.exp(log_q), frequencies=frequencies)
-        return float(clustering_loss(log_q, p).mean())
+        p = functional.target_distribution(jnp.exp(log_q), frequencies=frequencies)
+        return float(functional.clustering_loss(log_q, p).mean())
 
     return loss(training) / loss(validation)
 
@@ -209,13 +193,13 @@ def consensus(
     Source: Fern & Brodley, "Solving cluster ensemble problems by bipartite graph partitioning",
     ICML 2004; Strehl & Ghosh, "Cluster ensembles", JMLR 2002.
     """
-    check_key("key", key)
-    check_integer("n_init", n_init)
+    _checks.check_key("key", key)
+    _checks.check_integer("n_init", n_init)
     q = _as_probabilities(soft_assignments)
     q = q[np.isfinite(q).all(axis=(1, 2))]
     if not len(q):
         raise ValueError("soft_assignments: expected at least one finite member, got none")
-    check_n_clusters(n_clusters, q.shape[1])
+    _checks.check_n_clusters(n_clusters, q.shape[1])
     q = np.concatenate(list(q), axis=1, dtype=np.float64)
     # Empty clusters would divide by zero.
     q = q[:, q.sum(axis=0) > 0]
@@ -233,14 +217,14 @@ def consensus(
 
 def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
     expected = "soft_assignments: expected q of each member, [members, rows, clusters]"
-    check_nothing_masked("soft_assignments", soft_assignments)
+    _checks.check_nothing_masked("soft_assignments", soft_assignments)
     try:
         q = np.asarray(soft_assignments)
         if q.dtype.kind not in "fiubO":
             raise TypeError(q.dtype)
         q = q.astype(np.float64)
     except Exception as error:  # deleted arrays and those of other libraries raise anything
-        raise ValueError(f"{expected}, got {shown(soft_assignments)}") from error
+        raise ValueError(f"{expected}, got {_checks.shown(soft_assignments)}") from error
     if q.ndim != 3:
         raise ValueError(f"{expected}, got an array of shape {q.shape}; not labels")
     wrong = (q < 0).any(axis=2) | (np.abs(q.sum(axis=2) - 1) > 1e-2)  # both False for NaN
@@ -248,15 +232,16 @@ def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
         member, row = np.argwhere(wrong)[0].tolist()
         raise ValueError(
             "soft_assignments: expected probabilities that sum to one, got "
-            f"{shown(q[member, row].tolist())} for row {row} of member {member}"
+            f"{_checks.shown(q[member, row].tolist())} for row {row} of member {member}"
         )
     return q
 
 
 def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
     """Return partitions as a matrix of integer labels."""
-    check_nothing_masked("labels", labels)
-    partitions = [as_labels("labels", part) for part in as_tuple("labels", labels, "partitions")]
+    _checks.check_nothing_masked("labels", labels)
+    given = _checks.as_tuple("labels", labels, "partitions")
+    partitions = [as_labels("labels", part) for part in given]
     if len({len(part) for part in partitions}) != 1:
         sizes = ", ".join(str(len(part)) for part in partitions[:5])
         raise ValueError(
@@ -266,11 +251,13 @@ def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
 
 
 def _as_embeddings(embeddings: Any) -> Float[np.ndarray, "N Z"]:
-    check_nothing_masked("embeddings", embeddings)
+    _checks.check_nothing_masked("embeddings", embeddings)
     try:
         embeddings = np.asarray(embeddings)
     except Exception as error:  # deleted arrays and those of other libraries raise anything
-        raise ValueError(f"embeddings: expected an array, got {shown(embeddings)}") from error
-    check_rank("embeddings", embeddings, 2)
-    check_real("embeddings", embeddings)
+        raise ValueError(
+            f"embeddings: expected an array, got {_checks.shown(embeddings)}"
+        ) from error
+    _checks.check_rank("embeddings", embeddings, 2)
+    _checks.check_real("embeddings", embeddings)
     return embeddings

@@ -17,7 +17,7 @@ import pytest
 from sklearn.datasets import make_blobs
 
 from jdec.cli import main
-from jdec.cli.inputs import data_lines
+from jdec.cli.report import data_lines
 from jdec.core.augmentation import Augmentation
 from jdec.datasets import Dataset
 from jdec.trainer.compilation import enable_compilation_cache
@@ -488,7 +488,7 @@ def test_errors_of_the_library_have_a_traceback(monkeypatch):
     def fail(*args, **kwargs):
         raise TypeError("a mistake of the library")
 
-    monkeypatch.setattr("jdec.cli.inputs.load_dataset", fail)
+    monkeypatch.setattr("jdec.cli.fit_commands.load_dataset", fail)
     with pytest.raises(TypeError, match="a mistake of the library"):
         main(["fit", "x.npy", *FIT])
 

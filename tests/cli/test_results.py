@@ -8,8 +8,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from jdec.cli.inputs import scoring_key
-from jdec.cli.results import score_methods, write_results
+from jdec.cli.results import score_methods, scoring_key, write_results
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
