@@ -11,18 +11,9 @@ from jaxtyping import Array, Float, Int
 from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
 from jdec.trainer.history import Reporter
-from jdec.trainer.members import (
-    Traits,
-    group_keys,
-)
+from jdec.trainer.members import Traits, group_keys
 from jdec.trainer.pretraining import pretrain
-from jdec.trainer.programs import (
-    MemberOverrides,
-    Plan,
-    RunKeys,
-    partition,
-    split_run_key,
-)
+from jdec.trainer.programs import MemberOverrides, Plan, RunKeys, partition, split_run_key
 from jdec.trainer.run import Ended, Roster, Run
 from jdec.trainer.run_folder import Journal, template
 from jdec.trainer.self_training import finish, restore, self_train, start

@@ -34,11 +34,7 @@ from jdec.trainer.inputs import (
 )
 from jdec.trainer.model import Model, assign_scaled
 from jdec.trainer.pretraining import pretrain
-from jdec.trainer.processes import (
-    check_processes_agree,
-    is_primary,
-    raised_everywhere,
-)
+from jdec.trainer.processes import check_processes_agree, is_primary, raised_everywhere
 from jdec.trainer.programs import (
     AugmentFn,
     Plan,
@@ -53,14 +49,7 @@ from jdec.trainer.run import Run, Saved, to_host
 from jdec.trainer.run_folder import Journal, open_run, template
 from jdec.trainer.scaling import Scaling
 from jdec.trainer.self_training import restore, self_train, start
-from jdec.trainer.sharding import (
-    DATA,
-    Mesh,
-    RowSharding,
-    check_mesh,
-    concatenate_rows,
-    replicate,
-)
+from jdec.trainer.sharding import DATA, Mesh, RowSharding, check_mesh, concatenate_rows, replicate
 
 
 def fit(

@@ -31,23 +31,10 @@ from jdec.trainer.inputs import (
     check_image_shape,
     check_network,
 )
-from jdec.trainer.members import (
-    Traits,
-    as_keys,
-    batches_of,
-    check_ks,
-    choose_mapping,
-    per_member,
-)
+from jdec.trainer.members import Traits, as_keys, batches_of, check_ks, choose_mapping, per_member
 from jdec.trainer.memory import members_that_fit
 from jdec.trainer.model import assign_scaled
-from jdec.trainer.programs import (
-    BLOCK_SIZE,
-    AugmentFn,
-    Plan,
-    describe_plan,
-    own_network,
-)
+from jdec.trainer.programs import BLOCK_SIZE, AugmentFn, Plan, describe_plan, own_network
 from jdec.trainer.results import PopulationResult, warn_of_broken
 from jdec.trainer.rows import Data, digest_rows, scale_rows
 from jdec.trainer.run import Ended

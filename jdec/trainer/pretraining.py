@@ -29,10 +29,7 @@ from jdec.trainer.run import (
 
 
 def pretrain(
-    run: Run,
-    *,
-    rows: tuple[Float[Array, "M D"], int] | None = None,
-    saved: Saved | None = None,
+    run: Run, *, rows: tuple[Float[Array, "M D"], int] | None = None, saved: Saved | None = None
 ) -> Params:
     """Run all stages of pretraining that are still to do; returns the parameters.
 

@@ -266,11 +266,7 @@ def init_stage(params: Params, *, plan: Plan, stage: Stage) -> PretrainState:
     return jax.tree.map(jnp.copy, state)  # because the state is donated
 
 
-@partial(
-    jax.jit,
-    static_argnames=("plan", "stage", "n_steps", "n_rows"),
-    donate_argnames="state",
-)
+@partial(jax.jit, static_argnames=("plan", "stage", "n_steps", "n_rows"), donate_argnames="state")
 def pretrain_steps(
     key: Any,
     state: PretrainState,

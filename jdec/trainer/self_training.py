@@ -17,12 +17,7 @@ from jdec._typing import Params
 from jdec.core.dec import DECState, is_finished
 from jdec.core.targets import DECParams, Targets
 from jdec.trainer.history import Record, Snapshot
-from jdec.trainer.programs import (
-    embed,
-    init_state,
-    refresh,
-    train,
-)
+from jdec.trainer.programs import embed, init_state, refresh, train
 from jdec.trainer.run import (
     Ended,
     NotFiniteError,
