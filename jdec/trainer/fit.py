@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from jdec._checks import as_path, check_flag, check_key, check_n_clusters
+from jdec._checks import check_key, check_n_clusters
 from jdec._columns import check_feature_names, column_names
 from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
@@ -23,14 +23,11 @@ from jdec.trainer.fingerprint import fingerprint, sampled_digest, values_to_comp
 from jdec.trainer.history import Callback, Record, Reporter
 from jdec.trainer.inputs import (
     check_arrays,
-    check_callbacks,
     check_classes,
-    check_config,
-    check_hooks,
-    check_image_shape,
     check_n_train,
-    check_network,
+    check_parts,
     check_same_columns,
+    check_shell,
 )
 from jdec.trainer.model import Model, assign_scaled
 from jdec.trainer.pretraining import pretrain
@@ -132,21 +129,15 @@ def fit(
     """
     with raised_everywhere():
         check_key("key", key)
-        check_config(config)
         check_mesh(mesh, (DATA,))
-        callbacks = check_callbacks(callbacks)
-        check_flag("resume", resume)
-        check_flag("progress", progress)
-        folder = None if workdir is None else as_path("workdir", workdir)
+        callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
         feature_names = check_feature_names(feature_names, x)
         rows, n_rows = own_rows("x", x, mesh, feature_names)
         data = Data(rows, RowSharding(n_rows, mesh), feature_names)
         check_n_clusters(config.n_clusters, n_rows)
         labels = check_classes(y, n_rows)
         n_train = check_n_train(config, n_train, n_rows)
-        check_image_shape(config, rows.shape[1])
-        network = check_network(network, config, rows.shape[1])
-        hooks = check_hooks(network, config, rows.shape[1], tx, extra_loss, augment)
+        network, hooks = check_parts(config, rows.shape[1], network, tx, extra_loss, augment)
         others = None
         if unlabeled is not None:
             more, n_more = own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))

@@ -8,7 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jdec._checks import as_tuple, check_function, check_integer, check_optimizer, in_a_line, shown
+from jdec._checks import (
+    as_path,
+    as_tuple,
+    check_flag,
+    check_function,
+    check_integer,
+    check_optimizer,
+    in_a_line,
+    shown,
+)
 from jdec._columns import column_names, names_to_compare
 from jdec._rows import as_labels
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
@@ -31,12 +40,17 @@ def check_config(config: Any) -> None:
         )
 
 
-def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    """Return callbacks as a tuple of functions, or raise."""
+def check_shell(
+    config: Any, callbacks: Any, workdir: Any, resume: Any, progress: Any
+) -> tuple[tuple[Callback, ...], Path | None]:
+    """Validate what is around the work of a fit or population; return callbacks and folder."""
+    check_config(config)
     callbacks = as_tuple("callbacks", callbacks, "functions of a record")
     for callback in callbacks:
         check_function("callbacks", callback, "functions of a record")
-    return callbacks
+    check_flag("resume", resume)
+    check_flag("progress", progress)
+    return callbacks, None if workdir is None else as_path("workdir", workdir)
 
 
 def check_arrays(name: str, tree: Any, wanted: Any) -> None:
@@ -77,14 +91,6 @@ def _shape_of(leaf: Any) -> Any:
     return np.shape(leaf) if is_array else "none" if leaf is None else type(leaf).__name__
 
 
-def check_image_shape(config: Config, width: int) -> None:
-    """Raise unless rows of ``width`` numbers are the images that a configuration speaks of."""
-    if config.image_shape is not None and np.prod(config.image_shape) != width:
-        raise ValueError(
-            f"image_shape: expected {width} entries as x has columns, got {config.image_shape}"
-        )
-
-
 def check_same_columns(
     names: tuple[str, ...] | None, rows: np.ndarray, unlabeled: Any, others: np.ndarray
 ) -> None:
@@ -98,10 +104,15 @@ def check_same_columns(
         raise ValueError("unlabeled: expected the columns of x, by name and in their order")
 
 
-def check_network(network: Any, config: Config, n_features: int) -> Autoencoder:
-    """Return the autoencoder of a run: the caller's, or the built-in one of its configuration."""
-    built_in = network is None
-    network = as_autoencoder(build_network(config) if built_in else network, n_features)
+def check_parts(
+    config: Config, n_features: int, network: Any, tx: Any, extra_loss: Any, augment: Any
+) -> tuple[Autoencoder, Hooks]:
+    """Return the network and hooks of a run: the caller's, where not those of the settings."""
+    if config.image_shape is not None and np.prod(config.image_shape) != n_features:
+        raise ValueError(
+            f"image_shape: expected {n_features} entries as x has columns, got {config.image_shape}"
+        )
+    network = as_autoencoder(build_network(config) if network is None else network, n_features)
     for name, leaf in _leaves(network_shapes(network, n_features).params).items():
         if not jax.numpy.issubdtype(leaf.dtype, np.floating):
             raise ValueError(
@@ -112,10 +123,10 @@ def check_network(network: Any, config: Config, n_features: int) -> Autoencoder:
             f"pretrain.layerwise_steps: expected 0 for {describe(network)[:100]}, which has no "
             f"greedy layers, got {config.pretrain.layerwise_steps}"
         )
-    return network
+    return network, _check_hooks(network, config, n_features, tx, extra_loss, augment)
 
 
-def check_hooks(
+def _check_hooks(
     network: Autoencoder, config: Config, n_features: int, tx: Any, extra_loss: Any, augment: Any
 ) -> Hooks:
     """Return what a caller brings beside the settings, tried on shapes alone."""

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._checks import as_path, check_flag, check_integer
+from jdec._checks import check_flag, check_integer
 from jdec._columns import check_feature_names
 from jdec._io import read_json, write_json
 from jdec._rows import as_rows
@@ -24,13 +24,7 @@ from jdec.trainer.batch import run_batch
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import digest, fingerprint
 from jdec.trainer.history import Callback, Reporter
-from jdec.trainer.inputs import (
-    check_callbacks,
-    check_config,
-    check_hooks,
-    check_image_shape,
-    check_network,
-)
+from jdec.trainer.inputs import check_parts, check_shell
 from jdec.trainer.members import Traits, as_keys, batches_of, check_ks, choose_mapping, per_member
 from jdec.trainer.memory import members_that_fit
 from jdec.trainer.model import assign_scaled
@@ -116,15 +110,10 @@ def fit_population(
     Source: Xie et al. 2016, section 3; members by ``jax.vmap``.
     """
     keys = as_keys(keys)
-    check_config(config)
-    callbacks = check_callbacks(callbacks)
-    check_flag("progress", progress)
-    check_flag("resume", resume)
+    callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
     check_mesh(mesh, (MEMBER,), (DATA,), (MEMBER, DATA))
-    folder = None if workdir is None else as_path("workdir", workdir)
     feature_names = check_feature_names(feature_names, x)
     rows = as_rows("x", x, columns=feature_names)
-    check_image_shape(config, rows.shape[1])
     n_members = len(keys)
     traits = Traits(
         keys,
@@ -141,8 +130,7 @@ def fit_population(
     if learning_rates is not None and tx is not None and "clustering" in tx:
         raise ValueError("learning_rates: expected none with an optimizer of clustering in tx")
     config = config.replace({"n_clusters": int(traits.n_clusters.max())})
-    network = check_network(network, config, rows.shape[1])
-    hooks = check_hooks(network, config, rows.shape[1], tx, extra_loss, augment)
+    network, hooks = check_parts(config, rows.shape[1], network, tx, extra_loss, augment)
     mapping = choose_mapping(network, rows.shape[1], mesh, vectorized)
     data = Data(rows, RowSharding(len(rows), mesh), feature_names)
     plan = Plan(config, network, data.sharding, hooks, mapping)
