@@ -35,21 +35,10 @@ def cached(
 ) -> _Value:
     """Read the result of an earlier call on the same bytes and settings, else compute it.
 
-    The cached file is in the folder ``features`` of the user's cache, with a digest that is
-    compared at every reading. A damaged file is computed again, and a folder that cannot be written
-    costs a computation each time; both are logged as warnings.
-
-    Args:
-        name: Start of the cached file's name.
-        suffix: Its end.
-        digests: Digests of the files that the result is computed from.
-        settings: Everything else it depends on, as JSON values.
-        compute: Returns the result.
-        save: Writes the result to an open file, from beginning to end.
-        read: Reads it from an intact file.
-
-    Returns:
-        The result.
+    The bytes are those of the files that ``digests`` are of. The result is kept in the folder
+    ``features`` of the user's cache, with a digest that is compared at every reading: a damaged
+    file is computed again. A folder that cannot be written costs a computation each time. Both are
+    logged as warnings. ``save`` must write from beginning to end.
     """
     key = "\n".join([json.dumps(settings, sort_keys=True), *digests])
     key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

@@ -27,12 +27,6 @@ def read_parquet(path: Path, choice: Choice) -> Table:
 
     Columns that are neither features, label nor ids are not read. A row index that pandas has
     marked is not a feature.
-
-    Raises:
-        ValueError: If the file is damaged, the choice does not fit it, a feature is not numeric
-            or has missing values, or the file would unpack to more than
-            :func:`jdec._archives.unpacked_limit`.
-        ImportError: If pyarrow is not installed.
     """
     try:
         pyarrow = importlib.import_module("pyarrow")

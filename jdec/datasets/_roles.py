@@ -48,9 +48,6 @@ class Roles(NamedTuple):
 def as_choice(label: Any, id: Any, drop: Any) -> Choice:
     """Return the options of :func:`jdec.datasets.load_dataset` as a choice.
 
-    Raises:
-        ValueError: If a name is not text, or a column is given two roles.
-
     Examples:
         >>> as_choice("none", None, ["town"])
         Choice(label='', id=None, drop=('town',))
@@ -88,18 +85,9 @@ def choose_roles(
         named: Whether the file names its columns; if not, there are no classes unless chosen.
         skip: Positions of columns that are left out unless they are chosen.
 
-    Returns:
-        Positions of features, label and identifiers.
-
-    Raises:
-        ValueError: If a chosen name is missing or not unique, a column has no name or is a saved
-            row index, several columns may be the classes, or no feature is left.
-
     Examples:
         >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice())
         Roles(features=(0, 2), label=1, id=None)
-        >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice(label="", drop=("a",)))
-        Roles(features=(1, 2), label=None, id=None)
     """
     places: dict[str, int] = {}
     for position, name in enumerate(names) if choice != Choice() else ():
@@ -132,12 +120,7 @@ def choose_roles(
 
 
 def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
-    """Return the identifiers of column ``name`` as an array of text.
-
-    Raises:
-        ValueError: If one is so long that the array, whose entries are all of one size, would be
-            larger than :func:`jdec._archives.unpacked_limit`.
-    """
+    """Return identifiers as an array of text, whose entries all take the size of the longest."""
     longest = max(map(len, ids), default=0)
     if 4 * longest * len(ids) > unpacked_limit(path.stat().st_size):
         raise ValueError(
@@ -148,12 +131,7 @@ def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
 
 
 def way_out(name: str) -> str:
-    """Return how to leave a column out, or to give it another role than a feature's.
-
-    Examples:
-        >>> way_out("a")
-        "leave it out (--drop a, in Python drop=['a']), or say what else it is by --id, --label"
-    """
+    """Return how to leave a column out, or to give it another role than a feature's."""
     return (
         f"leave it out (--drop {_argument(name)}, in Python drop=[{_SHOWN.repr(name)}]), or say "
         "what else it is by --id, --label"

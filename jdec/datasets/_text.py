@@ -36,9 +36,6 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     """Read a table of numbers as float64; labels as :func:`parse_labels` returns them.
 
     Without a header, the columns are called 1, 2, ….
-
-    Raises:
-        ValueError: If the file is not such a table, or the choice does not fit it.
     """
     _check_format(path)
     records = _records(path, delimiter)

@@ -26,20 +26,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
-    """Read a file as a data set.
-
-    Args:
-        path: A file with one of :data:`SUFFIXES`.
-        choice: The roles of its columns.
-        image_shape: Shape of a row as an image, or None.
-
-    Returns:
-        The data set, named like the file.
-
-    Raises:
-        ValueError: If the file is a folder, empty, damaged, of another kind, or not numeric, or an
-            option does not fit it.
-        ImportError: If a parquet file is given and pyarrow is not installed.
+    """Read a file with one of :data:`SUFFIXES` as a data set of the file's name.
 
     Examples:
         >>> load_file(Path("notes.txt"), Choice())

@@ -48,22 +48,11 @@ _LOGGER = logging.getLogger("jdec")
 
 
 def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
-    """Follow the authors' recipe from RCV1's token files.
+    """Follow the authors' recipe from RCV1's topics and its token files, in the authors' order.
 
     Documents with exactly one root category; the 2000 most frequent stems; (1 + log tf) · idf;
-    rows of L2 norm 1 (the paper's factor √2000 is the ``scale`` of the preset). The sparse result
-    is cached.
-
-    Args:
-        name: reuters, or reuters10k for the first 10 000 rows of the same order.
-        files: The topics, then the token files in the authors' order.
-
-    Returns:
-        Rows in the order of the authors' permutation, variant ``paper``.
-
-    Raises:
-        ValueError: If a file is damaged or another does not fit it, or the dense rows would not
-            fit into memory.
+    rows of L2 norm 1 (the paper's factor √2000 is the ``scale`` of the preset), in the order of the
+    authors' permutation, of which reuters10k takes the first 10 000. The sparse result is cached.
 
     Source: Xie et al. 2016, section 4.1, and the authors' code; Lewis et al., JMLR 2004.
     """
@@ -92,12 +81,7 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
 def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
     """Reduce the file of :func:`download_fetch_rcv1` to the documents of the paper and 2000 stems.
 
-    Arguments and order of the rows are those of :func:`load_tokens`; variant ``fetch_rcv1``.
-
-    Raises:
-        ValueError: If the file is damaged, or the dense rows would not fit into memory.
-
-    Source: Lewis et al., JMLR 2004.
+    Arguments and order of the rows are those of :func:`load_tokens`.
     """
     (path,) = files
     try:
@@ -119,12 +103,9 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
 
 
 def load_sample(name: str, files: Sequence[Path]) -> Dataset:
-    """Read finished rows from an ``.npz`` file, in its order; variant ``sample``.
+    """Read finished rows from an ``.npz`` file, in its order.
 
     The file holds x [N D], rows of L2 norm 1, and y [N], text or numbers into ``names``.
-
-    Raises:
-        ValueError: If the file is damaged, or rows or labels are not of that form.
     """
     (path,) = files
     table = read_numpy(path)
@@ -145,13 +126,7 @@ def download_fetch_rcv1(folder: Path) -> None:
     """Let scikit-learn fetch RCV1 (0.65 GB, checksums are its own), and convert it to arrays.
 
     scikit-learn keeps pickles, and reading one runs whatever code it holds: hence only here, where
-    it was asked for, and never when the data set is loaded.
-
-    The result is :data:`FETCH_RCV1_FILE` in ``folder``. An intact one stays.
-
-    Raises:
-        OSError: If the source cannot be reached or a checksum is wrong.
-        ValueError: If scikit-learn's files are damaged.
+    it was asked for, and never when the data set is loaded. An intact result stays.
     """
     path = folder / FETCH_RCV1_FILE
     if path.exists():

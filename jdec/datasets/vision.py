@@ -84,12 +84,7 @@ def image_features(images: np.ndarray) -> np.ndarray:
 def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
     """Read the official binaries of STL-10, in the order of :data:`STL10_FILES`, as features.
 
-    The labelled rows, train and test together, are in the authors' order. A file with another
-    checksum is logged as a warning.
-
-    Raises:
-        ValueError: If a file has a wrong size or labels other than 1 … 10.
-        ImportError: If scikit-image is not installed and the features are not yet cached.
+    The labelled rows, train and test together, are in the authors' order.
     """
     parts = [_read_stl10_images(path) for path in (files[0], files[2], files[4])]
     labels = [_read_stl10_labels(path) for path in (files[1], files[3])]
@@ -112,10 +107,6 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
 
     The ``.npz`` file holds images [N 32 32 3] uint8, labels [N], names [C], and optionally
     unlabelled [M 32 32 3] uint8.
-
-    Raises:
-        ValueError: If an array is missing, or of another shape, type or range.
-        ImportError: If scikit-image is not installed and the features are not yet cached.
     """
     (path,) = files
     images, labels, names = (read_member(path, part) for part in ("images", "labels", "names"))
