@@ -14,12 +14,11 @@ from sklearn.preprocessing import normalize
 from jdec._archives import read_npz
 from jdec._checks import in_a_line
 from jdec._environment import free_host_bytes
-from jdec._files import read_member, read_numpy
+from jdec._files import content_digest, read_member, read_numpy
 from jdec._io import atomic_write
 from jdec._rows import as_float32
 from jdec._sparse import read_sparse, sparse_matrix
 from jdec.datasets._cache import cached
-from jdec.datasets._digests import content_digest
 from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
 from jdec.datasets.rcv1 import ROOTS, Documents, count_tokens

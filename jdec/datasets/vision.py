@@ -8,10 +8,9 @@ from types import ModuleType
 import numpy as np
 
 from jdec._checks import check_same_length
-from jdec._files import read_member, reading
+from jdec._files import compare_digests, content_digest, read_member, reading
 from jdec._rows import as_float32
 from jdec.datasets._cache import cached
-from jdec.datasets._digests import compare_digests, content_digest
 from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
 
