@@ -20,10 +20,6 @@ _MARK = b"jdec-blake2b\n"
 _DIGEST_BYTES = 32
 
 
-class DamagedError(ValueError):
-    """A file of the cache does not hold what was written to it."""
-
-
 def cached(
     name: str,
     suffix: str,
@@ -47,7 +43,7 @@ def cached(
         _check(path)
     except FileNotFoundError:
         pass
-    except (OSError, DamagedError) as error:
+    except (OSError, ValueError) as error:
         _LOGGER.warning("%s: damaged, computed again: %s", path, error)
     else:
         return read(path)
@@ -88,13 +84,12 @@ def _check(path: Path) -> None:
     with path.open("rb") as file:
         left = path.stat().st_size - len(_MARK) - _DIGEST_BYTES
         if left < 0:
-            raise DamagedError(f"it has {path.stat().st_size} bytes")
+            raise ValueError(f"it has {path.stat().st_size} bytes")
         found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        while left > 0:
-            block = file.read(min(left, 2**20))
-            if not block:
-                raise DamagedError("it is cut off")
+        while block := file.read(min(left, 2**20)):
             found.update(block)
             left -= len(block)
+        if left:
+            raise ValueError("it is cut off")
         if file.read() != _MARK + found.digest():
-            raise DamagedError("its digest is not that of its content")
+            raise ValueError("its digest is not that of its content")

@@ -3,7 +3,7 @@
 import collections
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,10 @@ def _read(
     for place, name in enumerate(names):
         places[name].append(place)
     block = max(1, _BLOCK_BYTES // (len(roles.features) * dtype.itemsize))
-    start = 0
-    with reading(path, "an intact parquet file"):
-        batches = iter(file.iter_batches(block, columns=sorted(wanted)))
-    while True:
-        with reading(path, "an intact parquet file"):
-            batch = next(batches, None)
-        if batch is None or start + len(batch) > n_rows:
+    end = 0
+    for batch in _batches(path, file, block, sorted(wanted)):
+        start, end = end, end + len(batch)
+        if end > n_rows:
             break
         # Columns are read by name, and several may share one.
         left = {name: iter(same) for name, same in places.items()}
@@ -98,14 +95,17 @@ def _read(
             if place in targets or place in columns:
                 _check_complete(path, name, column, start)
             if place in targets:
-                numbers = _numbers(path, name, column, start)
-                x[start : start + len(column), targets[place]] = numbers
+                x[start:end, targets[place]] = _numbers(path, name, column, start)
             if place in columns:
                 columns[place] += _cells(path, name, column)
-        start += len(batch)
-    if batch is not None or start != n_rows:
+    if end != n_rows:
         raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got another number")
     return x, columns
+
+
+def _batches(path: Path, file: Any, block: int, columns: Sequence[str]) -> Iterator[Any]:
+    with reading(path, "an intact parquet file"):
+        yield from file.iter_batches(block, columns=columns)
 
 
 def _pandas_indices(path: Path, metadata: Mapping[bytes, bytes], names: Sequence[str]) -> list[int]:

@@ -3,7 +3,7 @@
 import collections
 import difflib
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,6 @@ from jdec._files import LABEL_NAMES
 LARGEST_EXACT = 2**53
 
 _MAX_NAMES_SHOWN = 20
-_REPEATED = -1  # stands for the position of a name of several columns
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = 60
 
@@ -89,15 +88,29 @@ def choose_roles(
         >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice())
         Roles(features=(0, 2), label=1, id=None)
     """
-    places: dict[str, int] = {}
-    for position, name in enumerate(names) if choice != Choice() else ():
-        places[name] = _REPEATED if name in places else position
-    id = None if choice.id is None else _position(path, names, places, "id", choice.id)
-    dropped = {_position(path, names, places, "drop", name) for name in choice.drop}
-    left_out = dropped | {*skip} | ({id} if id is not None else set())
+    places = {name: position for position, name in enumerate(names)}
+    counts = collections.Counter(names)
+
+    def position_of(option: str, name: str) -> int:
+        if counts[name] == 1:
+            return places[name]
+        if name in places:
+            raise ValueError(
+                f"{path}: {option}: expected a column that is there once, got {shown(name)}, "
+                f"which is there {counts[name]} times"
+            )
+        close = difflib.get_close_matches(name, places, n=1)
+        raise ValueError(
+            f"{path}: {option}: expected one of the columns {_listed(names)}; got {shown(name)}"
+            f"{f'; did you mean {close[0]!r}?' if close else ''}"
+        )
+
+    id = None if choice.id is None else position_of("id", choice.id)
+    left_out = {*skip, *(position_of("drop", name) for name in choice.drop)}
+    left_out |= set() if id is None else {id}
     label = None
     if choice.label:
-        label = _position(path, names, places, "label", choice.label)
+        label = position_of("label", choice.label)
     elif choice.label is None and named:
         label = _default_label(path, names, left_out)
     features = [
@@ -143,23 +156,6 @@ def _argument(name: str) -> str:
         return f"""'"{name}"'"""  # a comma alone separates names
     plain = name.isascii() and name.replace("_", "").replace(".", "").replace("-", "").isalnum()
     return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
-
-
-def _position(
-    path: Path, names: Sequence[str], places: Mapping[str, int], option: str, name: str
-) -> int:
-    if name in places:
-        if places[name] != _REPEATED:
-            return places[name]
-        raise ValueError(
-            f"{path}: {option}: expected a column that is there once, got {shown(name)}, "
-            f"which is there {list(names).count(name)} times"
-        )
-    close = difflib.get_close_matches(name, places, n=1)
-    raise ValueError(
-        f"{path}: {option}: expected one of the columns {_listed(names)}; got {shown(name)}"
-        f"{f'; did you mean {close[0]!r}?' if close else ''}"
-    )
 
 
 def _default_label(path: Path, names: Sequence[str], left_out: set[int]) -> int | None:

@@ -79,11 +79,6 @@ class Spec(Source):
     advice: str = ""
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        """All sources, the preferred one first."""
-        return (self, *self.alternatives)
-
-    @property
     def downloadable(self) -> bool:
         """Whether :func:`jdec.datasets.download_dataset` can fetch it."""
         return bool(self.url) or self.fetch is not None

@@ -48,9 +48,7 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
             f"{path}: image_shape: expected {x.shape[1]} entries as x has columns, "
             f"got {image_shape}"
         )
-    if path.suffix.lower() not in (".npy", ".npz"):
-        _warn_of_columns(path, x, names, y, table.label_name, choice)
-    return Dataset(
+    dataset = Dataset(
         x,
         y,
         path.stem,
@@ -60,6 +58,9 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
         label_name=table.label_name,
         ids=table.ids,
     )
+    if path.suffix.lower() not in (".npy", ".npz"):
+        _warn_of_columns(path, dataset, choice)
+    return dataset
 
 
 def _read(path: Path, choice: Choice) -> Table:
@@ -140,30 +141,16 @@ def _as_matrix(path: Path, x: np.ndarray, names: Sequence[str] | None) -> np.nda
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _warn_of_columns(
-    path: Path,
-    x: np.ndarray,
-    names: Sequence[str] | None,
-    y: np.ndarray | None,
-    label_name: str | None,
-    choice: Choice,
-) -> None:
-    columns = [str(place + 1) for place in range(x.shape[1])] if names is None else names
-    for name in identifier_columns(x, columns):
+def _warn_of_columns(path: Path, dataset: Dataset, choice: Choice) -> None:
+    x, y, names = dataset.x, dataset.y, dataset.feature_names
+    for name in identifier_columns(x, names or [str(place + 1) for place in range(x.shape[1])]):
         _LOGGER.warning(
             "%s: column %r seems to number the rows, not to measure something; %s",
-            path,
-            name,
-            way_out(name),
+            *(path, name, way_out(name)),
         )
-    if y is not None and choice.label is None and len(y) >= 10:
-        n_classes = int(y.max()) + 1
-        if 2 * n_classes > len(y):
-            _LOGGER.warning(
-                "%s: column %r is taken for the classes, and has %d of them in %d rows; say "
-                "--label none (label='none') if it is a feature",
-                path,
-                label_name,
-                n_classes,
-                len(y),
-            )
+    if y is not None and choice.label is None and 10 <= len(y) < 2 * (n_classes := y.max() + 1):
+        _LOGGER.warning(
+            "%s: column %r is taken for the classes, and has %d of them in %d rows; say "
+            "--label none (label='none') if it is a feature",
+            *(path, dataset.label_name, n_classes, len(y)),
+        )

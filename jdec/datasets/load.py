@@ -120,24 +120,15 @@ def dataset_table(data_dir: str | Path | None = None) -> list[DatasetRow]:
     """
     rows = []
     for name, spec in SPECS.items():
-        files: list[Path] = []
         path, variant = None, ""
         with contextlib.suppress(FileNotFoundError):
             source, files = _find_files(name, data_dir)
             variant = source.variant
-        if files:
-            path = files[0] if len(files) == 1 else files[0].parent
-        rows.append(
-            DatasetRow(
-                name,
-                spec.description,
-                spec.shape,
-                path,
-                spec.downloadable,
-                built_in=not spec.files,
-                variant=variant,
-            )
-        )
+            if files:
+                path = files[0] if len(files) == 1 else files[0].parent
+        built_in = not spec.files
+        about = (name, spec.description, spec.shape, path, spec.downloadable, built_in, variant)
+        rows.append(DatasetRow(*about))
     return rows
 
 
@@ -174,17 +165,15 @@ def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Pa
     spec, roots = SPECS[name], data_folders(data_dir)
     # Of incomplete sources, the most complete one is reported.
     max_found, first_missing = -1, ""
-    for source in spec.sources:
+    for source in (spec, *spec.alternatives):
         for folder in (root / folder for root in roots for folder in source.folders):
             found, missing = [], []
             for file in source.files:
-                present = [
-                    path
-                    for path in (folder / file, folder / file.removesuffix(".gz"))
-                    if _exists(path)
-                ]
-                found += present[:1]
-                missing += [] if present else [file]
+                packed, unpacked = folder / file, folder / file.removesuffix(".gz")
+                if _exists(packed) or _exists(unpacked):
+                    found.append(packed if _exists(packed) else unpacked)
+                else:
+                    missing.append(file)
             if not missing:
                 return source, found
             if len(found) > max_found:

@@ -5,7 +5,7 @@ import gzip
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -27,13 +27,6 @@ _MAX_LINE = 2**20  # characters
 _MAX_DOCUMENT = 2**24  # characters
 _MAX_DOCUMENTS = 2**20  # of which RCV1 has 804 414
 _MAX_STEMS = 2**20
-
-
-class Documents(NamedTuple):
-    """TF-IDF of the documents with one root, in the authors' order before their permutation."""
-
-    x: Any  # CSR float32 [N D]
-    y: np.ndarray  # int64 [N], into ROOTS
 
 
 def read_roots(path: Path) -> dict[int, str]:
@@ -67,7 +60,7 @@ def read_roots(path: Path) -> dict[int, str]:
 
 def count_tokens(
     topics: Path, files: Sequence[Path], *, n_stems: int, block_size: int
-) -> Documents:
+) -> tuple[Any, np.ndarray]:
     """Compute the TF-IDF of the ``n_stems`` most frequent stems from RCV1's files.
 
     Returns:
@@ -94,7 +87,7 @@ def count_tokens(
         scipy.sparse.vstack([counter.transform(block) for block in blocks], format="csr")
     )
     x = TfidfTransformer(norm="l2", sublinear_tf=True).fit(x).transform(x, copy=False)
-    return Documents(scipy.sparse.csr_array(x), np.array(labels, np.int64))
+    return scipy.sparse.csr_array(x), np.array(labels, np.int64)
 
 
 def _documents(
@@ -121,12 +114,11 @@ def _documents(
 
 def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
     document: int | None = None
-    lines: list[str] = []
-    started = False  # whether the document's .W was seen
+    lines: list[str] | None = None  # of the document, once its .W was seen
     size = 0
 
     def whole(number: int) -> tuple[int, str]:
-        text = "".join(lines)
+        text = "".join(lines or ())
         if document is None or not text.strip():
             raise ValueError(
                 f"{path}: expected tokens of document {document} before line {number}, got none"
@@ -144,12 +136,12 @@ def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
                     f"{path}: expected .I and a document's number, got {line.strip()[:60]!r} in "
                     f"line {number}"
                 )
-            document, lines, started, size = int(fields[1]), [], False, 0
+            document, lines, size = int(fields[1]), None, 0
         elif line.startswith(".W"):
-            if document is None or started:
+            if document is None or lines is not None:
                 raise ValueError(f"{path}: expected .I before .W in line {number}")
-            started = True
-        elif started:
+            lines = []
+        elif lines is not None:
             lines.append(line)
             size += len(line)
             if size > _MAX_DOCUMENT:
@@ -176,11 +168,8 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         limit = unpacked_limit(path.stat().st_size)
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if gzipped
-            else path.open(encoding="utf-8") as text
-        ):
+        opened: Any = gzip.open if gzipped else open
+        with opened(path, "rt", encoding="utf-8") as text:
             while line := text.readline(_MAX_LINE):
                 limit -= len(line)
                 if limit < 0 or len(line) == _MAX_LINE:

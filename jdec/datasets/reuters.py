@@ -21,7 +21,7 @@ from jdec._sparse import read_sparse, sparse_matrix
 from jdec.datasets._cache import cached
 from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
-from jdec.datasets.rcv1 import ROOTS, Documents, count_tokens
+from jdec.datasets.rcv1 import ROOTS, count_tokens
 
 #: scikit-learn's copy, whose files are pickles, as :func:`download_fetch_rcv1` converts it.
 FETCH_RCV1_FILE = "fetch_rcv1.npz"
@@ -74,7 +74,7 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
     x = scipy.sparse.csr_array(
         (arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"])
     )
-    return _dense(name, Documents(x, arrays["y"]), "paper", _PAPER_NOTE)
+    return _dense(name, x, arrays["y"], "paper", _PAPER_NOTE)
 
 
 def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
@@ -97,8 +97,7 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
     n_documents = np.bincount(x.indices, minlength=x.shape[1])
     stems = np.sort(np.argsort(-n_documents, kind="stable")[:N_STEMS])
     x = normalize(x[:, stems], copy=False)
-    documents = Documents(x, roots[rows].argmax(axis=1))
-    return _dense(name, documents, "fetch_rcv1", _SCIKIT_LEARN_NOTE)
+    return _dense(name, x, roots[rows].argmax(axis=1), "fetch_rcv1", _SCIKIT_LEARN_NOTE)
 
 
 def load_sample(name: str, files: Sequence[Path]) -> Dataset:
@@ -179,13 +178,13 @@ def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     return sparse_matrix("csr", arrays, shape), ids, roots
 
 
-def _dense(name: str, documents: Documents, variant: str, note: str) -> Dataset:
-    order = np.random.RandomState(_SEED).permutation(len(documents.y))
+def _dense(name: str, sparse: Any, y: np.ndarray, variant: str, note: str) -> Dataset:
+    order = np.random.RandomState(_SEED).permutation(len(y))
     drawn = "all of their permutation"
     if name == "reuters10k":
         order = order[:N_SUBSET]
         drawn = "the first 10 000 of their permutation"
-    n_rows, n_columns = len(order), documents.x.shape[1]
+    n_rows, n_columns = len(order), sparse.shape[1]
     needed, available = 4 * n_rows * n_columns, free_host_bytes()
     if available is not None and needed > available:
         raise ValueError(
@@ -195,10 +194,10 @@ def _dense(name: str, documents: Documents, variant: str, note: str) -> Dataset:
         )
     x = np.zeros((n_rows, n_columns), np.float32)
     for start in range(0, n_rows, BLOCK):
-        documents.x[order[start : start + BLOCK]].toarray(out=x[start : start + BLOCK])
+        sparse[order[start : start + BLOCK]].toarray(out=x[start : start + BLOCK])
     return Dataset(
         as_float32(name, x),
-        documents.y[order],
+        y[order],
         name,
         class_names=ROOTS,
         note=note.format(drawn),
