@@ -86,12 +86,7 @@ def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
     missing = [text for text in texts if text.lower() in _MISSING]
     if missing:
         _LOGGER.warning("%s: %r is taken for a class, not for a missing label", name, missing[0])
-    return as_objects(labels)
-
-
-def as_objects(values: Sequence[Any]) -> np.ndarray:
-    """Return values as an array [N] of objects, in which each text takes its own length."""
-    return np.fromiter(values, object, len(values))
+    return np.fromiter(labels, object, len(labels))  # each text takes its own length
 
 
 def _as_vector(name: str, labels: Any) -> np.ndarray:
@@ -113,8 +108,7 @@ def _as_vector(name: str, labels: Any) -> np.ndarray:
 
 
 def _encode_objects(name: str, labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    first = ""
-    values = []
+    first, values = "", []
     for row, label in enumerate(labels.tolist()):
         kind, value = _kind(name, label, row)
         first = first or kind
@@ -139,7 +133,13 @@ def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
             f"{len(label)} in row {row}"
         )
     if isinstance(label, bytes) and label:
-        return "bytes", _decoded(name, label, row)
+        try:
+            return "bytes", label.decode()
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{name}: expected text in UTF-8, got the bytes {reprlib.repr(label)} in row "
+                f"{row}; decode the labels first"
+            ) from None
     if isinstance(label, str) and label:
         return "text", str(label)
     if isinstance(label, int | np.integer) and not isinstance(label, np.timedelta64):
@@ -151,16 +151,6 @@ def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
             _check_exact(name, np.asarray([label]), row)
         return "a whole number", int(label)
     raise _no_class(name, label, row)
-
-
-def _decoded(name: str, label: bytes, row: int) -> str:
-    try:
-        return label.decode()
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"{name}: expected text in UTF-8, got the bytes {reprlib.repr(label)} in row {row}; "
-            "decode the labels first"
-        ) from None
 
 
 def _check_exact(name: str, labels: np.ndarray, first_row: int = 0) -> None:

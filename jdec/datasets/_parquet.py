@@ -12,7 +12,6 @@ import numpy as np
 from jdec._archives import unpacked_limit
 from jdec._files import Table, reading
 from jdec._io import parse_json
-from jdec.datasets._labels import as_objects
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 _LOGGER = logging.getLogger("jdec")
@@ -62,7 +61,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
             x, columns = _read(path, file, names, roles, dtype)
     return Table(
         x,
-        None if roles.label is None else as_objects(columns[roles.label]),
+        None if roles.label is None else np.fromiter(columns[roles.label], object),
         None if roles.label is None else names[roles.label],
         tuple(names[place] for place in roles.features),
         None if roles.id is None else _ids(path, names[roles.id], columns[roles.id]),

@@ -22,16 +22,9 @@ _SHOWN.maxstring = 60
 
 
 class Choice(NamedTuple):
-    """The roles that the user gives to columns of a file.
+    """The roles that the user gives to columns of a file."""
 
-    Attributes:
-        label: Name of the class column, None for one of :data:`jdec._files.LABEL_NAMES`, empty for
-            none.
-        id: Name of the column of identifiers, or None.
-        drop: Names of the columns to leave out.
-    """
-
-    label: str | None = None
+    label: str | None = None  # None for one of LABEL_NAMES, empty for none
     id: str | None = None
     drop: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_r
 
 #: A line may have this many cells.
 MAX_COLUMNS = 1_000_000
+
+_Records = Iterator[tuple[int, list[str]]]  # each with the number of its line
 
 _LOGGER = logging.getLogger("jdec")
 _MISSING = ("", "na", "n/a", "null", "none", "?")
@@ -48,10 +50,9 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     labels: list[str] = []
     ids: list[str] = []
     stripped: dict[str, str] = {}  # one copy of each label
-    n_rows = 0
     for line, cells in records:
         if len(cells) != len(names):
-            raise _ragged(path, delimiter, names, cells, line, first=named and not n_rows)
+            raise _ragged(path, delimiter, names, cells, line, first=named and not values)
         if roles.label is not None:
             label = cells[roles.label]
             labels.append(stripped.setdefault(label, label.strip()))
@@ -66,8 +67,7 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         text = "".join(cells)
         if "_" in text or not text.isascii():
             raise _no_number(path, delimiter, features, cells, line)
-        n_rows += 1
-    x = np.asarray(values).reshape(n_rows, len(features))
+    x = np.asarray(values).reshape(-1, len(features))
     if x.size and max(x.max(), -x.min()) >= LARGEST_EXACT:
         _check_exact(path, _records(path, delimiter), names, roles, x)
     if len({*stripped.values()}) < len(stripped):
@@ -112,7 +112,7 @@ def _lines(path: Path, file: Iterable[str], delimiter: str) -> Iterator[str]:
         yield line
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, delimiter: str) -> _Records:
     with (
         reading(path, "delimited UTF-8 text"),
         path.open(encoding="utf-8-sig", newline="") as file,
@@ -124,11 +124,7 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _check_exact(
-    path: Path,
-    records: Iterable[tuple[int, list[str]]],
-    names: Sequence[str],
-    roles: Roles,
-    x: np.ndarray,
+    path: Path, records: _Records, names: list[str], roles: Roles, x: np.ndarray
 ) -> None:
     """Raise for whole numbers that float64 rounds, which may be identifiers, not measurements."""
     large = (np.abs(x) >= LARGEST_EXACT).any(axis=0)
@@ -144,9 +140,7 @@ def _check_exact(
                 )
 
 
-def _header(
-    path: Path, records: Iterator[tuple[int, list[str]]], delimiter: str
-) -> tuple[list[str], bool, Iterator[tuple[int, list[str]]]]:
+def _header(path: Path, records: _Records, delimiter: str) -> tuple[list[str], bool, _Records]:
     """Return the names of the columns, whether the file has them, and the records of data."""
     first = next(records, None)
     if first is None:
@@ -161,9 +155,9 @@ def _header(
     if names[0].startswith("#"):
         # numpy.savetxt puts this mark before a header.
         names[0] = names[0].lstrip("#").strip()
-        second = next(records, None)
-        fits = second is not None and len(second[1]) == len(names)
-        if second is None or not fits or not _is_header(names) or second[1][0].startswith("#"):
+        second = next(records, (0, []))
+        fits = len(second[1]) == len(names)
+        if not fits or not _is_header(names) or second[1][0].startswith("#"):
             raise ValueError(
                 f"{path}: expected a header or numbers, got a line that begins with '#'; comment "
                 "lines ('#') must go"
@@ -191,8 +185,8 @@ def _header(
     return numbered, False, itertools.chain([first], records)
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    if cells[0] == "" and list(cells[1:]) == [str(column) for column in range(len(cells) - 1)]:
+def _is_header(cells: list[str]) -> bool:
+    if cells[0] == "" and cells[1:] == [str(column) for column in range(len(cells) - 1)]:
         return len(cells) > 2  # pandas' names of unnamed columns, after those of the row index
     others = [cell for cell in cells if not _is_number(cell)]
     if len(others) == len(cells) or not others:
@@ -215,13 +209,7 @@ def _names_a_label(cells: Iterable[str]) -> bool:
 
 
 def _ragged(
-    path: Path,
-    delimiter: str,
-    names: Sequence[str],
-    cells: Sequence[str],
-    line: int,
-    *,
-    first: bool,
+    path: Path, delimiter: str, names: list[str], cells: list[str], line: int, *, first: bool
 ) -> ValueError:
     hint = _hint(delimiter, cells)
     if not hint and first:
@@ -234,7 +222,7 @@ def _ragged(
 
 
 def _no_number(
-    path: Path, delimiter: str, names: Sequence[str], cells: Sequence[str], line: int
+    path: Path, delimiter: str, names: list[str], cells: list[str], line: int
 ) -> ValueError:
     column, value = next(
         (name, cell) for name, cell in zip(names, cells, strict=True) if not _is_number(cell)
@@ -249,7 +237,7 @@ def _no_number(
     )
 
 
-def _hint(delimiter: str, cells: Sequence[str]) -> str:
+def _hint(delimiter: str, cells: list[str]) -> str:
     """Return what seems wrong with a line that is not a row of numbers, or an empty text."""
     if cells[0].startswith("#") and not cells[0].startswith(("#N/A", "#DIV", "#VALUE", "#REF")):
         return "; comment lines ('#') must go"

@@ -40,43 +40,27 @@ _CLASS_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Files of one form that a data set can be read from.
+    """Files of one form that a data set can be read from."""
 
-    Attributes:
-        load: Reads the files, in the order of ``files``, as the data set of that name.
-        folders: Possible folders, within the folder for data.
-        files: Each file's name and, where it is public, its checksum: SHA256, or MD5 where it
-            comes in an archive. One that ends in .gz may have been unpacked.
-        variant: As :attr:`Dataset.variant`.
-    """
-
-    load: Callable[[str, Sequence[Path]], Dataset]
-    folders: tuple[str, ...] = ()
+    load: Callable[[str, Sequence[Path]], Dataset]  # takes the data set's name, and the files
+    folders: tuple[str, ...] = ()  # possible ones, within the folder for data
+    # By name, the checksum where the file is public: SHA256, or MD5 where it comes in an archive.
+    # One that ends in .gz may have been unpacked.
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    variant: str = ""
+    variant: str = ""  # as Dataset.variant
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec(Source):
-    """What is known about a data set.
-
-    Attributes:
-        description: One line.
-        shape: Rows, features, classes.
-        alternatives: Further sources, tried if the first one is missing.
-        url: Where to download the files from; ends in a slash.
-        archive: File there that holds the files, and its checksum; empty for single files.
-        fetch: Downloads them by other means, into a folder.
-        advice: How to obtain the data where it cannot be downloaded, or not all of it.
-    """
+    """What is known about a data set; of its sources, the first that is complete is read."""
 
     description: str = ""
-    shape: tuple[int, int, int] = (0, 0, 0)
+    shape: tuple[int, int, int] = (0, 0, 0)  # rows, features, classes
     alternatives: tuple[Source, ...] = ()
-    url: str = ""
-    archive: tuple[str, str] = ("", "")
-    fetch: Callable[[Path], None] | None = None
-    advice: str = ""
+    url: str = ""  # to download the files from; ends in a slash
+    archive: tuple[str, str] = ("", "")  # file there that holds them all, and its checksum
+    fetch: Callable[[Path], None] | None = None  # downloads them into a folder by other means
+    advice: str = ""  # how to obtain the data where not all of it can be downloaded
 
     @property
     def downloadable(self) -> bool:
@@ -108,9 +92,8 @@ def load_mnist(name: str, files: Sequence[Path]) -> Dataset:
             raise ValueError(f"{label_file}: expected labels 0 to 9, got {labels[-1].max()}")
     arrays = (images[0], labels[0], images[1], labels[1])
     for path, array, known in zip(files, arrays, CONTENT[name], strict=True):
-        compare_digests(
-            path, hashlib.sha256(idx_header(array) + array.tobytes()).hexdigest(), known
-        )
+        digest = hashlib.sha256(idx_header(array) + array.tobytes()).hexdigest()
+        compare_digests(path, digest, known)
     n_train = len(images[0])
     x = np.concatenate([part.reshape(-1, 28 * 28) for part in images], dtype=np.float32)
     y = np.concatenate(labels).astype(np.int64)

@@ -40,8 +40,8 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
         image_shape = _array_image_shape(path, table.x, image_shape)
     y, class_names = None, None
     if table.labels is not None and table.x.ndim > 0:
-        what = f"{path}: labels" if table.label_name is None else f"{path}: {table.label_name}"
-        y, class_names = encode_labels(what, table.labels, table.x)
+        name = f"{path}: {table.label_name or 'labels'}"
+        y, class_names = encode_labels(name, table.labels, table.x)
     x = _as_matrix(path, table.x, names)
     if image_shape is not None and math.prod(image_shape) != x.shape[1]:
         raise ValueError(

@@ -153,17 +153,10 @@ def download_fetch_rcv1(folder: Path) -> None:
             f"{in_a_line(error)}; delete the folder and run `jdec datasets --download reuters` "
             "again"
         ) from error
+    arrays = {"data": x.data.astype(np.float32), "indices": x.indices, "indptr": x.indptr}
+    arrays |= {"shape": np.array(x.shape), "ids": ids.astype(np.int64), "roots": roots}
     with atomic_write(path) as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            data=x.data.astype(np.float32),
-            indices=x.indices,
-            indptr=x.indptr,
-            shape=np.array(x.shape),
-            ids=ids.astype(np.int64),
-            roots=roots,
-        )
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -182,8 +175,7 @@ def _dense(name: str, sparse: Any, y: np.ndarray, variant: str, note: str) -> Da
     order = np.random.RandomState(_SEED).permutation(len(y))
     drawn = "all of their permutation"
     if name == "reuters10k":
-        order = order[:N_SUBSET]
-        drawn = "the first 10 000 of their permutation"
+        order, drawn = order[:N_SUBSET], "the first 10 000 of their permutation"
     n_rows, n_columns = len(order), sparse.shape[1]
     needed, available = 4 * n_rows * n_columns, free_host_bytes()
     if available is not None and needed > available:
@@ -195,11 +187,5 @@ def _dense(name: str, sparse: Any, y: np.ndarray, variant: str, note: str) -> Da
     x = np.zeros((n_rows, n_columns), np.float32)
     for start in range(0, n_rows, BLOCK):
         sparse[order[start : start + BLOCK]].toarray(out=x[start : start + BLOCK])
-    return Dataset(
-        as_float32(name, x),
-        y[order],
-        name,
-        class_names=ROOTS,
-        note=note.format(drawn),
-        variant=variant,
-    )
+    x, note = as_float32(name, x), note.format(drawn)
+    return Dataset(x, y[order], name, class_names=ROOTS, note=note, variant=variant)

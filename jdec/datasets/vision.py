@@ -1,7 +1,7 @@
 """Photographs as HOG and colour features: stl10 and its stand-in cifar10."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -60,14 +60,6 @@ def image_features(images: np.ndarray) -> np.ndarray:
     Returns:
         float32 [N 1428]: (HOG - 0.2) · 10, then (Cr, Cb - 128) / 10.
 
-    Raises:
-        ImportError: If scikit-image is not installed.
-
-    Examples:
-        >>> features = image_features(np.zeros((2, 96, 96, 3), np.uint8))
-        >>> features.shape, features[0, 0].item(), features[0, -1].item()
-        ((2, 1428), -2.0, 0.0)
-
     Source: Xie et al. 2016, section 4.1, and the authors' code; Felzenszwalb et al., PAMI 2010.
     """
     feature = _skimage_feature()
@@ -117,8 +109,7 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
     if unlabelled is not None and len(unlabelled):
         _check_photographs(f"{path}: unlabelled", unlabelled)
         parts.append(unlabelled)
-    labels = name_labels(path, labels, names)
-    y, class_names = encode_labels(f"{path}: labels", labels, images)
+    y, class_names = encode_labels(f"{path}: labels", name_labels(path, labels, names), images)
     sizes = np.bincount(y)
     counts = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
     note = (
@@ -155,9 +146,11 @@ def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarr
         _LOGGER.info("%s: features of %d images, some milliseconds each, once", name, n_images)
         features = np.empty((n_images, N_FEATURES), np.float32)
         start = 0
-        for block in _blocks(parts):
-            features[start : start + len(block)] = image_features(block)
-            start += len(block)
+        for part in parts:
+            for first in range(0, len(part), BLOCK):
+                block = np.ascontiguousarray(part[first : first + BLOCK])
+                features[start : start + len(block)] = image_features(block)
+                start += len(block)
         return features
 
     return cached(
@@ -170,12 +163,6 @@ def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarr
         # Memory-mapped: the rows are copied once, into their final order.
         lambda path: np.load(path, mmap_mode="r", allow_pickle=False),
     )
-
-
-def _blocks(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    for part in parts:
-        for start in range(0, len(part), BLOCK):
-            yield np.ascontiguousarray(part[start : start + BLOCK])
 
 
 def _skimage_feature() -> ModuleType:
