@@ -53,7 +53,7 @@ def cached(
         with atomic_write(path) as file:
             hashed = _Hashed(file)
             save(cast(IO[bytes], hashed), result)
-            file.write(_MARK + hashed.digest())
+            file.write(_MARK + hashed.hash.digest())
     except OSError as error:
         _LOGGER.warning("%s: could not be cached: %s", path, error)
     else:
@@ -67,17 +67,14 @@ class _Hashed(io.RawIOBase):
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
-        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self.hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._hash.update(data)
+        self.hash.update(data)
         return self._file.write(data)
-
-    def digest(self) -> bytes:
-        return self._hash.digest()
 
 
 def _check(path: Path) -> None:

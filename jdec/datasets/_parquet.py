@@ -109,19 +109,14 @@ def _batches(path: Path, file: Any, block: int, columns: Sequence[str]) -> Itera
 
 def _pandas_indices(path: Path, metadata: Mapping[bytes, bytes], names: Sequence[str]) -> list[int]:
     """Find the columns that pandas has marked as the row index."""
-    if b"pandas" not in metadata:
-        return []
-    described = parse_json(metadata[b"pandas"].decode())
+    described = parse_json(metadata.get(b"pandas", b"{}").decode())
     indices = described.get("index_columns") if isinstance(described, dict) else None
     if not isinstance(indices, list):
         return []
     found = [place for place, name in enumerate(names) if name in indices]
     if found:
-        _LOGGER.info(
-            "%s: left out, as the row index of pandas: %s",
-            path,
-            ", ".join(names[place] for place in found),
-        )
+        left_out = ", ".join(names[place] for place in found)
+        _LOGGER.info("%s: left out, as the row index of pandas: %s", path, left_out)
     return found
 
 

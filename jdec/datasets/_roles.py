@@ -61,21 +61,11 @@ def as_choice(label: Any, id: Any, drop: Any) -> Choice:
 
 
 def choose_roles(
-    path: Path,
-    names: Sequence[str],
-    choice: Choice,
-    *,
-    named: bool = True,
-    skip: Sequence[int] = (),
+    path: Path, names: list[str], choice: Choice, *, named: bool = True, skip: Sequence[int] = ()
 ) -> Roles:
-    """Assign a role to each column of a table.
+    """Assign a role to each column of a table; to those at the positions ``skip`` only if chosen.
 
-    Args:
-        path: The file, for error messages.
-        names: All columns, in order; a chosen one must be unique.
-        choice: The roles that the user gives.
-        named: Whether the file names its columns; if not, there are no classes unless chosen.
-        skip: Positions of columns that are left out unless they are chosen.
+    Where the file does not name its columns (``named``), there are no classes unless chosen.
 
     Examples:
         >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice())
@@ -99,16 +89,14 @@ def choose_roles(
         )
 
     id = None if choice.id is None else position_of("id", choice.id)
-    left_out = {*skip, *(position_of("drop", name) for name in choice.drop)}
-    left_out |= set() if id is None else {id}
+    dropped = [position_of("drop", name) for name in choice.drop]
+    rest = {*range(len(names))} - {id, *skip, *dropped}
     label = None
     if choice.label:
         label = position_of("label", choice.label)
     elif choice.label is None and named:
-        label = _default_label(path, names, left_out)
-    features = [
-        position for position in range(len(names)) if position not in left_out and position != label
-    ]
+        label = _default_label(path, names, sorted(rest))
+    features = sorted(rest - {label})
     for position in features:
         name = names[position]
         if not name.strip() or name.startswith(("Unnamed: ", "__index_level_")):
@@ -151,16 +139,12 @@ def _argument(name: str) -> str:
     return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
 
 
-def _default_label(path: Path, names: Sequence[str], left_out: set[int]) -> int | None:
-    found = [
-        position
-        for position, name in enumerate(names)
-        if name.lower() in LABEL_NAMES and position not in left_out
-    ]
+def _default_label(path: Path, names: Sequence[str], places: Sequence[int]) -> int | None:
+    found = [place for place in places if names[place].lower() in LABEL_NAMES]
     if len(found) > 1:
         raise ValueError(
             f"{path}: expected at most one label column, got "
-            f"{', '.join(names[position] for position in found)}; say which it is: "
+            f"{', '.join(names[place] for place in found)}; say which it is: "
             f"--label {names[found[-1]]} (label={names[found[-1]]!r}), or none of them: "
             "--label none (label='none')"
         )

@@ -70,6 +70,11 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     x = np.asarray(values).reshape(-1, len(features))
     if x.size and max(x.max(), -x.min()) >= LARGEST_EXACT:
         _check_exact(path, _records(path, delimiter), names, roles, x)
+    if roles.id is not None and "" in ids:
+        raise ValueError(
+            f"{path}: expected an identifier in column {names[roles.id]!r} for every row, got "
+            f"none in row {ids.index('')}"
+        )
     if len({*stripped.values()}) < len(stripped):
         _LOGGER.warning(
             "%s: labels that differ in the blanks around them alone are taken for the same", path
@@ -80,7 +85,7 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         None if label_name is None else parse_labels(f"{path}: {label_name}", labels),
         label_name,
         tuple(features) if named else None,
-        None if roles.id is None else _ids(path, names[roles.id], ids),
+        None if roles.id is None else as_text(path, names[roles.id], ids),
     )
 
 
@@ -105,7 +110,7 @@ def _check_format(path: Path) -> None:
         raise ValueError(f"{path}: expected UTF-8 text, got {found}")
 
 
-def _lines(path: Path, file: Iterable[str], delimiter: str) -> Iterator[str]:
+def _lines(file: Iterable[str], delimiter: str) -> Iterator[str]:
     for line in file:
         if len(line) > MAX_COLUMNS and line.count(delimiter) >= MAX_COLUMNS:
             raise ValueError(f"a line of {line.count(delimiter) + 1} cells")
@@ -113,11 +118,8 @@ def _lines(path: Path, file: Iterable[str], delimiter: str) -> Iterator[str]:
 
 
 def _records(path: Path, delimiter: str) -> _Records:
-    with (
-        reading(path, "delimited UTF-8 text"),
-        path.open(encoding="utf-8-sig", newline="") as file,
-    ):
-        reader = csv.reader(_lines(path, file, delimiter), delimiter=delimiter, strict=True)
+    with reading(path, "delimited UTF-8 text"), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_lines(file, delimiter), delimiter=delimiter, strict=True)
         for cells in reader:
             if cells:
                 yield reader.line_num, cells
@@ -174,12 +176,11 @@ def _header(path: Path, records: _Records, delimiter: str) -> tuple[list[str], b
         return names, True, records
     if len(names) > 1 and set(names) == {str(column) for column in range(len(names))}:
         # As pandas names columns without names, in any order.
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         _LOGGER.warning(
             "%s: the first line (%s) is taken for a row of data, though it holds each number from "
             "0 to %d once; if it is a header, delete it or give the columns names",
-            path,
-            ", ".join(names[:3]) + (", …" if len(names) > 3 else ""),
-            len(names) - 1,
+            *(path, shown, len(names) - 1),
         )
     numbered = [str(column) for column in range(1, len(names) + 1)]
     return numbered, False, itertools.chain([first], records)
@@ -197,11 +198,8 @@ def _is_header(cells: list[str]) -> bool:
     # missing values, is data, which would be lost silently.
     numbers = [float(cell) for cell in cells if _is_number(cell)]
     rising = all(first < second for first, second in itertools.pairwise(numbers))
-    return (
-        rising
-        and (len(numbers) > 1 or numbers == [0])
-        and not all(cell.lower() in _MISSING for cell in others)
-    )
+    several = len(numbers) > 1 or numbers == [0]
+    return rising and several and not all(cell.lower() in _MISSING for cell in others)
 
 
 def _names_a_label(cells: Iterable[str]) -> bool:
@@ -257,12 +255,3 @@ def _hint(delimiter: str, cells: list[str]) -> str:
     if any(map(_DECIMAL_COMMA.fullmatch, cells)):
         return "; write a decimal comma as a point, and no commas between thousands"
     return ""
-
-
-def _ids(path: Path, name: str, ids: list[str]) -> np.ndarray:
-    if "" in ids:
-        raise ValueError(
-            f"{path}: expected an identifier in column {name!r} for every row, got none in row "
-            f"{ids.index('')}"
-        )
-    return as_text(path, name, ids)

@@ -105,18 +105,11 @@ def _idx_files(*digests: str) -> dict[str, str]:
     return {f"{name}-ubyte.gz": digest for name, digest in zip(names, digests, strict=True)}
 
 
-_TOKEN_SOURCE = Source(
-    load=reuters.load_tokens,
-    folders=("reuters", "."),
-    files=dict.fromkeys((rcv1.TOPICS_FILE, *rcv1.TOKEN_FILES), ""),
-    variant="paper",
-)
-_FETCH_RCV1 = Source(
-    load=reuters.load_fetch_rcv1,
-    folders=("reuters", "."),
-    files={reuters.FETCH_RCV1_FILE: ""},
-    variant="fetch_rcv1",
-)
+_FOLDERS = ("reuters", ".")
+_TOKEN_FILES = dict.fromkeys((rcv1.TOPICS_FILE, *rcv1.TOKEN_FILES), "")
+_TOKENS = Source(reuters.load_tokens, _FOLDERS, _TOKEN_FILES, "paper")
+_FETCHED = Source(reuters.load_fetch_rcv1, _FOLDERS, {reuters.FETCH_RCV1_FILE: ""}, "fetch_rcv1")
+_SAMPLE = Source(reuters.load_sample, _FOLDERS, {"reuters10k.npz": ""}, "sample")
 _TOKENS_ADVICE = (
     f"for the paper's own recipe place {rcv1.TOPICS_FILE} (of a08-topic-qrels), "
     "lyrl2004_tokens_train.dat.gz and lyrl2004_tokens_test_pt0.dat.gz to pt3 (of a12-token-files) "
@@ -180,26 +173,18 @@ SPECS: dict[str, Spec] = {
         ),
     ),
     "reuters": Spec(
-        **vars(_TOKEN_SOURCE),
+        **vars(_TOKENS),
         description="news stories, TF-IDF of 2000 stems; all with one root category",
         shape=(685_071, reuters.N_STEMS, 4),
-        alternatives=(_FETCH_RCV1,),
+        alternatives=(_FETCHED,),
         fetch=reuters.download_fetch_rcv1,
         advice=_TOKENS_ADVICE,
     ),
     "reuters10k": Spec(
-        **vars(_TOKEN_SOURCE),
+        **vars(_TOKENS),
         description="news stories, TF-IDF of 2000 stems; 10 000 of reuters, or a sample",
         shape=(reuters.N_SUBSET, reuters.N_STEMS, 4),
-        alternatives=(
-            _FETCH_RCV1,
-            Source(
-                load=reuters.load_sample,
-                folders=("reuters", "."),
-                files={"reuters10k.npz": ""},
-                variant="sample",
-            ),
-        ),
+        alternatives=(_FETCHED, _SAMPLE),
         advice=(
             "run `jdec datasets --download reuters` for scikit-learn's copy of all of them; or "
             f"{_TOKENS_ADVICE}; or place reuters/reuters10k.npz in the data folder, with arrays x "

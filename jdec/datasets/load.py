@@ -55,9 +55,8 @@ def load_dataset(
     user's cache folder. The options after ``data_dir`` describe the columns of a file.
 
     Args:
-        name: ``digits``, ``mnist``, ``fashion_mnist``, ``stl10``, ``cifar10``, ``reuters``,
-            ``reuters10k``, or the path of a ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``,
-            ``.tsv`` or ``.parquet`` file.
+        name: A name in :func:`dataset_table`, or the path of a ``.npy``, ``.npz`` (dense or
+            scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
         data_dir: The folder to search first.
         label: Column, or array of an ``.npz`` file, with the classes; ``"none"`` or empty for none.
             By default the one called y, label, labels, target or class. Columns of a text file
@@ -154,11 +153,9 @@ def _exists(path: Path) -> bool:
 
 def data_folders(data_dir: str | Path | None) -> list[Path]:
     """Return the folders to search for data, in order: the given one, the variable's, the cache."""
-    roots = [as_path("data_dir", data_dir)] if data_dir is not None else []
-    if os.environ.get("JDEC_DATA_DIR"):
-        roots.append(as_path("JDEC_DATA_DIR", os.environ["JDEC_DATA_DIR"]))
-    roots.append(platformdirs.user_cache_path("jdec"))
-    return list(dict.fromkeys(roots))
+    given = {"data_dir": data_dir, "JDEC_DATA_DIR": os.environ.get("JDEC_DATA_DIR") or None}
+    roots = [as_path(name, folder) for name, folder in given.items() if folder is not None]
+    return list(dict.fromkeys([*roots, platformdirs.user_cache_path("jdec")]))
 
 
 def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Path]]:

@@ -35,7 +35,6 @@ def read_roots(path: Path) -> dict[int, str]:
     The file, gzipped or not, has lines of topic, document and 1 (Lewis et al., JMLR 2004).
     """
     roots: dict[int, str] = {}
-    known = frozenset(ROOTS)
     several = set()
     for number, line in enumerate(_lines(path), 1):
         fields = line.split()
@@ -47,7 +46,7 @@ def read_roots(path: Path) -> dict[int, str]:
         topic, document = fields[0], int(fields[1])
         if len(roots) > _MAX_DOCUMENTS:
             raise ValueError(f"{path}: expected at most {_MAX_DOCUMENTS} documents, got more")
-        if topic not in known:
+        if topic not in ROOTS:
             roots.setdefault(document, "")
         elif roots.get(document, "") in ("", topic):
             roots[document] = topic
@@ -61,11 +60,9 @@ def read_roots(path: Path) -> dict[int, str]:
 def count_tokens(
     topics: Path, files: Sequence[Path], *, n_stems: int, block_size: int
 ) -> tuple[Any, np.ndarray]:
-    """Compute the TF-IDF of the ``n_stems`` most frequent stems from RCV1's files.
+    """Return TF-IDF, CSR float32 [N D], of the most frequent stems, and classes [N] into ROOTS.
 
-    Returns:
-        CSR float32 [N D] and classes int64 [N] into ROOTS of the documents with one root, in the
-        authors' order before their permutation.
+    They are of the documents with one root, in the authors' order before their permutation.
     """
     roots = read_roots(topics)
     labels: list[int] = []

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,8 @@ def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
         f"{N_FEATURES} features: HOG by scikit-image, not by the authors' code, and the colours of "
         "a thumbnail"
     )
-    return _shuffled(name, features, np.concatenate(labels), _STL10_CLASSES, note)
+    y = np.concatenate(labels)
+    return _shuffled(name, features, y, class_names=_STL10_CLASSES, note=note)
 
 
 def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
@@ -118,16 +120,10 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
         f"{N_FEATURES} features: HOG by scikit-image, and the colours of a thumbnail"
     )
     features = _cached_features(name, [content_digest(path)], parts)
-    return _shuffled(name, features, y, class_names, note)
+    return _shuffled(name, features, y, class_names=class_names, note=note)
 
 
-def _shuffled(
-    name: str,
-    features: np.ndarray,
-    y: np.ndarray,
-    class_names: tuple[str, ...] | None,
-    note: str,
-) -> Dataset:
+def _shuffled(name: str, features: np.ndarray, y: np.ndarray, **about: Any) -> Dataset:
     # The authors' code draws this order with this seed, then reads batches in sequence.
     random = np.random.RandomState(_SEED)
     order = random.permutation(len(y))
@@ -135,7 +131,7 @@ def _shuffled(
     if len(features) > len(y):
         unlabeled = features[len(y) :][random.permutation(len(features) - len(y))]
     x = as_float32(name, features[order])
-    return Dataset(x, y[order], name, class_names=class_names, note=note, unlabeled=unlabeled)
+    return Dataset(x, y[order], name, unlabeled=unlabeled, **about)
 
 
 def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarray]) -> np.ndarray:
