@@ -44,10 +44,8 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
         y, class_names = encode_labels(name, table.labels, table.x)
     x = _as_matrix(path, table.x, names)
     if image_shape is not None and math.prod(image_shape) != x.shape[1]:
-        raise ValueError(
-            f"{path}: image_shape: expected {x.shape[1]} entries as x has columns, "
-            f"got {image_shape}"
-        )
+        expected = f"{x.shape[1]} entries as x has columns"
+        raise ValueError(f"{path}: image_shape: expected {expected}, got {image_shape}")
     dataset = Dataset(
         x,
         y,

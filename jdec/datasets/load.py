@@ -70,11 +70,9 @@ def load_dataset(
         A :class:`Dataset`; numbers from a file keep their precision.
 
     Raises:
-        ValueError: If the name is neither known nor a file, the file cannot be used, or an option
-            does not fit it.
+        ValueError: If name, file or options cannot be used.
         FileNotFoundError: If files of a known data set are missing.
-        ImportError: If pyarrow (for a parquet file) or scikit-image (for image features) is not
-            installed.
+        ImportError: If pyarrow (for parquet) or scikit-image (for image features) is not installed.
 
     Examples:
         >>> digits = load_dataset("digits")
