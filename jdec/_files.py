@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import logging
 import math
 import struct
@@ -52,6 +53,24 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or in_a_line(error)
         raise ValueError(f"{path}: expected {expected}, got an error: {reason}") from error
+
+
+def content_digest(path: Path, algorithm: str = "blake2b") -> str:
+    """Return the digest of a file's content as hexadecimal digits."""
+    with reading(path, "a readable file"), path.open("rb") as file:
+        # Against damage, not against a forger.
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
+
+
+def compare_digests(path: Path, digest: str, known: str) -> None:
+    """Warn if a file's digest is not the known one of the public file, by the same algorithm."""
+    if digest != known:
+        _LOGGER.warning(
+            "%s: not the public file of that name, or damaged: expected the checksum %s, got %s",
+            *(path, known, digest),
+        )
 
 
 def read_idx(path: Path, n_dims: int) -> np.ndarray:

@@ -20,10 +20,6 @@ _MARK = b"jdec-blake2b\n"
 _DIGEST_BYTES = 32
 
 
-class DamagedError(ValueError):
-    """A file of the cache does not hold what was written to it."""
-
-
 def cached(
     name: str,
     suffix: str,
@@ -35,21 +31,10 @@ def cached(
 ) -> _Value:
     """Read the result of an earlier call on the same bytes and settings, else compute it.
 
-    The cached file is in the folder ``features`` of the user's cache, with a digest that is
-    compared at every reading. A damaged file is computed again, and a folder that cannot be written
-    costs a computation each time; both are logged as warnings.
-
-    Args:
-        name: Start of the cached file's name.
-        suffix: Its end.
-        digests: Digests of the files that the result is computed from.
-        settings: Everything else it depends on, as JSON values.
-        compute: Returns the result.
-        save: Writes the result to an open file, from beginning to end.
-        read: Reads it from an intact file.
-
-    Returns:
-        The result.
+    The bytes are those of the files that ``digests`` are of. The result is kept in the folder
+    ``features`` of the user's cache, with a digest that is compared at every reading: a damaged
+    file is computed again. A folder that cannot be written costs a computation each time. Both are
+    logged as warnings. ``save`` must write from beginning to end.
     """
     key = "\n".join([json.dumps(settings, sort_keys=True), *digests])
     key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
@@ -58,7 +43,7 @@ def cached(
         _check(path)
     except FileNotFoundError:
         pass
-    except (OSError, DamagedError) as error:
+    except (OSError, ValueError) as error:
         _LOGGER.warning("%s: damaged, computed again: %s", path, error)
     else:
         return read(path)
@@ -68,7 +53,7 @@ def cached(
         with atomic_write(path) as file:
             hashed = _Hashed(file)
             save(cast(IO[bytes], hashed), result)
-            file.write(_MARK + hashed.digest())
+            file.write(_MARK + hashed.hash.digest())
     except OSError as error:
         _LOGGER.warning("%s: could not be cached: %s", path, error)
     else:
@@ -82,30 +67,26 @@ class _Hashed(io.RawIOBase):
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
-        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self.hash = hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._hash.update(data)
+        self.hash.update(data)
         return self._file.write(data)
-
-    def digest(self) -> bytes:
-        return self._hash.digest()
 
 
 def _check(path: Path) -> None:
     with path.open("rb") as file:
         left = path.stat().st_size - len(_MARK) - _DIGEST_BYTES
         if left < 0:
-            raise DamagedError(f"it has {path.stat().st_size} bytes")
+            raise ValueError(f"it has {path.stat().st_size} bytes")
         found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        while left > 0:
-            block = file.read(min(left, 2**20))
-            if not block:
-                raise DamagedError("it is cut off")
+        while block := file.read(min(left, 2**20)):
             found.update(block)
             left -= len(block)
+        if left:
+            raise ValueError("it is cut off")
         if file.read() != _MARK + found.digest():
-            raise DamagedError("its digest is not that of its content")
+            raise ValueError("its digest is not that of its content")

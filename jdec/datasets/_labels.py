@@ -24,20 +24,10 @@ def encode_labels(
 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Number the classes 0 … C-1 in sorted order; different labels are different classes.
 
-    Args:
-        name: Name of the labels in error messages.
-        labels: Whole numbers, booleans or text, [N] or [N 1]; all of one kind.
-        x: The rows that the labels belong to, [N …].
-
-    Returns:
-        int64 labels [N], and the names of the classes where they were text, else None.
-
-    Raises:
-        ValueError: If lengths differ, a label is missing, or labels are not classes.
+    Labels [N] or [N 1] of the rows ``x`` are whole numbers, booleans or text, all of one kind. The
+    second result is the names of the classes where they were text, else None.
 
     Examples:
-        >>> encode_labels("y", ["b", "a", "b"], np.zeros((3, 1)))
-        (array([1, 0, 1]), ('a', 'b'))
         >>> encode_labels("y", [7.0, 3.0], np.zeros((2, 1)))
         (array([1, 0]), None)
         >>> encode_labels("y", [1, "1"], np.zeros((2, 1)))
@@ -61,11 +51,7 @@ def encode_labels(
 
 
 def name_labels(path: Path, labels: np.ndarray, names: np.ndarray | None) -> np.ndarray:
-    """Return the class names that whole numbers stand for, where the file has an array of names.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
+    """Return the class names that whole numbers stand for, where a file has an array of names."""
     if names is None or labels.dtype.kind not in "iu":
         return labels
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= len(names):
@@ -74,17 +60,11 @@ def name_labels(path: Path, labels: np.ndarray, names: np.ndarray | None) -> np.
 
 
 def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
-    """Convert the labels of a text file to int64 [N] where that loses nothing.
+    """Convert the labels of a text file to int64 [N] where that loses nothing, else to objects.
 
-    That is if every text is the canonical form of a number (``1`` and not ``01``, ``+1`` or
-    ``1.0``); otherwise the texts are returned, as objects.
-
-    Raises:
-        ValueError: If all are numbers, and one is not whole: a measurement, not a class.
+    Numbers that are not whole are an error: they are measurements, not classes.
 
     Examples:
-        >>> parse_labels("y", ["1", "2"])
-        array([1, 2])
         >>> parse_labels("y", ["1", "01"])
         array(['1', '01'], dtype=object)
     """
@@ -99,12 +79,7 @@ def parse_labels(name: str, labels: Sequence[str]) -> np.ndarray:
     missing = [text for text in texts if text.lower() in _MISSING]
     if missing:
         _LOGGER.warning("%s: %r is taken for a class, not for a missing label", name, missing[0])
-    return as_objects(labels)
-
-
-def as_objects(values: Sequence[Any]) -> np.ndarray:
-    """Return values as an array [N] of objects, in which each text takes its own length."""
-    return np.fromiter(values, object, len(values))
+    return np.fromiter(labels, object, len(labels))  # each text takes its own length
 
 
 def _as_vector(name: str, labels: Any) -> np.ndarray:
@@ -126,8 +101,7 @@ def _as_vector(name: str, labels: Any) -> np.ndarray:
 
 
 def _encode_objects(name: str, labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    first = ""
-    values = []
+    first, values = "", []
     for row, label in enumerate(labels.tolist()):
         kind, value = _kind(name, label, row)
         first = first or kind
@@ -152,28 +126,23 @@ def _kind(name: str, label: Any, row: int) -> tuple[str, Any]:
             f"{len(label)} in row {row}"
         )
     if isinstance(label, bytes) and label:
-        return "bytes", _decoded(name, label, row)
+        try:
+            return "bytes", label.decode()
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{name}: expected text in UTF-8, got the bytes {reprlib.repr(label)} in row "
+                f"{row}; decode the labels first"
+            ) from None
     if isinstance(label, str) and label:
         return "text", str(label)
     if isinstance(label, int | np.integer) and not isinstance(label, np.timedelta64):
         return "a whole number", int(label)
-    if isinstance(label, float | np.floating | decimal.Decimal):
-        if not math.isfinite(label) or label != int(label):
-            raise _no_class(name, label, row)
+    is_number = isinstance(label, float | np.floating | decimal.Decimal)
+    if is_number and math.isfinite(label) and label == int(label):
         if not isinstance(label, decimal.Decimal):
             _check_exact(name, np.asarray([label]), row)
         return "a whole number", int(label)
     raise _no_class(name, label, row)
-
-
-def _decoded(name: str, label: bytes, row: int) -> str:
-    try:
-        return label.decode()
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"{name}: expected text in UTF-8, got the bytes {reprlib.repr(label)} in row {row}; "
-            "decode the labels first"
-        ) from None
 
 
 def _check_exact(name: str, labels: np.ndarray, first_row: int = 0) -> None:

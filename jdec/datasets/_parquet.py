@@ -3,7 +3,7 @@
 import collections
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from jdec._archives import unpacked_limit
 from jdec._files import Table, reading
 from jdec._io import parse_json
-from jdec.datasets._labels import as_objects
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 _LOGGER = logging.getLogger("jdec")
@@ -27,12 +26,6 @@ def read_parquet(path: Path, choice: Choice) -> Table:
 
     Columns that are neither features, label nor ids are not read. A row index that pandas has
     marked is not a feature.
-
-    Raises:
-        ValueError: If the file is damaged, the choice does not fit it, a feature is not numeric
-            or has missing values, or the file would unpack to more than
-            :func:`jdec._archives.unpacked_limit`.
-        ImportError: If pyarrow is not installed.
     """
     try:
         pyarrow = importlib.import_module("pyarrow")
@@ -68,7 +61,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
             x, columns = _read(path, file, names, roles, dtype)
     return Table(
         x,
-        None if roles.label is None else as_objects(columns[roles.label]),
+        None if roles.label is None else np.fromiter(columns[roles.label], object),
         None if roles.label is None else names[roles.label],
         tuple(names[place] for place in roles.features),
         None if roles.id is None else _ids(path, names[roles.id], columns[roles.id]),
@@ -89,13 +82,10 @@ def _read(
     for place, name in enumerate(names):
         places[name].append(place)
     block = max(1, _BLOCK_BYTES // (len(roles.features) * dtype.itemsize))
-    start = 0
-    with reading(path, "an intact parquet file"):
-        batches = iter(file.iter_batches(block, columns=sorted(wanted)))
-    while True:
-        with reading(path, "an intact parquet file"):
-            batch = next(batches, None)
-        if batch is None or start + len(batch) > n_rows:
+    end = 0
+    for batch in _batches(path, file, block, sorted(wanted)):
+        start, end = end, end + len(batch)
+        if end > n_rows:
             break
         # Columns are read by name, and several may share one.
         left = {name: iter(same) for name, same in places.items()}
@@ -104,31 +94,29 @@ def _read(
             if place in targets or place in columns:
                 _check_complete(path, name, column, start)
             if place in targets:
-                numbers = _numbers(path, name, column, start)
-                x[start : start + len(column), targets[place]] = numbers
+                x[start:end, targets[place]] = _numbers(path, name, column, start)
             if place in columns:
                 columns[place] += _cells(path, name, column)
-        start += len(batch)
-    if batch is not None or start != n_rows:
+    if end != n_rows:
         raise ValueError(f"{path}: expected {n_rows} rows as its metadata says, got another number")
     return x, columns
 
 
+def _batches(path: Path, file: Any, block: int, columns: Sequence[str]) -> Iterator[Any]:
+    with reading(path, "an intact parquet file"):
+        yield from file.iter_batches(block, columns=columns)
+
+
 def _pandas_indices(path: Path, metadata: Mapping[bytes, bytes], names: Sequence[str]) -> list[int]:
     """Find the columns that pandas has marked as the row index."""
-    if b"pandas" not in metadata:
-        return []
-    described = parse_json(metadata[b"pandas"].decode())
+    described = parse_json(metadata.get(b"pandas", b"{}").decode())
     indices = described.get("index_columns") if isinstance(described, dict) else None
     if not isinstance(indices, list):
         return []
     found = [place for place, name in enumerate(names) if name in indices]
     if found:
-        _LOGGER.info(
-            "%s: left out, as the row index of pandas: %s",
-            path,
-            ", ".join(names[place] for place in found),
-        )
+        left_out = ", ".join(names[place] for place in found)
+        _LOGGER.info("%s: left out, as the row index of pandas: %s", path, left_out)
     return found
 
 

@@ -3,7 +3,7 @@
 import collections
 import difflib
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,22 +17,14 @@ from jdec._files import LABEL_NAMES
 LARGEST_EXACT = 2**53
 
 _MAX_NAMES_SHOWN = 20
-_REPEATED = -1  # stands for the position of a name of several columns
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = 60
 
 
 class Choice(NamedTuple):
-    """The roles that the user gives to columns of a file.
+    """The roles that the user gives to columns of a file."""
 
-    Attributes:
-        label: Name of the class column, None for one of :data:`jdec._files.LABEL_NAMES`, empty for
-            none.
-        id: Name of the column of identifiers, or None.
-        drop: Names of the columns to leave out.
-    """
-
-    label: str | None = None
+    label: str | None = None  # None for one of LABEL_NAMES, empty for none
     id: str | None = None
     drop: tuple[str, ...] = ()
 
@@ -47,9 +39,6 @@ class Roles(NamedTuple):
 
 def as_choice(label: Any, id: Any, drop: Any) -> Choice:
     """Return the options of :func:`jdec.datasets.load_dataset` as a choice.
-
-    Raises:
-        ValueError: If a name is not text, or a column is given two roles.
 
     Examples:
         >>> as_choice("none", None, ["town"])
@@ -72,49 +61,42 @@ def as_choice(label: Any, id: Any, drop: Any) -> Choice:
 
 
 def choose_roles(
-    path: Path,
-    names: Sequence[str],
-    choice: Choice,
-    *,
-    named: bool = True,
-    skip: Sequence[int] = (),
+    path: Path, names: list[str], choice: Choice, *, named: bool = True, skip: Sequence[int] = ()
 ) -> Roles:
-    """Assign a role to each column of a table.
+    """Assign a role to each column of a table; to those at the positions ``skip`` only if chosen.
 
-    Args:
-        path: The file, for error messages.
-        names: All columns, in order; a chosen one must be unique.
-        choice: The roles that the user gives.
-        named: Whether the file names its columns; if not, there are no classes unless chosen.
-        skip: Positions of columns that are left out unless they are chosen.
-
-    Returns:
-        Positions of features, label and identifiers.
-
-    Raises:
-        ValueError: If a chosen name is missing or not unique, a column has no name or is a saved
-            row index, several columns may be the classes, or no feature is left.
+    Where the file does not name its columns (``named``), there are no classes unless chosen.
 
     Examples:
         >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice())
         Roles(features=(0, 2), label=1, id=None)
-        >>> choose_roles(Path("a.csv"), ["a", "label", "b"], Choice(label="", drop=("a",)))
-        Roles(features=(1, 2), label=None, id=None)
     """
-    places: dict[str, int] = {}
-    for position, name in enumerate(names) if choice != Choice() else ():
-        places[name] = _REPEATED if name in places else position
-    id = None if choice.id is None else _position(path, names, places, "id", choice.id)
-    dropped = {_position(path, names, places, "drop", name) for name in choice.drop}
-    left_out = dropped | {*skip} | ({id} if id is not None else set())
+    places = {name: position for position, name in enumerate(names)}
+    counts = collections.Counter(names)
+
+    def position_of(option: str, name: str) -> int:
+        if counts[name] == 1:
+            return places[name]
+        if name in places:
+            raise ValueError(
+                f"{path}: {option}: expected a column that is there once, got {shown(name)}, "
+                f"which is there {counts[name]} times"
+            )
+        close = difflib.get_close_matches(name, places, n=1)
+        raise ValueError(
+            f"{path}: {option}: expected one of the columns {_listed(names)}; got {shown(name)}"
+            f"{f'; did you mean {close[0]!r}?' if close else ''}"
+        )
+
+    id = None if choice.id is None else position_of("id", choice.id)
+    dropped = [position_of("drop", name) for name in choice.drop]
+    rest = {*range(len(names))} - {id, *skip, *dropped}
     label = None
     if choice.label:
-        label = _position(path, names, places, "label", choice.label)
+        label = position_of("label", choice.label)
     elif choice.label is None and named:
-        label = _default_label(path, names, left_out)
-    features = [
-        position for position in range(len(names)) if position not in left_out and position != label
-    ]
+        label = _default_label(path, names, sorted(rest))
+    features = sorted(rest - {label})
     for position in features:
         name = names[position]
         if not name.strip() or name.startswith(("Unnamed: ", "__index_level_")):
@@ -132,12 +114,7 @@ def choose_roles(
 
 
 def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
-    """Return the identifiers of column ``name`` as an array of text.
-
-    Raises:
-        ValueError: If one is so long that the array, whose entries are all of one size, would be
-            larger than :func:`jdec._archives.unpacked_limit`.
-    """
+    """Return identifiers as an array of text, whose entries all take the size of the longest."""
     longest = max(map(len, ids), default=0)
     if 4 * longest * len(ids) > unpacked_limit(path.stat().st_size):
         raise ValueError(
@@ -148,12 +125,7 @@ def as_text(path: Path, name: str, ids: list[str]) -> np.ndarray:
 
 
 def way_out(name: str) -> str:
-    """Return how to leave a column out, or to give it another role than a feature's.
-
-    Examples:
-        >>> way_out("a")
-        "leave it out (--drop a, in Python drop=['a']), or say what else it is by --id, --label"
-    """
+    """Return how to leave a column out, or to give it another role than a feature's."""
     return (
         f"leave it out (--drop {_argument(name)}, in Python drop=[{_SHOWN.repr(name)}]), or say "
         "what else it is by --id, --label"
@@ -167,33 +139,12 @@ def _argument(name: str) -> str:
     return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
 
 
-def _position(
-    path: Path, names: Sequence[str], places: Mapping[str, int], option: str, name: str
-) -> int:
-    if name in places:
-        if places[name] != _REPEATED:
-            return places[name]
-        raise ValueError(
-            f"{path}: {option}: expected a column that is there once, got {shown(name)}, "
-            f"which is there {list(names).count(name)} times"
-        )
-    close = difflib.get_close_matches(name, places, n=1)
-    raise ValueError(
-        f"{path}: {option}: expected one of the columns {_listed(names)}; got {shown(name)}"
-        f"{f'; did you mean {close[0]!r}?' if close else ''}"
-    )
-
-
-def _default_label(path: Path, names: Sequence[str], left_out: set[int]) -> int | None:
-    found = [
-        position
-        for position, name in enumerate(names)
-        if name.lower() in LABEL_NAMES and position not in left_out
-    ]
+def _default_label(path: Path, names: Sequence[str], places: Sequence[int]) -> int | None:
+    found = [place for place in places if names[place].lower() in LABEL_NAMES]
     if len(found) > 1:
         raise ValueError(
             f"{path}: expected at most one label column, got "
-            f"{', '.join(names[position] for position in found)}; say which it is: "
+            f"{', '.join(names[place] for place in found)}; say which it is: "
             f"--label {names[found[-1]]} (label={names[found[-1]]!r}), or none of them: "
             "--label none (label='none')"
         )

@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_r
 
 #: A line may have this many cells.
 MAX_COLUMNS = 1_000_000
+
+_Records = Iterator[tuple[int, list[str]]]  # each with the number of its line
 
 _LOGGER = logging.getLogger("jdec")
 _MISSING = ("", "na", "n/a", "null", "none", "?")
@@ -36,9 +38,6 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     """Read a table of numbers as float64; labels as :func:`parse_labels` returns them.
 
     Without a header, the columns are called 1, 2, ….
-
-    Raises:
-        ValueError: If the file is not such a table, or the choice does not fit it.
     """
     _check_format(path)
     records = _records(path, delimiter)
@@ -51,10 +50,9 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     labels: list[str] = []
     ids: list[str] = []
     stripped: dict[str, str] = {}  # one copy of each label
-    n_rows = 0
     for line, cells in records:
         if len(cells) != len(names):
-            raise _ragged(path, delimiter, names, cells, line, first=named and not n_rows)
+            raise _ragged(path, delimiter, names, cells, line, first=named and not values)
         if roles.label is not None:
             label = cells[roles.label]
             labels.append(stripped.setdefault(label, label.strip()))
@@ -69,10 +67,14 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         text = "".join(cells)
         if "_" in text or not text.isascii():
             raise _no_number(path, delimiter, features, cells, line)
-        n_rows += 1
-    x = np.asarray(values).reshape(n_rows, len(features))
+    x = np.asarray(values).reshape(-1, len(features))
     if x.size and max(x.max(), -x.min()) >= LARGEST_EXACT:
         _check_exact(path, _records(path, delimiter), names, roles, x)
+    if roles.id is not None and "" in ids:
+        raise ValueError(
+            f"{path}: expected an identifier in column {names[roles.id]!r} for every row, got "
+            f"none in row {ids.index('')}"
+        )
     if len({*stripped.values()}) < len(stripped):
         _LOGGER.warning(
             "%s: labels that differ in the blanks around them alone are taken for the same", path
@@ -83,7 +85,7 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         None if label_name is None else parse_labels(f"{path}: {label_name}", labels),
         label_name,
         tuple(features) if named else None,
-        None if roles.id is None else _ids(path, names[roles.id], ids),
+        None if roles.id is None else as_text(path, names[roles.id], ids),
     )
 
 
@@ -108,30 +110,23 @@ def _check_format(path: Path) -> None:
         raise ValueError(f"{path}: expected UTF-8 text, got {found}")
 
 
-def _lines(path: Path, file: Iterable[str], delimiter: str) -> Iterator[str]:
+def _lines(file: Iterable[str], delimiter: str) -> Iterator[str]:
     for line in file:
         if len(line) > MAX_COLUMNS and line.count(delimiter) >= MAX_COLUMNS:
             raise ValueError(f"a line of {line.count(delimiter) + 1} cells")
         yield line
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    with (
-        reading(path, "delimited UTF-8 text"),
-        path.open(encoding="utf-8-sig", newline="") as file,
-    ):
-        reader = csv.reader(_lines(path, file, delimiter), delimiter=delimiter, strict=True)
+def _records(path: Path, delimiter: str) -> _Records:
+    with reading(path, "delimited UTF-8 text"), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_lines(file, delimiter), delimiter=delimiter, strict=True)
         for cells in reader:
             if cells:
                 yield reader.line_num, cells
 
 
 def _check_exact(
-    path: Path,
-    records: Iterable[tuple[int, list[str]]],
-    names: Sequence[str],
-    roles: Roles,
-    x: np.ndarray,
+    path: Path, records: _Records, names: list[str], roles: Roles, x: np.ndarray
 ) -> None:
     """Raise for whole numbers that float64 rounds, which may be identifiers, not measurements."""
     large = (np.abs(x) >= LARGEST_EXACT).any(axis=0)
@@ -147,9 +142,7 @@ def _check_exact(
                 )
 
 
-def _header(
-    path: Path, records: Iterator[tuple[int, list[str]]], delimiter: str
-) -> tuple[list[str], bool, Iterator[tuple[int, list[str]]]]:
+def _header(path: Path, records: _Records, delimiter: str) -> tuple[list[str], bool, _Records]:
     """Return the names of the columns, whether the file has them, and the records of data."""
     first = next(records, None)
     if first is None:
@@ -164,9 +157,9 @@ def _header(
     if names[0].startswith("#"):
         # numpy.savetxt puts this mark before a header.
         names[0] = names[0].lstrip("#").strip()
-        second = next(records, None)
-        fits = second is not None and len(second[1]) == len(names)
-        if second is None or not fits or not _is_header(names) or second[1][0].startswith("#"):
+        second = next(records, (0, []))
+        fits = len(second[1]) == len(names)
+        if not fits or not _is_header(names) or second[1][0].startswith("#"):
             raise ValueError(
                 f"{path}: expected a header or numbers, got a line that begins with '#'; comment "
                 "lines ('#') must go"
@@ -183,19 +176,18 @@ def _header(
         return names, True, records
     if len(names) > 1 and set(names) == {str(column) for column in range(len(names))}:
         # As pandas names columns without names, in any order.
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         _LOGGER.warning(
             "%s: the first line (%s) is taken for a row of data, though it holds each number from "
             "0 to %d once; if it is a header, delete it or give the columns names",
-            path,
-            ", ".join(names[:3]) + (", …" if len(names) > 3 else ""),
-            len(names) - 1,
+            *(path, shown, len(names) - 1),
         )
     numbered = [str(column) for column in range(1, len(names) + 1)]
     return numbered, False, itertools.chain([first], records)
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    if cells[0] == "" and list(cells[1:]) == [str(column) for column in range(len(cells) - 1)]:
+def _is_header(cells: list[str]) -> bool:
+    if cells[0] == "" and cells[1:] == [str(column) for column in range(len(cells) - 1)]:
         return len(cells) > 2  # pandas' names of unnamed columns, after those of the row index
     others = [cell for cell in cells if not _is_number(cell)]
     if len(others) == len(cells) or not others:
@@ -206,11 +198,8 @@ def _is_header(cells: Sequence[str]) -> bool:
     # missing values, is data, which would be lost silently.
     numbers = [float(cell) for cell in cells if _is_number(cell)]
     rising = all(first < second for first, second in itertools.pairwise(numbers))
-    return (
-        rising
-        and (len(numbers) > 1 or numbers == [0])
-        and not all(cell.lower() in _MISSING for cell in others)
-    )
+    several = len(numbers) > 1 or numbers == [0]
+    return rising and several and not all(cell.lower() in _MISSING for cell in others)
 
 
 def _names_a_label(cells: Iterable[str]) -> bool:
@@ -218,13 +207,7 @@ def _names_a_label(cells: Iterable[str]) -> bool:
 
 
 def _ragged(
-    path: Path,
-    delimiter: str,
-    names: Sequence[str],
-    cells: Sequence[str],
-    line: int,
-    *,
-    first: bool,
+    path: Path, delimiter: str, names: list[str], cells: list[str], line: int, *, first: bool
 ) -> ValueError:
     hint = _hint(delimiter, cells)
     if not hint and first:
@@ -237,7 +220,7 @@ def _ragged(
 
 
 def _no_number(
-    path: Path, delimiter: str, names: Sequence[str], cells: Sequence[str], line: int
+    path: Path, delimiter: str, names: list[str], cells: list[str], line: int
 ) -> ValueError:
     column, value = next(
         (name, cell) for name, cell in zip(names, cells, strict=True) if not _is_number(cell)
@@ -252,7 +235,7 @@ def _no_number(
     )
 
 
-def _hint(delimiter: str, cells: Sequence[str]) -> str:
+def _hint(delimiter: str, cells: list[str]) -> str:
     """Return what seems wrong with a line that is not a row of numbers, or an empty text."""
     if cells[0].startswith("#") and not cells[0].startswith(("#N/A", "#DIV", "#VALUE", "#REF")):
         return "; comment lines ('#') must go"
@@ -272,12 +255,3 @@ def _hint(delimiter: str, cells: Sequence[str]) -> str:
     if any(map(_DECIMAL_COMMA.fullmatch, cells)):
         return "; write a decimal comma as a point, and no commas between thousands"
     return ""
-
-
-def _ids(path: Path, name: str, ids: list[str]) -> np.ndarray:
-    if "" in ids:
-        raise ValueError(
-            f"{path}: expected an identifier in column {name!r} for every row, got none in row "
-            f"{ids.index('')}"
-        )
-    return as_text(path, name, ids)

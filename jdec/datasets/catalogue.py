@@ -1,57 +1,66 @@
-"""The known data sets, as data: files, checksums, folders, addresses and readers."""
+"""The known data sets: files, checksums, addresses and readers; those of pixels are read here."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jdec.datasets import pixels, rcv1, reuters, vision
+import numpy as np
+import sklearn.datasets
+
+from jdec._checks import check_same_length
+from jdec._files import compare_digests, idx_header, read_idx
+from jdec._rows import as_float32
+from jdec.datasets import rcv1, reuters, vision
 from jdec.datasets.dataset import Dataset
+
+#: SHA256 of the public files, unpacked: training images and labels, then those for testing.
+CONTENT = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion_mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
+_CLASS_NAMES = {
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Files of one form that a data set can be read from.
+    """Files of one form that a data set can be read from."""
 
-    Attributes:
-        load: Reads the files, in the order of ``files``, as the data set of that name.
-        folders: Possible folders, within the folder for data.
-        files: Each file's name and, where it is public, its checksum: SHA256, or MD5 where it
-            comes in an archive. One that ends in .gz may have been unpacked.
-        variant: As :attr:`Dataset.variant`.
-    """
-
-    load: Callable[[str, Sequence[Path]], Dataset]
-    folders: tuple[str, ...] = ()
+    load: Callable[[str, Sequence[Path]], Dataset]  # takes the data set's name, and the files
+    folders: tuple[str, ...] = ()  # possible ones, within the folder for data
+    # By name, the checksum where the file is public: SHA256, or MD5 where it comes in an archive.
+    # One that ends in .gz may have been unpacked.
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    variant: str = ""
+    variant: str = ""  # as Dataset.variant
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec(Source):
-    """What is known about a data set.
-
-    Attributes:
-        description: One line.
-        shape: Rows, features, classes.
-        alternatives: Further sources, tried if the first one is missing.
-        url: Where to download the files from; ends in a slash.
-        archive: File there that holds the files, and its checksum; empty for single files.
-        fetch: Downloads them by other means, into a folder.
-        advice: How to obtain the data where it cannot be downloaded, or not all of it.
-    """
+    """What is known about a data set; of its sources, the first that is complete is read."""
 
     description: str = ""
-    shape: tuple[int, int, int] = (0, 0, 0)
+    shape: tuple[int, int, int] = (0, 0, 0)  # rows, features, classes
     alternatives: tuple[Source, ...] = ()
-    url: str = ""
-    archive: tuple[str, str] = ("", "")
-    fetch: Callable[[Path], None] | None = None
-    advice: str = ""
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """All sources, the preferred one first."""
-        return (self, *self.alternatives)
+    url: str = ""  # to download the files from; ends in a slash
+    archive: tuple[str, str] = ("", "")  # file there that holds them all, and its checksum
+    fetch: Callable[[Path], None] | None = None  # downloads them into a folder by other means
+    advice: str = ""  # how to obtain the data where not all of it can be downloaded
 
     @property
     def downloadable(self) -> bool:
@@ -59,42 +68,67 @@ class Spec(Source):
         return bool(self.url) or self.fetch is not None
 
 
+def load_digits(name: str, files: Sequence[Path]) -> Dataset:
+    """Return the digits that come with scikit-learn."""
+    bunch = sklearn.datasets.load_digits()
+    return Dataset(as_float32(name, bunch.data), bunch.target.astype(np.int64), name, (8, 8))
+
+
+def load_mnist(name: str, files: Sequence[Path]) -> Dataset:
+    """Read four idx files: images and labels of the training split, then of the test split.
+
+    A content other than the public file's is logged as a warning.
+    """
+    images, labels = [], []
+    for image_file, label_file in (files[:2], files[2:]):
+        images.append(read_idx(image_file, 3))
+        labels.append(read_idx(label_file, 1))
+        if images[-1].shape[1:] != (28, 28):
+            raise ValueError(
+                f"{image_file}: expected images of 28×28 pixels, got shape {images[-1].shape}"
+            )
+        check_same_length(str(label_file), labels[-1], image_file.name, images[-1])
+        if labels[-1].max(initial=0) > 9:
+            raise ValueError(f"{label_file}: expected labels 0 to 9, got {labels[-1].max()}")
+    arrays = (images[0], labels[0], images[1], labels[1])
+    for path, array, known in zip(files, arrays, CONTENT[name], strict=True):
+        digest = hashlib.sha256(idx_header(array) + array.tobytes()).hexdigest()
+        compare_digests(path, digest, known)
+    n_train = len(images[0])
+    x = np.concatenate([part.reshape(-1, 28 * 28) for part in images], dtype=np.float32)
+    y = np.concatenate(labels).astype(np.int64)
+    return Dataset(as_float32(name, x), y, name, (28, 28), n_train, _CLASS_NAMES.get(name))
+
+
 def _idx_files(*digests: str) -> dict[str, str]:
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return {f"{name}-ubyte.gz": digest for name, digest in zip(names, digests, strict=True)}
 
 
-_TOKEN_SOURCE = Source(
-    load=reuters.load_tokens,
-    folders=("reuters", "."),
-    files=dict.fromkeys((rcv1.TOPICS_FILE, *rcv1.TOKEN_FILES), ""),
-    variant="paper",
-)
-_FETCH_RCV1 = Source(
-    load=reuters.load_fetch_rcv1,
-    folders=("reuters", "."),
-    files={reuters.FETCH_RCV1_FILE: ""},
-    variant="fetch_rcv1",
-)
+_FOLDERS = ("reuters", ".")
+_TOKEN_FILES = dict.fromkeys((rcv1.TOPICS_FILE, *rcv1.TOKEN_FILES), "")
+_TOKENS = Source(reuters.load_tokens, _FOLDERS, _TOKEN_FILES, "paper")
+_FETCHED = Source(reuters.load_fetch_rcv1, _FOLDERS, {reuters.FETCH_RCV1_FILE: ""}, "fetch_rcv1")
+_SAMPLE = Source(reuters.load_sample, _FOLDERS, {"reuters10k.npz": ""}, "sample")
 _TOKENS_ADVICE = (
     f"for the paper's own recipe place {rcv1.TOPICS_FILE} (of a08-topic-qrels), "
     "lyrl2004_tokens_train.dat.gz and lyrl2004_tokens_test_pt0.dat.gz to pt3 (of a12-token-files) "
     "of http://www.ai.mit.edu/projects/jmlr/papers/volume5/lewis04a/ in the folder reuters"
 )
 
-# A new data set is one entry here and one function that reads its files, in a module beside this
-# one. The order is that of the table.
+# A new data set is one entry here and one function that reads its files. The order is that of the
+# table.
 SPECS: dict[str, Spec] = {
     "digits": Spec(
         description="handwritten digits, 8×8 pixels; comes with scikit-learn",
         shape=(1797, 64, 10),
-        load=pixels.load_digits,
+        load=load_digits,
         advice="it comes with scikit-learn",
     ),
     "mnist": Spec(
         description="handwritten digits, 28×28 pixels, train and test split together",
         shape=(70_000, 784, 10),
-        load=pixels.load_mnist,
+        load=load_mnist,
         folders=("mnist",),
         files=_idx_files(
             "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -107,7 +141,7 @@ SPECS: dict[str, Spec] = {
     "fashion_mnist": Spec(
         description="photos of clothing, 28×28 pixels, train and test split together",
         shape=(70_000, 784, 10),
-        load=pixels.load_fashion_mnist,
+        load=load_mnist,
         folders=("fashion_mnist", "fashion-mnist"),
         files=_idx_files(
             "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
@@ -139,26 +173,18 @@ SPECS: dict[str, Spec] = {
         ),
     ),
     "reuters": Spec(
-        **vars(_TOKEN_SOURCE),
+        **vars(_TOKENS),
         description="news stories, TF-IDF of 2000 stems; all with one root category",
         shape=(685_071, reuters.N_STEMS, 4),
-        alternatives=(_FETCH_RCV1,),
+        alternatives=(_FETCHED,),
         fetch=reuters.download_fetch_rcv1,
         advice=_TOKENS_ADVICE,
     ),
     "reuters10k": Spec(
-        **vars(_TOKEN_SOURCE),
+        **vars(_TOKENS),
         description="news stories, TF-IDF of 2000 stems; 10 000 of reuters, or a sample",
         shape=(reuters.N_SUBSET, reuters.N_STEMS, 4),
-        alternatives=(
-            _FETCH_RCV1,
-            Source(
-                load=reuters.load_sample,
-                folders=("reuters", "."),
-                files={"reuters10k.npz": ""},
-                variant="sample",
-            ),
-        ),
+        alternatives=(_FETCHED, _SAMPLE),
         advice=(
             "run `jdec datasets --download reuters` for scikit-learn's copy of all of them; or "
             f"{_TOKENS_ADVICE}; or place reuters/reuters10k.npz in the data folder, with arrays x "

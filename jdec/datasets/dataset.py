@@ -65,8 +65,7 @@ def imbalanced_subset(dataset: Dataset, min_retention_rate: float, *, seed: int)
         note says how they were drawn, and everything else is as in ``dataset``.
 
     Raises:
-        ValueError: If ``min_retention_rate`` is not in (0, 1], ``seed`` is not a seed, or the data
-            set has fewer than two classes.
+        ValueError: If an argument is out of range, or there are fewer than two classes.
 
     Examples:
         >>> x, y = np.zeros((3000, 2), np.float32), np.arange(3000) % 3

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jdec._checks import in_a_line
+from jdec._files import compare_digests, content_digest
 from jdec._io import atomic_write
-from jdec.datasets._digests import compare_digests, content_digest
 from jdec.datasets.catalogue import SPECS, Spec
 from jdec.datasets.load import data_folders, unknown_name
 

@@ -26,20 +26,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
-    """Read a file as a data set.
-
-    Args:
-        path: A file with one of :data:`SUFFIXES`.
-        choice: The roles of its columns.
-        image_shape: Shape of a row as an image, or None.
-
-    Returns:
-        The data set, named like the file.
-
-    Raises:
-        ValueError: If the file is a folder, empty, damaged, of another kind, or not numeric, or an
-            option does not fit it.
-        ImportError: If a parquet file is given and pyarrow is not installed.
+    """Read a file with one of :data:`SUFFIXES` as a data set of the file's name.
 
     Examples:
         >>> load_file(Path("notes.txt"), Choice())
@@ -53,17 +40,13 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
         image_shape = _array_image_shape(path, table.x, image_shape)
     y, class_names = None, None
     if table.labels is not None and table.x.ndim > 0:
-        what = f"{path}: labels" if table.label_name is None else f"{path}: {table.label_name}"
-        y, class_names = encode_labels(what, table.labels, table.x)
+        name = f"{path}: {table.label_name or 'labels'}"
+        y, class_names = encode_labels(name, table.labels, table.x)
     x = _as_matrix(path, table.x, names)
     if image_shape is not None and math.prod(image_shape) != x.shape[1]:
-        raise ValueError(
-            f"{path}: image_shape: expected {x.shape[1]} entries as x has columns, "
-            f"got {image_shape}"
-        )
-    if path.suffix.lower() not in (".npy", ".npz"):
-        _warn_of_columns(path, x, names, y, table.label_name, choice)
-    return Dataset(
+        expected = f"{x.shape[1]} entries as x has columns"
+        raise ValueError(f"{path}: image_shape: expected {expected}, got {image_shape}")
+    dataset = Dataset(
         x,
         y,
         path.stem,
@@ -73,6 +56,9 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
         label_name=table.label_name,
         ids=table.ids,
     )
+    if path.suffix.lower() not in (".npy", ".npz"):
+        _warn_of_columns(path, dataset, choice)
+    return dataset
 
 
 def _read(path: Path, choice: Choice) -> Table:
@@ -153,30 +139,16 @@ def _as_matrix(path: Path, x: np.ndarray, names: Sequence[str] | None) -> np.nda
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _warn_of_columns(
-    path: Path,
-    x: np.ndarray,
-    names: Sequence[str] | None,
-    y: np.ndarray | None,
-    label_name: str | None,
-    choice: Choice,
-) -> None:
-    columns = [str(place + 1) for place in range(x.shape[1])] if names is None else names
-    for name in identifier_columns(x, columns):
+def _warn_of_columns(path: Path, dataset: Dataset, choice: Choice) -> None:
+    x, y, names = dataset.x, dataset.y, dataset.feature_names
+    for name in identifier_columns(x, names or [str(place + 1) for place in range(x.shape[1])]):
         _LOGGER.warning(
             "%s: column %r seems to number the rows, not to measure something; %s",
-            path,
-            name,
-            way_out(name),
+            *(path, name, way_out(name)),
         )
-    if y is not None and choice.label is None and len(y) >= 10:
-        n_classes = int(y.max()) + 1
-        if 2 * n_classes > len(y):
-            _LOGGER.warning(
-                "%s: column %r is taken for the classes, and has %d of them in %d rows; say "
-                "--label none (label='none') if it is a feature",
-                path,
-                label_name,
-                n_classes,
-                len(y),
-            )
+    if y is not None and choice.label is None and 10 <= len(y) < 2 * (n_classes := y.max() + 1):
+        _LOGGER.warning(
+            "%s: column %r is taken for the classes, and has %d of them in %d rows; say "
+            "--label none (label='none') if it is a feature",
+            *(path, dataset.label_name, n_classes, len(y)),
+        )

@@ -55,9 +55,8 @@ def load_dataset(
     user's cache folder. The options after ``data_dir`` describe the columns of a file.
 
     Args:
-        name: ``digits``, ``mnist``, ``fashion_mnist``, ``stl10``, ``cifar10``, ``reuters``,
-            ``reuters10k``, or the path of a ``.npy``, ``.npz`` (dense or scipy-sparse), ``.csv``,
-            ``.tsv`` or ``.parquet`` file.
+        name: A name in :func:`dataset_table`, or the path of a ``.npy``, ``.npz`` (dense or
+            scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
         data_dir: The folder to search first.
         label: Column, or array of an ``.npz`` file, with the classes; ``"none"`` or empty for none.
             By default the one called y, label, labels, target or class. Columns of a text file
@@ -71,11 +70,9 @@ def load_dataset(
         A :class:`Dataset`; numbers from a file keep their precision.
 
     Raises:
-        ValueError: If the name is neither known nor a file, the file cannot be used, or an option
-            does not fit it.
+        ValueError: If name, file or options cannot be used.
         FileNotFoundError: If files of a known data set are missing.
-        ImportError: If pyarrow (for a parquet file) or scikit-image (for image features) is not
-            installed.
+        ImportError: If pyarrow (for parquet) or scikit-image (for image features) is not installed.
 
     Examples:
         >>> digits = load_dataset("digits")
@@ -120,24 +117,15 @@ def dataset_table(data_dir: str | Path | None = None) -> list[DatasetRow]:
     """
     rows = []
     for name, spec in SPECS.items():
-        files: list[Path] = []
         path, variant = None, ""
         with contextlib.suppress(FileNotFoundError):
             source, files = _find_files(name, data_dir)
             variant = source.variant
-        if files:
-            path = files[0] if len(files) == 1 else files[0].parent
-        rows.append(
-            DatasetRow(
-                name,
-                spec.description,
-                spec.shape,
-                path,
-                spec.downloadable,
-                built_in=not spec.files,
-                variant=variant,
-            )
-        )
+            if files:
+                path = files[0] if len(files) == 1 else files[0].parent
+        built_in = not spec.files
+        about = (name, spec.description, spec.shape, path, spec.downloadable, built_in, variant)
+        rows.append(DatasetRow(*about))
     return rows
 
 
@@ -163,28 +151,24 @@ def _exists(path: Path) -> bool:
 
 def data_folders(data_dir: str | Path | None) -> list[Path]:
     """Return the folders to search for data, in order: the given one, the variable's, the cache."""
-    roots = [as_path("data_dir", data_dir)] if data_dir is not None else []
-    if os.environ.get("JDEC_DATA_DIR"):
-        roots.append(as_path("JDEC_DATA_DIR", os.environ["JDEC_DATA_DIR"]))
-    roots.append(platformdirs.user_cache_path("jdec"))
-    return list(dict.fromkeys(roots))
+    given = {"data_dir": data_dir, "JDEC_DATA_DIR": os.environ.get("JDEC_DATA_DIR") or None}
+    roots = [as_path(name, folder) for name, folder in given.items() if folder is not None]
+    return list(dict.fromkeys([*roots, platformdirs.user_cache_path("jdec")]))
 
 
 def _find_files(name: str, data_dir: str | Path | None) -> tuple[Source, list[Path]]:
     spec, roots = SPECS[name], data_folders(data_dir)
     # Of incomplete sources, the most complete one is reported.
     max_found, first_missing = -1, ""
-    for source in spec.sources:
+    for source in (spec, *spec.alternatives):
         for folder in (root / folder for root in roots for folder in source.folders):
             found, missing = [], []
             for file in source.files:
-                present = [
-                    path
-                    for path in (folder / file, folder / file.removesuffix(".gz"))
-                    if _exists(path)
-                ]
-                found += present[:1]
-                missing += [] if present else [file]
+                packed, unpacked = folder / file, folder / file.removesuffix(".gz")
+                if _exists(packed) or _exists(unpacked):
+                    found.append(packed if _exists(packed) else unpacked)
+                else:
+                    missing.append(file)
             if not missing:
                 return source, found
             if len(found) > max_found:

@@ -5,7 +5,7 @@ import gzip
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -29,34 +29,12 @@ _MAX_DOCUMENTS = 2**20  # of which RCV1 has 804 414
 _MAX_STEMS = 2**20
 
 
-class Documents(NamedTuple):
-    """TF-IDF of the documents with one root, in the authors' order before their permutation."""
-
-    x: Any  # CSR float32 [N D]
-    y: np.ndarray  # int64 [N], into ROOTS
-
-
 def read_roots(path: Path) -> dict[int, str]:
-    r"""Read the root category of each document from RCV1's topics.
+    """Read the root category of each document, or an empty text if it has several, or none.
 
-    The file, gzipped or not, has lines of topic, document and 1. The root of a document with
-    several roots, or none, is an empty text.
-
-    Raises:
-        ValueError: If the file is damaged or a line is not of that form.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "rcv1-v2.topics.qrels")
-        ...     _ = path.write_text("CCAT 1 1\nCCAT 2 1\nGCAT 2 1\n")
-        ...     read_roots(path)
-        {1: 'CCAT', 2: ''}
-
-    Source: Lewis et al., JMLR 2004.
+    The file, gzipped or not, has lines of topic, document and 1 (Lewis et al., JMLR 2004).
     """
     roots: dict[int, str] = {}
-    known = frozenset(ROOTS)
     several = set()
     for number, line in enumerate(_lines(path), 1):
         fields = line.split()
@@ -68,7 +46,7 @@ def read_roots(path: Path) -> dict[int, str]:
         topic, document = fields[0], int(fields[1])
         if len(roots) > _MAX_DOCUMENTS:
             raise ValueError(f"{path}: expected at most {_MAX_DOCUMENTS} documents, got more")
-        if topic not in known:
+        if topic not in ROOTS:
             roots.setdefault(document, "")
         elif roots.get(document, "") in ("", topic):
             roots[document] = topic
@@ -81,11 +59,10 @@ def read_roots(path: Path) -> dict[int, str]:
 
 def count_tokens(
     topics: Path, files: Sequence[Path], *, n_stems: int, block_size: int
-) -> Documents:
-    """Compute the TF-IDF of the ``n_stems`` most frequent stems from RCV1's files.
+) -> tuple[Any, np.ndarray]:
+    """Return TF-IDF, CSR float32 [N D], of the most frequent stems, and classes [N] into ROOTS.
 
-    Raises:
-        ValueError: If a file is damaged, or the files do not fit each other.
+    They are of the documents with one root, in the authors' order before their permutation.
     """
     roots = read_roots(topics)
     labels: list[int] = []
@@ -107,7 +84,7 @@ def count_tokens(
         scipy.sparse.vstack([counter.transform(block) for block in blocks], format="csr")
     )
     x = TfidfTransformer(norm="l2", sublinear_tf=True).fit(x).transform(x, copy=False)
-    return Documents(scipy.sparse.csr_array(x), np.array(labels, np.int64))
+    return scipy.sparse.csr_array(x), np.array(labels, np.int64)
 
 
 def _documents(
@@ -134,12 +111,11 @@ def _documents(
 
 def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
     document: int | None = None
-    lines: list[str] = []
-    started = False  # whether the document's .W was seen
+    lines: list[str] | None = None  # of the document, once its .W was seen
     size = 0
 
     def whole(number: int) -> tuple[int, str]:
-        text = "".join(lines)
+        text = "".join(lines or ())
         if document is None or not text.strip():
             raise ValueError(
                 f"{path}: expected tokens of document {document} before line {number}, got none"
@@ -157,12 +133,12 @@ def _read_tokens(path: Path) -> Iterator[tuple[int, str]]:
                     f"{path}: expected .I and a document's number, got {line.strip()[:60]!r} in "
                     f"line {number}"
                 )
-            document, lines, started, size = int(fields[1]), [], False, 0
+            document, lines, size = int(fields[1]), None, 0
         elif line.startswith(".W"):
-            if document is None or started:
+            if document is None or lines is not None:
                 raise ValueError(f"{path}: expected .I before .W in line {number}")
-            started = True
-        elif started:
+            lines = []
+        elif lines is not None:
             lines.append(line)
             size += len(line)
             if size > _MAX_DOCUMENT:
@@ -189,11 +165,8 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
         limit = unpacked_limit(path.stat().st_size)
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if gzipped
-            else path.open(encoding="utf-8") as text
-        ):
+        opened: Any = gzip.open if gzipped else open
+        with opened(path, "rt", encoding="utf-8") as text:
             while line := text.readline(_MAX_LINE):
                 limit -= len(line)
                 if limit < 0 or len(line) == _MAX_LINE:

@@ -14,15 +14,14 @@ from sklearn.preprocessing import normalize
 from jdec._archives import read_npz
 from jdec._checks import in_a_line
 from jdec._environment import free_host_bytes
-from jdec._files import read_member, read_numpy
+from jdec._files import content_digest, read_member, read_numpy
 from jdec._io import atomic_write
 from jdec._rows import as_float32
 from jdec._sparse import read_sparse, sparse_matrix
 from jdec.datasets._cache import cached
-from jdec.datasets._digests import content_digest
 from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
-from jdec.datasets.rcv1 import ROOTS, Documents, count_tokens
+from jdec.datasets.rcv1 import ROOTS, count_tokens
 
 #: scikit-learn's copy, whose files are pickles, as :func:`download_fetch_rcv1` converts it.
 FETCH_RCV1_FILE = "fetch_rcv1.npz"
@@ -48,22 +47,11 @@ _LOGGER = logging.getLogger("jdec")
 
 
 def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
-    """Follow the authors' recipe from RCV1's token files.
+    """Follow the authors' recipe from RCV1's topics and its token files, in the authors' order.
 
     Documents with exactly one root category; the 2000 most frequent stems; (1 + log tf) · idf;
-    rows of L2 norm 1 (the paper's factor √2000 is the ``scale`` of the preset). The sparse result
-    is cached.
-
-    Args:
-        name: reuters, or reuters10k for the first 10 000 rows of the same order.
-        files: The topics, then the token files in the authors' order.
-
-    Returns:
-        Rows in the order of the authors' permutation, variant ``paper``.
-
-    Raises:
-        ValueError: If a file is damaged or another does not fit it, or the dense rows would not
-            fit into memory.
+    rows of L2 norm 1 (the paper's factor √2000 is the ``scale`` of the preset), in the order of the
+    authors' permutation, of which reuters10k takes the first 10 000. The sparse result is cached.
 
     Source: Xie et al. 2016, section 4.1, and the authors' code; Lewis et al., JMLR 2004.
     """
@@ -86,18 +74,13 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
     x = scipy.sparse.csr_array(
         (arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"])
     )
-    return _dense(name, Documents(x, arrays["y"]), "paper", _PAPER_NOTE)
+    return _dense(name, x, arrays["y"], "paper", _PAPER_NOTE)
 
 
 def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
     """Reduce the file of :func:`download_fetch_rcv1` to the documents of the paper and 2000 stems.
 
-    Arguments and order of the rows are those of :func:`load_tokens`; variant ``fetch_rcv1``.
-
-    Raises:
-        ValueError: If the file is damaged, or the dense rows would not fit into memory.
-
-    Source: Lewis et al., JMLR 2004.
+    Arguments and order of the rows are those of :func:`load_tokens`.
     """
     (path,) = files
     try:
@@ -114,17 +97,13 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
     n_documents = np.bincount(x.indices, minlength=x.shape[1])
     stems = np.sort(np.argsort(-n_documents, kind="stable")[:N_STEMS])
     x = normalize(x[:, stems], copy=False)
-    documents = Documents(x, roots[rows].argmax(axis=1))
-    return _dense(name, documents, "fetch_rcv1", _SCIKIT_LEARN_NOTE)
+    return _dense(name, x, roots[rows].argmax(axis=1), "fetch_rcv1", _SCIKIT_LEARN_NOTE)
 
 
 def load_sample(name: str, files: Sequence[Path]) -> Dataset:
-    """Read finished rows from an ``.npz`` file, in its order; variant ``sample``.
+    """Read finished rows from an ``.npz`` file, in its order.
 
     The file holds x [N D], rows of L2 norm 1, and y [N], text or numbers into ``names``.
-
-    Raises:
-        ValueError: If the file is damaged, or rows or labels are not of that form.
     """
     (path,) = files
     table = read_numpy(path)
@@ -145,13 +124,7 @@ def download_fetch_rcv1(folder: Path) -> None:
     """Let scikit-learn fetch RCV1 (0.65 GB, checksums are its own), and convert it to arrays.
 
     scikit-learn keeps pickles, and reading one runs whatever code it holds: hence only here, where
-    it was asked for, and never when the data set is loaded.
-
-    The result is :data:`FETCH_RCV1_FILE` in ``folder``. An intact one stays.
-
-    Raises:
-        OSError: If the source cannot be reached or a checksum is wrong.
-        ValueError: If scikit-learn's files are damaged.
+    it was asked for, and never when the data set is loaded. An intact result stays.
     """
     path = folder / FETCH_RCV1_FILE
     if path.exists():
@@ -180,17 +153,10 @@ def download_fetch_rcv1(folder: Path) -> None:
             f"{in_a_line(error)}; delete the folder and run `jdec datasets --download reuters` "
             "again"
         ) from error
+    arrays = {"data": x.data.astype(np.float32), "indices": x.indices, "indptr": x.indptr}
+    arrays |= {"shape": np.array(x.shape), "ids": ids.astype(np.int64), "roots": roots}
     with atomic_write(path) as file:
-        np.savez(
-            file,
-            allow_pickle=False,
-            data=x.data.astype(np.float32),
-            indices=x.indices,
-            indptr=x.indptr,
-            shape=np.array(x.shape),
-            ids=ids.astype(np.int64),
-            roots=roots,
-        )
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -205,13 +171,12 @@ def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     return sparse_matrix("csr", arrays, shape), ids, roots
 
 
-def _dense(name: str, documents: Documents, variant: str, note: str) -> Dataset:
-    order = np.random.RandomState(_SEED).permutation(len(documents.y))
+def _dense(name: str, sparse: Any, y: np.ndarray, variant: str, note: str) -> Dataset:
+    order = np.random.RandomState(_SEED).permutation(len(y))
     drawn = "all of their permutation"
     if name == "reuters10k":
-        order = order[:N_SUBSET]
-        drawn = "the first 10 000 of their permutation"
-    n_rows, n_columns = len(order), documents.x.shape[1]
+        order, drawn = order[:N_SUBSET], "the first 10 000 of their permutation"
+    n_rows, n_columns = len(order), sparse.shape[1]
     needed, available = 4 * n_rows * n_columns, free_host_bytes()
     if available is not None and needed > available:
         raise ValueError(
@@ -221,12 +186,6 @@ def _dense(name: str, documents: Documents, variant: str, note: str) -> Dataset:
         )
     x = np.zeros((n_rows, n_columns), np.float32)
     for start in range(0, n_rows, BLOCK):
-        documents.x[order[start : start + BLOCK]].toarray(out=x[start : start + BLOCK])
-    return Dataset(
-        as_float32(name, x),
-        documents.y[order],
-        name,
-        class_names=ROOTS,
-        note=note.format(drawn),
-        variant=variant,
-    )
+        sparse[order[start : start + BLOCK]].toarray(out=x[start : start + BLOCK])
+    x, note = as_float32(name, x), note.format(drawn)
+    return Dataset(x, y[order], name, class_names=ROOTS, note=note, variant=variant)

@@ -1,17 +1,17 @@
 """Photographs as HOG and colour features: stl10 and its stand-in cifar10."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from jdec._checks import check_same_length
-from jdec._files import read_member, reading
+from jdec._files import compare_digests, content_digest, read_member, reading
 from jdec._rows import as_float32
 from jdec.datasets._cache import cached
-from jdec.datasets._digests import compare_digests, content_digest
 from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
 
@@ -61,14 +61,6 @@ def image_features(images: np.ndarray) -> np.ndarray:
     Returns:
         float32 [N 1428]: (HOG - 0.2) · 10, then (Cr, Cb - 128) / 10.
 
-    Raises:
-        ImportError: If scikit-image is not installed.
-
-    Examples:
-        >>> features = image_features(np.zeros((2, 96, 96, 3), np.uint8))
-        >>> features.shape, features[0, 0].item(), features[0, -1].item()
-        ((2, 1428), -2.0, 0.0)
-
     Source: Xie et al. 2016, section 4.1, and the authors' code; Felzenszwalb et al., PAMI 2010.
     """
     feature = _skimage_feature()
@@ -84,12 +76,7 @@ def image_features(images: np.ndarray) -> np.ndarray:
 def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
     """Read the official binaries of STL-10, in the order of :data:`STL10_FILES`, as features.
 
-    The labelled rows, train and test together, are in the authors' order. A file with another
-    checksum is logged as a warning.
-
-    Raises:
-        ValueError: If a file has a wrong size or labels other than 1 … 10.
-        ImportError: If scikit-image is not installed and the features are not yet cached.
+    The labelled rows, train and test together, are in the authors' order.
     """
     parts = [_read_stl10_images(path) for path in (files[0], files[2], files[4])]
     labels = [_read_stl10_labels(path) for path in (files[1], files[3])]
@@ -104,7 +91,8 @@ def load_stl10(name: str, files: Sequence[Path]) -> Dataset:
         f"{N_FEATURES} features: HOG by scikit-image, not by the authors' code, and the colours of "
         "a thumbnail"
     )
-    return _shuffled(name, features, np.concatenate(labels), _STL10_CLASSES, note)
+    y = np.concatenate(labels)
+    return _shuffled(name, features, y, class_names=_STL10_CLASSES, note=note)
 
 
 def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
@@ -112,10 +100,6 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
 
     The ``.npz`` file holds images [N 32 32 3] uint8, labels [N], names [C], and optionally
     unlabelled [M 32 32 3] uint8.
-
-    Raises:
-        ValueError: If an array is missing, or of another shape, type or range.
-        ImportError: If scikit-image is not installed and the features are not yet cached.
     """
     (path,) = files
     images, labels, names = (read_member(path, part) for part in ("images", "labels", "names"))
@@ -127,8 +111,7 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
     if unlabelled is not None and len(unlabelled):
         _check_photographs(f"{path}: unlabelled", unlabelled)
         parts.append(unlabelled)
-    labels = name_labels(path, labels, names)
-    y, class_names = encode_labels(f"{path}: labels", labels, images)
+    y, class_names = encode_labels(f"{path}: labels", name_labels(path, labels, names), images)
     sizes = np.bincount(y)
     counts = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
     note = (
@@ -137,16 +120,10 @@ def load_cifar10(name: str, files: Sequence[Path]) -> Dataset:
         f"{N_FEATURES} features: HOG by scikit-image, and the colours of a thumbnail"
     )
     features = _cached_features(name, [content_digest(path)], parts)
-    return _shuffled(name, features, y, class_names, note)
+    return _shuffled(name, features, y, class_names=class_names, note=note)
 
 
-def _shuffled(
-    name: str,
-    features: np.ndarray,
-    y: np.ndarray,
-    class_names: tuple[str, ...] | None,
-    note: str,
-) -> Dataset:
+def _shuffled(name: str, features: np.ndarray, y: np.ndarray, **about: Any) -> Dataset:
     # The authors' code draws this order with this seed, then reads batches in sequence.
     random = np.random.RandomState(_SEED)
     order = random.permutation(len(y))
@@ -154,7 +131,7 @@ def _shuffled(
     if len(features) > len(y):
         unlabeled = features[len(y) :][random.permutation(len(features) - len(y))]
     x = as_float32(name, features[order])
-    return Dataset(x, y[order], name, class_names=class_names, note=note, unlabeled=unlabeled)
+    return Dataset(x, y[order], name, unlabeled=unlabeled, **about)
 
 
 def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -165,9 +142,11 @@ def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarr
         _LOGGER.info("%s: features of %d images, some milliseconds each, once", name, n_images)
         features = np.empty((n_images, N_FEATURES), np.float32)
         start = 0
-        for block in _blocks(parts):
-            features[start : start + len(block)] = image_features(block)
-            start += len(block)
+        for part in parts:
+            for first in range(0, len(part), BLOCK):
+                block = np.ascontiguousarray(part[first : first + BLOCK])
+                features[start : start + len(block)] = image_features(block)
+                start += len(block)
         return features
 
     return cached(
@@ -180,12 +159,6 @@ def _cached_features(name: str, digests: Sequence[str], parts: Sequence[np.ndarr
         # Memory-mapped: the rows are copied once, into their final order.
         lambda path: np.load(path, mmap_mode="r", allow_pickle=False),
     )
-
-
-def _blocks(parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    for part in parts:
-        for start in range(0, len(part), BLOCK):
-            yield np.ascontiguousarray(part[start : start + BLOCK])
 
 
 def _skimage_feature() -> ModuleType:
