@@ -1,8 +1,7 @@
 """What SEC and LDMGI share: neighbours, smallest eigenvectors, spectral rotation.
 
-Both minimise tr(Fᵀ M F) over orthonormal F, for a matrix M made from the nearest neighbours of each
-row, and rotate the eigenvectors F to the nearest partition. M is sparse, or sparse and of low rank;
-no dense N×N array is made.
+Both minimise tr(Fᵀ M F) over orthonormal F, M from the nearest neighbours and never a dense array,
+and rotate the eigenvectors F to the nearest partition.
 """
 
 from abc import ABC, abstractmethod
@@ -76,10 +75,6 @@ class SpectralClustering(ClusterMixin, BaseEstimator, ABC):
         if problem.regress is not None:
             self.coef_, self.intercept_ = problem.regress(self.embedding_)
         return self
-
-    def fit_predict(self, X: Any, y: Any = None, **keywords: Any) -> Int[np.ndarray, "N"]:
-        """Cluster the rows of X and return ``labels_``; arguments as of ``fit``."""
-        return self.fit(X, **keywords).labels_
 
     def _validate(self, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
         return as_rows("X", validate_rows(self, X, reset=reset))

@@ -8,19 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._checks import (
-    as_tuple,
-    check_float32,
-    check_n_clusters,
-    is_key,
-    shown,
-)
+from jdec._checks import as_tuple, check_float32, check_n_clusters, is_key, shown
 from jdec.core.autoencoder import Autoencoder, count_params, network_shapes
 from jdec.trainer.config import Config
-from jdec.trainer.programs import (
-    MemberMapping,
-    MemberOverrides,
-)
+from jdec.trainer.programs import MemberMapping, MemberOverrides
 from jdec.trainer.sharding import Mesh
 
 # A CPU takes small members side by side, as each operation is too little work for it. Members with
@@ -126,13 +117,10 @@ def choose_mapping(
     if vectorized is None:
         params = network_shapes(network, n_features).params
         x = jax.ShapeDtypeStruct((1, n_features), np.float32)
+        is_small = count_params(params) <= _MAX_PARAMETERS_SIDE_BY_SIDE
         # Side by side, convolutions become grouped ones, for which XLA has no fast code on a CPU.
-        is_quick = count_params(
-            params
-        ) <= _MAX_PARAMETERS_SIDE_BY_SIDE and "conv_general_dilated" not in str(
-            jax.make_jaxpr(network.encode)(params, x)
-        )
-        vectorized = jax.default_backend() != "cpu" or is_quick
+        convolves = "conv_general_dilated" in str(jax.make_jaxpr(network.encode)(params, x))
+        vectorized = jax.default_backend() != "cpu" or (is_small and not convolves)
     return MemberMapping(mesh, vectorized)
 
 

@@ -92,24 +92,15 @@ class PopulationResult(NamedTuple):
     def member(self, index: int) -> Model:
         """Return one member as a model."""
         n_clusters = int(self.n_clusters[index])
-        config = self.config.replace(
-            {
-                "n_clusters": n_clusters,
-                "clustering.alpha": float(self.alphas[index]),
-                "clustering.optimizer.learning_rate": float(self.learning_rates[index]),
-            }
-        )
+        fields = {
+            "n_clusters": n_clusters,
+            "clustering.alpha": float(self.alphas[index]),
+            "clustering.optimizer.learning_rate": float(self.learning_rates[index]),
+        }
         params = jax.tree.map(lambda leaf: leaf[index], self.params)
-        centroids = self.centroids[index, :n_clusters]
-        return Model(
-            self.scaling,
-            params,
-            centroids,
-            config,
-            self.feature_names,
-            self.network,
-            self.has_decoder,
-        )
+        centroids, config = self.centroids[index, :n_clusters], self.config.replace(fields)
+        others = (self.feature_names, self.network, self.has_decoder)
+        return Model(self.scaling, params, centroids, config, *others)
 
 
 def warn_of_broken(kl: Float[np.ndarray, "M"]) -> None:
