@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Int, Shaped
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from jdec._checks import check_integer, check_n_clusters, check_nothing_masked, shown
@@ -90,11 +90,10 @@ class SpectralClustering(ClusterMixin, BaseEstimator, ABC):
 
 def sparse_from_pairs(
     rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_rows: int
-) -> scipy.sparse.csr_array:
+) -> sparse.csr_array:
     """Sum the values at each pair of indices into a sparse matrix [N N]."""
-    return scipy.sparse.coo_array(
-        (values.ravel(), (rows.ravel(), columns.ravel())), shape=(n_rows, n_rows)
-    ).tocsr()
+    entries = (values.ravel(), (rows.ravel(), columns.ravel()))
+    return sparse.coo_array(entries, shape=(n_rows, n_rows)).tocsr()
 
 
 def _check_neighbors(neighbors: Any, n_rows: int, width: int) -> Int[np.ndarray, "N k"]:

@@ -32,7 +32,7 @@ def nearest_neighbors(
 
     Args:
         X: Rows, [N D], numeric and finite.
-        n_neighbors: Number of neighbours, at most N, the row itself counted, also of duplicates.
+        n_neighbors: At most N, the row itself counted, which is the first also of duplicates.
         block_entries: Maximum number of entries of a temporary array.
     """
     X = as_rows("X", X)
@@ -100,9 +100,7 @@ def rotate(
         previous = -np.inf
         for _ in range(max_iter):
             labels = (rows @ rotation).argmax(axis=1)
-            partition = np.zeros((n_rows, n_clusters))
-            partition[np.arange(n_rows), labels] = 1
-            left, singular, right = np.linalg.svd(partition.T @ rows)
+            left, singular, right = np.linalg.svd(np.eye(n_clusters)[labels].T @ rows)
             rotation = right.T @ left.T
             # The sum over rows of the entry at the row's label, after the rotation.
             objective = singular.sum()
@@ -126,16 +124,10 @@ def smallest_eigenpairs(
 ) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "N K"]]:
     """Return the smallest eigenvalues, ascending, and their orthonormal eigenvectors.
 
-    A block Davidson method. A block, unlike a single vector, finds eigenvalues with their
-    multiplicity, such as the 0 of a disconnected graph; its extra vectors speed up convergence.
-
-    Args:
-        multiply: A symmetric positive semidefinite matrix [N N].
-        precondition: An approximate inverse.
-        n_rows: N.
-        n_pairs: K.
-        generator: Draws the first block.
-        max_iter: Maximum number of iterations; a ConvergenceWarning if too few.
+    The block Davidson method: a basis grows by the preconditioned residuals of a block of Ritz
+    vectors, and a full one restarts from its best. A block, unlike a single vector, finds
+    eigenvalues with their multiplicity, such as the 0 of a disconnected graph; its extra vectors
+    speed up convergence. The matrix is positive semidefinite, ``precondition`` about its inverse.
 
     Source: Davidson 1975; Crouzeix, Philippe & Sadkane, SIAM J. Sci. Comput. 15(1), 1994.
     """
@@ -143,17 +135,8 @@ def smallest_eigenpairs(
     if n_rows <= 10 * block:  # no larger than the basis
         matrix = multiply(np.eye(n_rows))
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    else:
-        new = generator.standard_normal((n_rows, block))
-        values, vectors = _block_davidson(multiply, precondition, new, n_pairs, max_iter)
-    return values[:n_pairs], vectors[:, :n_pairs]
-
-
-def _block_davidson(
-    multiply: Operator, precondition: Operator, new: np.ndarray, n_pairs: int, max_iter: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Expand a basis by preconditioned residuals; a full one restarts from its Ritz vectors."""
-    n_rows, block = new.shape
+        return values[:n_pairs], vectors[:, :n_pairs]
+    new = generator.standard_normal((n_rows, block))
     capacity = 10 * block
     basis, images = (np.empty((n_rows, capacity), order="F") for _ in range(2))
     projected = np.zeros((capacity, capacity))
@@ -187,9 +170,9 @@ def _block_davidson(
             f"eigenvectors: residual {lengths[:n_pairs].max():.1e} after {max_iter} iterations, "
             f"expected {threshold:.1e}",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
-    return values, ritz
+    return values[:n_pairs], ritz[:, :n_pairs]
 
 
 def row_blocks(n_rows: int, entries_per_row: int) -> list[slice]:

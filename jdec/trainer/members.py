@@ -38,11 +38,11 @@ class Traits(NamedTuple):
         if (self.n_clusters != max_clusters).any():
             clusters = np.arange(max_clusters)
             mask = jnp.asarray(clusters[None, :] < self.n_clusters[members, None])
-
-        def chosen(values: Float[np.ndarray, "M"] | None) -> Any:
-            return None if values is None else jnp.asarray(values[members], jnp.float32)
-
-        return MemberOverrides(chosen(self.alphas), chosen(self.learning_rates), mask)
+        alphas, rates = (
+            None if values is None else jnp.asarray(values[members], jnp.float32)
+            for values in (self.alphas, self.learning_rates)
+        )
+        return MemberOverrides(alphas, rates, mask)
 
 
 def as_keys(keys: Any) -> Key[Array, "M"]:
@@ -51,9 +51,8 @@ def as_keys(keys: Any) -> Key[Array, "M"]:
     if isinstance(keys, list | tuple):
         if not keys:
             raise ValueError("keys: expected at least one random key, got none")
-        if not all(is_key(key) for key in keys):
-            kinds = ", ".join(sorted({type(key).__name__ for key in keys if not is_key(key)}))
-            raise ValueError(f"keys: expected {expected}; got a list with {kinds}")
+        if kinds := sorted({type(key).__name__ for key in keys if not is_key(key)}):
+            raise ValueError(f"keys: expected {expected}; got a list with {', '.join(kinds)}")
         if len({(key.dtype, key.shape) for key in keys}) > 1:
             raise ValueError(f"keys: expected {expected}; got a list with keys of several kinds")
         keys = jnp.stack(keys)

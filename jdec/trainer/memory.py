@@ -49,12 +49,12 @@ def members_that_fit(plan: programs.Plan, x: Float[Array, "N D"], n_members: int
     budget = free_device_bytes()
     mesh = plan.rows.mesh
     n_devices = 1 if mesh is None else mesh.size
-    if budget is not None and jax.default_backend() == "cpu":
+    if budget is None:
+        return n_members
+    if jax.default_backend() == "cpu":
         budget //= n_devices  # which share the host's
-    while budget is not None and n_members > 1:
-        # Compiling to know takes seconds, and is skipped where there is plenty.
-        if 4 * _estimate_bytes(plan, x, n_members) // n_devices <= budget:
-            break
+    # Compiling to know takes seconds, and is skipped where there is plenty.
+    while n_members > 1 and 4 * _estimate_bytes(plan, x, n_members) // n_devices > budget:
         n_bytes = compiled_bytes(plan, x, n_members)
         if n_bytes <= budget:
             break
