@@ -1,7 +1,6 @@
-"""Figures of an embedding, a training history, the top samples of each cluster, and a sweep.
+"""Figures, the only module that imports Matplotlib: on first use, and without pyplot.
 
-The only module that imports Matplotlib, on first use, and only its object-oriented interface:
-without pyplot, no backend is chosen and no figure stays open.
+So no backend is chosen and no figure stays open.
 """
 
 import contextlib
@@ -227,8 +226,7 @@ def plot_sweep(settings: Sequence[Mapping[str, Any]], axis: str) -> "Figure":
         lines.setdefault(label, []).append(row)
     n_seeds = max(int(row["n_seeds"]) for row in settings)
     names = [n for n in _CRITERIA if any(np.isfinite(row.get(n, np.nan)) for row in settings)]
-    if axis == "n_clusters":
-        names = [name for name in names if name != "kl"]
+    names = [name for name in names if (axis, name) != ("n_clusters", "kl")]
     n_columns = 2 if len(names) > 1 else 1
     n_rows = -(-max(1, len(names)) // n_columns)
     heading = f"Choosing {_AXES[axis]} without labels: mean ± std of {n_seeds} seed"
@@ -271,21 +269,17 @@ def default_style() -> Iterator[None]:
 
     Such a file may require TeX. Glyphs that the font lacks are drawn as boxes without a warning.
     """
-    _import_matplotlib()
-    import matplotlib
-
+    matplotlib = _import_matplotlib()
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 
 
-def _import_matplotlib() -> None:
+def _import_matplotlib() -> Any:
     # The import fails if MPLBACKEND names an unknown backend, for example a notebook kernel's. No
     # figure here depends on a backend.
-    if "matplotlib" in sys.modules:
-        return
-    backend = os.environ.pop("MPLBACKEND", "")
+    backend = "" if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", "")
     try:
         import matplotlib
     finally:
@@ -294,6 +288,7 @@ def _import_matplotlib() -> None:
     if backend:
         with contextlib.suppress(ValueError):
             matplotlib.rcParams["backend"] = backend  # for the caller's pyplot
+    return matplotlib
 
 
 def _new_figure(width: float, height: float, title: str, notes: Sequence[str] = ()) -> "Figure":

@@ -1,8 +1,7 @@
 """What SEC and LDMGI share: neighbours, smallest eigenvectors, spectral rotation.
 
-Both minimise tr(Fᵀ M F) over orthonormal F, for a matrix M made from the nearest neighbours of each
-row, and rotate the eigenvectors F to the nearest partition. M is sparse, or sparse and of low rank;
-no dense N×N array is made.
+Both minimise tr(Fᵀ M F) over orthonormal F, M from the nearest neighbours and never a dense array,
+and rotate the eigenvectors F to the nearest partition.
 """
 
 from abc import ABC, abstractmethod
@@ -10,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Int, Shaped
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from jdec._checks import check_integer, check_n_clusters, check_nothing_masked, shown
@@ -77,10 +76,6 @@ class SpectralClustering(ClusterMixin, BaseEstimator, ABC):
             self.coef_, self.intercept_ = problem.regress(self.embedding_)
         return self
 
-    def fit_predict(self, X: Any, y: Any = None, **keywords: Any) -> Int[np.ndarray, "N"]:
-        """Cluster the rows of X and return ``labels_``; arguments as of ``fit``."""
-        return self.fit(X, **keywords).labels_
-
     def _validate(self, X: Any, *, reset: bool) -> Shaped[np.ndarray, "N D"]:
         return as_rows("X", validate_rows(self, X, reset=reset))
 
@@ -95,11 +90,10 @@ class SpectralClustering(ClusterMixin, BaseEstimator, ABC):
 
 def sparse_from_pairs(
     rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_rows: int
-) -> scipy.sparse.csr_array:
+) -> sparse.csr_array:
     """Sum the values at each pair of indices into a sparse matrix [N N]."""
-    return scipy.sparse.coo_array(
-        (values.ravel(), (rows.ravel(), columns.ravel())), shape=(n_rows, n_rows)
-    ).tocsr()
+    entries = (values.ravel(), (rows.ravel(), columns.ravel()))
+    return sparse.coo_array(entries, shape=(n_rows, n_rows)).tocsr()
 
 
 def _check_neighbors(neighbors: Any, n_rows: int, width: int) -> Int[np.ndarray, "N k"]:

@@ -1,10 +1,9 @@
 """Local discriminant models and global integration (LDMGI)."""
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
-import scipy.sparse.csgraph
-import scipy.sparse.linalg
+from scipy import linalg, sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
 
 from jdec._checks import check_integer, check_positive
 from jdec._validation import RandomState
@@ -79,8 +78,8 @@ class LDMGI(SpectralClustering):
             return Problem(matrix.__matmul__, _multilevel_preconditioner(matrix))
         # Linearly dependent cliques and a small λ give eigenvalues of very different magnitude,
         # for which the diagonal is a poor preconditioner.
-        shift = 1e-13 * matrix.diagonal().max() * scipy.sparse.eye_array(len(X))
-        factors = scipy.sparse.linalg.splu(
+        shift = 1e-13 * matrix.diagonal().max() * sparse.eye_array(len(X))
+        factors = splu(
             (matrix + shift).tocsc(),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
@@ -89,36 +88,34 @@ class LDMGI(SpectralClustering):
         return Problem(matrix.__matmul__, factors.solve)
 
 
-def _integrate_cliques(
-    X: np.ndarray, neighbors: np.ndarray, regularization: float
-) -> scipy.sparse.csr_array:
+def _integrate_cliques(X: np.ndarray, neighbors: np.ndarray, ridge: float) -> sparse.csr_array:
     n_rows, size = neighbors.shape
     # An orthonormal basis of the range of H_k: contrasts, unlike centred rows, do not cancel for
     # small λ. In float64, hence not on the device.
-    contrasts = scipy.linalg.helmert(size)
+    contrasts = linalg.helmert(size)
     local = np.empty((n_rows, size, size))
     for block in row_blocks(n_rows, size * X.shape[1]):
         rows = contrasts @ X[neighbors[block]].astype(np.float64)
         # An explicit inverse would lose the large eigenvalues where others are 0 and λ is small.
         values, vectors = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
-        root = contrasts.T @ vectors / np.sqrt(np.maximum(values, 0) + regularization)[:, None, :]
+        root = contrasts.T @ vectors / np.sqrt(np.maximum(values, 0) + ridge)[:, None, :]
         local[block] = root @ root.transpose(0, 2, 1)
     rows, columns = np.repeat(neighbors, size, axis=1), np.tile(neighbors, size)
     return sparse_from_pairs(rows, columns, local, n_rows)
 
 
-def _multilevel_preconditioner(matrix: scipy.sparse.csr_array) -> Operator:
+def _multilevel_preconditioner(matrix: sparse.csr_array) -> Operator:
     # The diagonal alone overestimates groups of duplicates that move together, coupled by entries
     # of 1/λ: such groups add a diagonal at each order of magnitude.
     diagonal = matrix.diagonal()
     entries = matrix.tocoo()
-    levels: list[tuple[scipy.sparse.csr_array, np.ndarray]] = []
+    levels: list[tuple[sparse.csr_array, np.ndarray]] = []
     threshold = 10 * np.median(diagonal)
     while threshold < diagonal.max():
         strong = np.abs(entries.data) > threshold
         edges = (entries.data[strong], (entries.row[strong], entries.col[strong]))
-        graph = scipy.sparse.coo_array(edges, shape=matrix.shape)
-        n_groups, groups = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        graph = sparse.coo_array(edges, shape=matrix.shape)
+        n_groups, groups = connected_components(graph, directed=False)
         indices = np.arange(len(groups))
         sums = sparse_from_pairs(groups, indices, np.ones(len(groups)), len(groups))[:n_groups]
         grouped = (sums @ matrix @ sums.T).diagonal()

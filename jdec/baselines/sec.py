@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Int
+from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from jdec._checks import check_choice, check_positive
@@ -122,9 +122,7 @@ class SEC(SpectralClustering):
         return Problem(multiply, precondition, regress)
 
 
-def _normalized_laplacian(
-    X: np.ndarray, neighbors: np.ndarray, weights: str
-) -> scipy.sparse.csr_array:
+def _normalized_laplacian(X: np.ndarray, neighbors: np.ndarray, weights: str) -> sparse.csr_array:
     """I - D^(-1/2) A D^(-1/2)."""
     own, others = neighbors[:, :1], neighbors[:, 1:]
     affinity = np.ones(others.shape)
@@ -141,8 +139,8 @@ def _normalized_laplacian(
         affinity = np.exp(-np.minimum(exponent, 600))
     directed = sparse_from_pairs(np.broadcast_to(own, others.shape), others, affinity, len(X))
     graph = directed.maximum(directed.T)
-    root = scipy.sparse.diags_array(1 / np.sqrt(graph.sum(axis=1)))
-    return (scipy.sparse.eye_array(len(X)) - root @ graph @ root).tocsr()
+    root = sparse.diags_array(1 / np.sqrt(graph.sum(axis=1)))
+    return (sparse.eye_array(len(X)) - root @ graph @ root).tocsr()
 
 
 def _decompose(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

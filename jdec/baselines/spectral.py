@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from sklearn.exceptions import ConvergenceWarning
 
-from jdec._checks import check_integer, check_rank
-from jdec._rows import as_rows, check_finite_rows
-from jdec._validation import RandomState, make_generator
+from jdec._checks import check_integer
+from jdec._rows import as_rows
 
 _BLOCK_ENTRIES = 2**25
 _TOLERANCE = 1e-6
@@ -28,24 +27,13 @@ def nearest_neighbors(
 ) -> Int[np.ndarray, "N k"]:
     r"""Return the index of each row, followed by its nearest other rows in Euclidean distance.
 
-    Exact search on the device, in blocks of rows. :math:`\|y\|^2 - 2 x^\top y` in float32 selects
-    twice as many candidates as needed, which are sorted by their differences, because the expansion
-    cancels at small distances.
+    :math:`\|y\|^2 - 2 x^\top y` in float32 selects twice as many candidates as needed, which are
+    sorted by their differences, because the expansion cancels at small distances.
 
     Args:
         X: Rows, [N D], numeric and finite.
-        n_neighbors: Number of neighbours, the row itself counted; at most N.
+        n_neighbors: At most N, the row itself counted, which is the first also of duplicates.
         block_entries: Maximum number of entries of a temporary array.
-
-    Returns:
-        Indices, [N n_neighbors] int32; the first column is 0 … N-1, also among duplicates.
-
-    Raises:
-        ValueError: For bad rows or a number that is not in 1 … N.
-
-    Examples:
-        >>> nearest_neighbors([[0.0], [1.0], [1.0], [5.0]], 2).tolist()
-        [[0, 1], [1, 2], [2, 1], [3, 1]]
     """
     X = as_rows("X", X)
     check_n_neighbors(n_neighbors, 1, len(X), len(X))
@@ -84,52 +72,19 @@ def _neighbors_of_block(
     return jnp.concatenate([own[:, None], others.astype(jnp.int32)], axis=1)
 
 
-def spectral_rotation(
-    embedding: Any,
-    *,
-    random_state: RandomState = None,
-    n_init: int = 10,
-    max_iter: int = 100,
-) -> Int[np.ndarray, "N"]:
-    r"""Discretise eigenvectors: return the partition nearest to a rotation of their rows.
+def rotate(
+    embedding: np.ndarray, generator: np.random.RandomState, n_init: int, max_iter: int = 100
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "K K"]]:
+    r"""Discretise eigenvectors [N K]: return the partition nearest to a rotation R of them, and R.
 
     With rows :math:`\hat f_i = f_i / \|f_i\|`, maximises
     :math:`\sum_i \max_j (\hat F R)_{ij}` over orthogonal R by alternating steps: the labels are the
     largest entries of :math:`\hat F R`, and R = V Uᵀ for the singular value decomposition U S Vᵀ of
     the cluster sums :math:`Y^\top \hat F`. Each start chooses a random row and then, one by one,
-    the row closest to orthogonal to those chosen.
-
-    Args:
-        embedding: Eigenvectors in the columns, [N K].
-        random_state: Integer seed, NumPy RandomState, or None.
-        n_init: Number of starts; the best objective wins.
-        max_iter: Maximum number of iterations of a start.
-
-    Returns:
-        Cluster of each row, [N] int32.
-
-    Raises:
-        ValueError: For an embedding that is not a finite matrix, or bad numbers.
-
-    Examples:
-        >>> labels = spectral_rotation([[1.0, 0.1], [0.1, 1.0], [0.9, 0.0]], random_state=0)
-        >>> bool(labels[0] == labels[2] != labels[1])
-        True
+    the row closest to orthogonal to those chosen; of ``n_init`` starts the best objective wins.
 
     Source: Yu & Shi, "Multiclass spectral clustering", ICCV 2003.
     """
-    embedding = np.asarray(embedding, np.float64)
-    check_rank("embedding", embedding, 2)
-    check_finite_rows("embedding", embedding)
-    return rotate(embedding, make_generator(random_state), n_init, max_iter)[0]
-
-
-def rotate(
-    embedding: np.ndarray, generator: np.random.RandomState, n_init: int, max_iter: int = 100
-) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "K K"]]:
-    """Return the labels of :func:`spectral_rotation` and the rotation R."""
-    check_integer("n_init", n_init)
-    check_integer("max_iter", max_iter)
     lengths = np.linalg.norm(embedding, axis=1, keepdims=True)
     rows = embedding / np.where(lengths > 0, lengths, 1)
     n_rows, n_clusters = rows.shape
@@ -145,9 +100,7 @@ def rotate(
         previous = -np.inf
         for _ in range(max_iter):
             labels = (rows @ rotation).argmax(axis=1)
-            partition = np.zeros((n_rows, n_clusters))
-            partition[np.arange(n_rows), labels] = 1
-            left, singular, right = np.linalg.svd(partition.T @ rows)
+            left, singular, right = np.linalg.svd(np.eye(n_clusters)[labels].T @ rows)
             rotation = right.T @ left.T
             # The sum over rows of the entry at the row's label, after the rotation.
             objective = singular.sum()
@@ -171,26 +124,10 @@ def smallest_eigenpairs(
 ) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "N K"]]:
     """Return the smallest eigenvalues, ascending, and their orthonormal eigenvectors.
 
-    A block Davidson method. A block, unlike a single vector, finds eigenvalues with their
-    multiplicity, such as the 0 of a disconnected graph; its extra vectors speed up convergence.
-
-    Args:
-        multiply: A symmetric positive semidefinite matrix [N N].
-        precondition: An approximate inverse.
-        n_rows: N.
-        n_pairs: K.
-        generator: Draws the first block.
-        max_iter: Maximum number of iterations; a ConvergenceWarning if too few.
-
-    Returns:
-        Eigenvalues [K] and eigenvectors [N K], float64.
-
-    Examples:
-        >>> diagonal = np.arange(1.0, 501.0)[:, None]
-        >>> values, vectors = smallest_eigenpairs(
-        ...     lambda v: diagonal * v, lambda v: v / diagonal, 500, 3, make_generator(0))
-        >>> values.round(6).tolist(), vectors.shape
-        ([1.0, 2.0, 3.0], (500, 3))
+    The block Davidson method: a basis grows by the preconditioned residuals of a block of Ritz
+    vectors, and a full one restarts from its best. A block, unlike a single vector, finds
+    eigenvalues with their multiplicity, such as the 0 of a disconnected graph; its extra vectors
+    speed up convergence. The matrix is positive semidefinite, ``precondition`` about its inverse.
 
     Source: Davidson 1975; Crouzeix, Philippe & Sadkane, SIAM J. Sci. Comput. 15(1), 1994.
     """
@@ -198,20 +135,8 @@ def smallest_eigenpairs(
     if n_rows <= 10 * block:  # no larger than the basis
         matrix = multiply(np.eye(n_rows))
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    else:
-        new = generator.standard_normal((n_rows, block))
-        values, vectors = _block_davidson(multiply, precondition, new, n_pairs, max_iter)
-    return values[:n_pairs], vectors[:, :n_pairs]
-
-
-def _block_davidson(
-    multiply: Operator, precondition: Operator, new: np.ndarray, n_pairs: int, max_iter: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Expand a basis by the preconditioned residuals of a block of Ritz vectors.
-
-    A full basis restarts from its best Ritz vectors.
-    """
-    n_rows, block = new.shape
+        return values[:n_pairs], vectors[:, :n_pairs]
+    new = generator.standard_normal((n_rows, block))
     capacity = 10 * block
     basis, images = (np.empty((n_rows, capacity), order="F") for _ in range(2))
     projected = np.zeros((capacity, capacity))
@@ -245,9 +170,9 @@ def _block_davidson(
             f"eigenvectors: residual {lengths[:n_pairs].max():.1e} after {max_iter} iterations, "
             f"expected {threshold:.1e}",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
-    return values, ritz
+    return values[:n_pairs], ritz[:, :n_pairs]
 
 
 def row_blocks(n_rows: int, entries_per_row: int) -> list[slice]:

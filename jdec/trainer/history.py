@@ -12,8 +12,7 @@ import numpy as np
 
 from jdec._typing import Params
 
-#: A record of the history, as :func:`jdec.fit` passes it to callbacks and writes it to
-#: history.jsonl.
+#: A record of the history, as callbacks get it and history.jsonl holds it.
 Record = dict[str, Any]
 #: ``callback(record)``, or ``callback(record, snapshot)`` for one that takes two arguments.
 Callback = Callable[..., Any]
@@ -24,22 +23,14 @@ _MAX_STEPS = 2000
 
 
 def chunks(n_steps: int, first_step: int = 0) -> Iterator[tuple[int, int]]:
-    """Cut a stage of pretraining into the first steps and lengths of its compiled calls.
-
-    Examples:
-        >>> list(chunks(60, first_step=55))
-        [(55, 3), (58, 2)]
-    """
+    """Cut a stage of pretraining into the first steps and lengths of its compiled calls."""
     size = min(max(1, -(-n_steps // _REPORTS)), _MAX_STEPS)
     for start in range(first_step, n_steps, size):
         yield start, min(size, n_steps - start)
 
 
 class Snapshot:
-    """Parameters and embeddings at the time of a record, fetched when they are asked for.
-
-    To be used within the callback: training goes on with the same buffers.
-    """
+    """Parameters and embeddings during a callback, whose buffers training then reuses."""
 
     def __init__(
         self, params: Params, centroids: Any = None, embed: Callable[[], Any] | None = None
@@ -113,19 +104,10 @@ class Reporter:
 
 
 def takes_snapshot(callback: Callback) -> bool:
-    """Whether a callback takes a second positional argument that has no default.
-
-    Examples:
-        >>> takes_snapshot(lambda record: None), takes_snapshot(lambda record, snapshot: None)
-        (False, True)
-    """
+    """Whether a callback takes a second positional argument that has no default."""
     try:
         parameters = inspect.signature(callback).parameters.values()
     except (TypeError, ValueError):  # of some built-in functions
         return False
-    required = [
-        p
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]
-    return len(required) == 2
+    required = [p for p in parameters if p.default is p.empty]
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required) == 2

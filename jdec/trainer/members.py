@@ -7,19 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec._checks import (
-    as_tuple,
-    check_float32,
-    check_n_clusters,
-    is_key,
-    shown,
-)
+from jdec._checks import as_tuple, check_float32, check_n_clusters, is_key, shown
 from jdec.core.autoencoder import Autoencoder, count_params, network_shapes
 from jdec.trainer.config import Config
-from jdec.trainer.programs import (
-    MemberMapping,
-    MemberOverrides,
-)
+from jdec.trainer.programs import MemberMapping, MemberOverrides
 from jdec.trainer.sharding import Mesh
 
 # A CPU takes small members side by side, as each operation is too little work for it. Members with
@@ -46,11 +37,11 @@ class Traits(NamedTuple):
         if (self.n_clusters != max_clusters).any():
             clusters = np.arange(max_clusters)
             mask = jnp.asarray(clusters[None, :] < self.n_clusters[members, None])
-
-        def chosen(values: Float[np.ndarray, "M"] | None) -> Any:
-            return None if values is None else jnp.asarray(values[members], jnp.float32)
-
-        return MemberOverrides(chosen(self.alphas), chosen(self.learning_rates), mask)
+        alphas, rates = (
+            None if values is None else jnp.asarray(values[members], jnp.float32)
+            for values in (self.alphas, self.learning_rates)
+        )
+        return MemberOverrides(alphas, rates, mask)
 
 
 def as_keys(keys: Any) -> Key[Array, "M"]:
@@ -59,9 +50,8 @@ def as_keys(keys: Any) -> Key[Array, "M"]:
     if isinstance(keys, list | tuple):
         if not keys:
             raise ValueError("keys: expected at least one random key, got none")
-        if not all(is_key(key) for key in keys):
-            kinds = ", ".join(sorted({type(key).__name__ for key in keys if not is_key(key)}))
-            raise ValueError(f"keys: expected {expected}; got a list with {kinds}")
+        if kinds := sorted({type(key).__name__ for key in keys if not is_key(key)}):
+            raise ValueError(f"keys: expected {expected}; got a list with {', '.join(kinds)}")
         if len({(key.dtype, key.shape) for key in keys}) > 1:
             raise ValueError(f"keys: expected {expected}; got a list with keys of several kinds")
         keys = jnp.stack(keys)
@@ -121,13 +111,10 @@ def choose_mapping(
     if vectorized is None:
         params = network_shapes(network, n_features).params
         x = jax.ShapeDtypeStruct((1, n_features), np.float32)
+        is_small = count_params(params) <= _MAX_PARAMETERS_SIDE_BY_SIDE
         # Side by side, convolutions become grouped ones, for which XLA has no fast code on a CPU.
-        is_quick = count_params(
-            params
-        ) <= _MAX_PARAMETERS_SIDE_BY_SIDE and "conv_general_dilated" not in str(
-            jax.make_jaxpr(network.encode)(params, x)
-        )
-        vectorized = jax.default_backend() != "cpu" or is_quick
+        convolves = "conv_general_dilated" in str(jax.make_jaxpr(network.encode)(params, x))
+        vectorized = jax.default_backend() != "cpu" or (is_small and not convolves)
     return MemberMapping(mesh, vectorized)
 
 

@@ -9,46 +9,17 @@ from jaxtyping import Array, Float
 
 from jdec._environment import free_device_bytes
 from jdec.core.autoencoder import count_params, network_shapes
+from jdec.trainer import programs
 from jdec.trainer.config import Config
-from jdec.trainer.programs import (
-    BLOCK_SIZE,
-    MemberOverrides,
-    Plan,
-    build_network,
-    init_params,
-    init_stage,
-    init_state,
-    partition,
-    pretrain_steps,
-    pretraining_stages,
-    refresh,
-    train,
-)
 
 
 def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 1) -> None:
-    """Validate that settings take no more memory than there is, whatever else a run needs.
-
-    Args:
-        config: The settings.
-        n_rows: N.
-        n_features: D.
-        n_devices: Over which the rows are sharded.
-
-    Raises:
-        ValueError: Names what takes the most.
-
-    Examples:
-        >>> check_memory(Config(n_clusters=3), n_rows=1000, n_features=10)
-        >>> check_memory(Config(n_clusters=10**9), n_rows=10**9, n_features=10)
-        Traceback (most recent call last):
-        ValueError: n_clusters × rows: expected settings that take at most ... GiB, ...
-    """
+    """Raise a ValueError that names what takes the most, if settings alone exceed the memory."""
     free = free_device_bytes()
     if free is None:
         return
     network = config.network
-    n_weights = count_params(network_shapes(build_network(config), n_features).params)
+    n_weights = count_params(network_shapes(programs.build_network(config), n_features).params)
     dims, widths = (n_features, *network.hidden_dims, network.latent_dim), "network.hidden_dims"
     if network.kind == "conv":  # the first layer has a quarter of the pixels
         widths = "network.channels"
@@ -58,33 +29,32 @@ def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 
         config.pretrain.batch_size if trains else 1,
         config.clustering.batch_size if config.clustering.max_intervals else 1,
     )
-    restarts = config.kmeans.n_init * config.n_clusters * config.network.latent_dim
     numbers = {
         widths: n_weights * (2 if trains else 1),  # with gradients
         f"batch_size × {widths}": batch_size * sum(dims),
         "n_clusters × rows": config.n_clusters * (2 * n_rows // n_devices),  # Q and P
-        "kmeans.n_init × n_clusters": restarts,
+        "kmeans.n_init × n_clusters": config.kmeans.n_init * config.n_clusters * network.latent_dim,
     }
     needed = 4 * sum(numbers.values())
     if needed > free:
         raise ValueError(
-            f"{max(numbers, key=lambda name: numbers[name])}: expected settings that take at most "
+            f"{max(numbers, key=numbers.__getitem__)}: expected settings that take at most "
             f"{free / 2**30:.3g} GiB, which are free, got some that take {needed / 2**30:.3g} GiB "
             "and more"
         )
 
 
-def members_that_fit(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
+def members_that_fit(plan: programs.Plan, x: Float[Array, "N D"], n_members: int) -> int:
     """Return how many members the free memory has room for, as XLA counts it."""
     budget = free_device_bytes()
     mesh = plan.rows.mesh
     n_devices = 1 if mesh is None else mesh.size
-    if budget is not None and jax.default_backend() == "cpu":
+    if budget is None:
+        return n_members
+    if jax.default_backend() == "cpu":
         budget //= n_devices  # which share the host's
-    while budget is not None and n_members > 1:
-        # Compiling to know takes seconds, and is skipped where there is plenty.
-        if 4 * _estimate_bytes(plan, x, n_members) // n_devices <= budget:
-            break
+    # Compiling to know takes seconds, and is skipped where there is plenty.
+    while n_members > 1 and 4 * _estimate_bytes(plan, x, n_members) // n_devices > budget:
         n_bytes = compiled_bytes(plan, x, n_members)
         if n_bytes <= budget:
             break
@@ -92,45 +62,43 @@ def members_that_fit(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
     return n_members
 
 
-def _estimate_bytes(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
+def _estimate_bytes(plan: programs.Plan, x: Float[Array, "N D"], n_members: int) -> int:
     config, n_features = plan.config, x.shape[1]
     n_parameters = count_params(network_shapes(plan.network, n_features).params)
     widths = n_features + sum(config.network.hidden_dims) + config.network.latent_dim
-    batches = 4 * max(config.pretrain.batch_size, BLOCK_SIZE) * widths
+    batches = 4 * max(config.pretrain.batch_size, programs.BLOCK_SIZE) * widths
     return 4 * n_members * (4 * n_parameters + batches + 4 * len(x) * config.n_clusters)
 
 
-def compiled_bytes(plan: Plan, x: Float[Array, "N D"], n_members: int) -> int:
+def compiled_bytes(plan: programs.Plan, x: Float[Array, "N D"], n_members: int) -> int:
     """Return the bytes on a device that the largest of the programs needs."""
     config, common = plan.config, {"plan": plan}
     keys = jax.random.split(jax.random.key(0), n_members)
-    params = jax.eval_shape(partial(init_params, plan=plan, n_features=x.shape[1]), keys)
+    params = jax.eval_shape(partial(programs.init_params, plan=plan, n_features=x.shape[1]), keys)
     lowered = []
-    for stage in pretraining_stages(config, plan.network)[-1:]:
-        state = jax.eval_shape(partial(init_stage, plan=plan, stage=stage), params)
+    for stage in programs.pretraining_stages(config, plan.network)[-1:]:
+        state = jax.eval_shape(partial(programs.init_stage, plan=plan, stage=stage), params)
         options: Any = {"stage": stage, "n_steps": 1, "n_rows": plan.rows.n_rows}
-        lowered.append(pretrain_steps.lower(keys, state, x, jnp.int32(0), **options, **common))
-    lowered.append(partition.lower(keys, params, x, **common))
-    latent_dim = network_shapes(plan.network, x.shape[1]).latent_dim
-    shape = (n_members, config.n_clusters, latent_dim)
+        lowered.append(
+            programs.pretrain_steps.lower(keys, state, x, jnp.int32(0), **options, **common)
+        )
+    lowered.append(programs.partition.lower(keys, params, x, **common))
+    shapes = network_shapes(plan.network, x.shape[1])
+    shape = (n_members, config.n_clusters, shapes.latent_dim)
     centroids = jax.ShapeDtypeStruct(shape, jnp.float32)
     one_each = jax.ShapeDtypeStruct(shape[:1], jnp.float32)
     mask = jax.ShapeDtypeStruct(shape[:2], jnp.bool_)
     rate = one_each if plan.hooks.clustering_tx is None else None
-    overrides: Any = MemberOverrides(one_each, rate, mask)  # type: ignore[arg-type]
-    state = jax.eval_shape(partial(init_state, **common), params, centroids, overrides)
+    overrides: Any = programs.MemberOverrides(one_each, rate, mask)  # type: ignore[arg-type]
+    state = jax.eval_shape(partial(programs.init_state, **common), params, centroids, overrides)
     labels = jax.ShapeDtypeStruct((n_members, len(x)), jnp.int32)
     refreshed = (state.params, labels, x, overrides)
-    targets, _ = jax.eval_shape(partial(refresh, **common), *refreshed)
-    lowered.append(refresh.lower(*refreshed, **common))
-    lowered.append(train.lower(keys, state, targets, x, overrides, **common))
-    return max(_bytes(program.compile().memory_analysis()) for program in lowered)
-
-
-def _bytes(analysis: Any) -> int:
-    return int(
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
+    targets, _ = jax.eval_shape(partial(programs.refresh, **common), *refreshed)
+    lowered.append(programs.refresh.lower(*refreshed, **common))
+    lowered.append(programs.train.lower(keys, state, targets, x, overrides, **common))
+    needs: list[Any] = [program.compile().memory_analysis() for program in lowered]
+    return max(
+        int(n.argument_size_in_bytes + n.output_size_in_bytes + n.temp_size_in_bytes)
+        - int(n.alias_size_in_bytes)
+        for n in needs
     )

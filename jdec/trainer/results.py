@@ -40,25 +40,20 @@ def warn_of_empty_clusters(
     labels: Int[np.ndarray, "N"], centroids: Float[np.ndarray, "K Z"]
 ) -> None:
     """Warn of clusters without rows, and of those that share their centroid with another."""
-    sizes = np.bincount(labels, minlength=len(centroids))
-    empty = np.flatnonzero(sizes == 0).tolist()
-    if empty:
-        warnings.warn(
+    sizes, messages = np.bincount(labels, minlength=len(centroids)), []
+    if empty := np.flatnonzero(sizes == 0).tolist():
+        messages.append(
             f"{len(empty)} of {len(sizes)} clusters are empty: {_listed(empty)}; "
-            "fewer clusters or a lower clustering learning rate may fit the data better",
-            EmptyClusterWarning,
-            stacklevel=4,
+            "fewer clusters or a lower clustering learning rate may fit the data better"
         )
     distances = np.linalg.norm(centroids[:, None] - centroids[None], axis=-1)
     np.fill_diagonal(distances, np.inf)
     radius = float(np.linalg.norm(centroids - centroids.mean(axis=0), axis=1).mean())
     collapsed = np.flatnonzero((distances <= 1e-3 * radius).any(axis=1) & (sizes > 0)).tolist()
     if len(collapsed) > 1:
-        warnings.warn(
-            f"clusters {_listed(collapsed)} have collapsed onto the same centroid",
-            EmptyClusterWarning,
-            stacklevel=4,
-        )
+        messages.append(f"clusters {_listed(collapsed)} have collapsed onto the same centroid")
+    for message in messages:
+        warnings.warn(message, EmptyClusterWarning, stacklevel=4)
 
 
 def _listed(indices: list[int]) -> str:
@@ -92,24 +87,15 @@ class PopulationResult(NamedTuple):
     def member(self, index: int) -> Model:
         """Return one member as a model."""
         n_clusters = int(self.n_clusters[index])
-        config = self.config.replace(
-            {
-                "n_clusters": n_clusters,
-                "clustering.alpha": float(self.alphas[index]),
-                "clustering.optimizer.learning_rate": float(self.learning_rates[index]),
-            }
-        )
+        fields = {
+            "n_clusters": n_clusters,
+            "clustering.alpha": float(self.alphas[index]),
+            "clustering.optimizer.learning_rate": float(self.learning_rates[index]),
+        }
         params = jax.tree.map(lambda leaf: leaf[index], self.params)
-        centroids = self.centroids[index, :n_clusters]
-        return Model(
-            self.scaling,
-            params,
-            centroids,
-            config,
-            self.feature_names,
-            self.network,
-            self.has_decoder,
-        )
+        centroids, config = self.centroids[index, :n_clusters], self.config.replace(fields)
+        others = (self.feature_names, self.network, self.has_decoder)
+        return Model(self.scaling, params, centroids, config, *others)
 
 
 def warn_of_broken(kl: Float[np.ndarray, "M"]) -> None:
