@@ -34,7 +34,7 @@ _CLASS_NAMES = {
     "fashion_mnist": (
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
+    )
 }
 
 
