@@ -147,9 +147,8 @@ def fit(
         if autoencoder_params is not None:
             shapes = network_shapes(network, rows.shape[1]).params
             check_arrays("autoencoder_params", autoencoder_params, shapes)
-            autoencoder_params = jax.tree.map(
-                lambda leaf: jnp.asarray(leaf, jnp.float32), autoencoder_params
-            )
+            as_float32 = partial(jnp.asarray, dtype=jnp.float32)
+            autoencoder_params = jax.tree.map(as_float32, autoencoder_params)
     more_than_settings: dict[str, Any] = {}
     if folder is not None or jax.process_count() > 1:
         more_than_settings = {
@@ -226,15 +225,8 @@ def _run(
     run, state, targets = self_train(run, state, targets)
     # Plain arrays: device arrays would keep a device's memory, and are not for every pickle.
     params, initial, (encoder, centroids) = to_host((*run.kept.values(), state.params))
-    model = Model(
-        scaling,
-        encoder,
-        centroids,
-        plan.config,
-        data.feature_names,
-        own_network(plan),
-        plan.keeps_decoder,
-    )
+    form = (plan.config, data.feature_names, own_network(plan), plan.keeps_decoder)
+    model = Model(scaling, encoder, centroids, *form)
     parts = assign_scaled(model, scaled_blocks(run, data, scaling))
     embedding, q = (data.sharding.join(part[: len(data.rows)]) for part in parts)
     labels = q.argmax(axis=1).astype(np.int32)

@@ -1,5 +1,6 @@
 """The host loop of pretraining, of a fit and of a batch of members alike."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,11 +69,8 @@ def _pretrain_stage(
 ) -> Params:
     plan, reporter = run.plan, run.reporter
     phase = f"pretraining{run.title}, {stage.name}"
-    key = (
-        jax.random.fold_in(run.keys.pretraining, index)
-        if run.members is None
-        else jax.vmap(lambda key: jax.random.fold_in(key, index))(run.keys.pretraining)
-    )
+    fold = partial(jax.random.fold_in, data=index)
+    key = (fold if run.members is None else jax.vmap(fold))(run.keys.pretraining)
     options: Any = {"plan": plan, "stage": stage, "n_rows": n_rows}
     with reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
         for start, n_steps in chunks(stage.n_steps, first_step):
