@@ -149,9 +149,8 @@ def program(name, config, kind, mesh):
             arguments = (state.params.encoder, centroids, X, jnp.float32(1))
             return partial(function, network=plan.network), arguments
         case "_concatenate":
-            whole = RowSharding(N_ROWS, mesh)
             joined = RowSharding(2 * N_ROWS - 1, mesh)
-            return partial(function, of_a=plan.rows, of_b=whole, joined=joined), (X, X)
+            return partial(function, n_a=plan.rows.n_rows, joined=joined), (X, X)
         case "_neighbors_of_block":
             norms = jax.ShapeDtypeStruct((N_ROWS,), jnp.float32)
             return partial(function, rows=8, n_neighbors=3), (X, norms, jnp.int32(0))

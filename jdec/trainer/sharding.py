@@ -175,11 +175,11 @@ def concatenate_rows(
 ) -> tuple[Float[Array, "O D"], RowSharding]:
     """Join the rows of two arrays, less their padding, and say how they lie."""
     joined = of_a._replace(n_rows=of_a.n_rows + of_b.n_rows)
-    return _concatenate(a, b, of_a.n_rows, joined), joined
+    return _concatenate(a, b, n_a=of_a.n_rows, joined=joined), joined
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _concatenate(a: Array, b: Array, n_a: int, joined: RowSharding) -> Array:
+@partial(jax.jit, static_argnames=("n_a", "joined"))
+def _concatenate(a: Array, b: Array, *, n_a: int, joined: RowSharding) -> Array:
     rows = jnp.concatenate([a[:n_a], b[: joined.n_rows - n_a]])
     return joined.constrain(jnp.pad(rows, ((0, joined.padded_length - len(rows)), (0, 0))))
 
