@@ -57,10 +57,9 @@ def score_table(scores: dict[str, dict[str, float]]) -> str:
     """Return ACC, NMI and ARI of some methods as a table."""
     width = max(map(len, scores))
     lines = [f"{'':{width}}    ACC    NMI    ARI"]
-    lines += [
-        f"{name:{width}}  " + "  ".join(f"{score[kind]:.3f}" for kind in ("acc", "nmi", "ari"))
-        for name, score in scores.items()
-    ]
+    for name, score in scores.items():
+        values = "  ".join(f"{score[kind]:.3f}" for kind in ("acc", "nmi", "ari"))
+        lines.append(f"{name:{width}}  {values}")
     return "\n".join(lines)
 
 

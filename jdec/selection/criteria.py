@@ -1,7 +1,4 @@
-r"""Criteria to choose among fits without labels (ARI, silhouette, generalizability), and consensus.
-
-No criterion sees classes, so accuracy can be reported without bias afterwards.
-"""
+"""Criteria to choose among fits, and consensus. None sees classes: accuracy stays unbiased."""
 
 from itertools import combinations
 from typing import Any
@@ -84,8 +81,7 @@ def sampled_silhouette(
 
     Returns:
         A value in -1 … 1; NaN if the sample has a single cluster, or no two rows of one. Compare
-        partitions of the same rows in the same space only: in the embedding of a fit the clusters
-        of that fit are tight.
+        partitions in one space only: a fit's own clusters are tight in its embedding.
 
     Raises:
         ValueError: If there is not one label for each row.
@@ -238,7 +234,6 @@ def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
 
 
 def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
-    """Return partitions as a matrix of integer labels."""
     _checks.check_nothing_masked("labels", labels)
     given = _checks.as_tuple("labels", labels, "partitions")
     partitions = [as_labels("labels", part) for part in given]
