@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -381,10 +381,9 @@ def _check_float32(name: str, value: Any, check: _Check) -> None:
 
 
 def _integers(name: str, values: Any) -> tuple[int, ...]:
-    values = _checks.as_tuple(name, values, "integers")
-    for value in values:
-        _checks.check_integer(name, value)
-    return tuple(map(int, values))
+    if not isinstance(values, Sequence | np.ndarray):  # an iterator is empty the second time
+        raise ValueError(f"{name}: expected a list of integers, got {_checks.shown(values)}")
+    return _checks.as_integers(name, values)
 
 
 def _as_object(values: Any) -> Any:

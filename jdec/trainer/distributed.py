@@ -55,9 +55,8 @@ def initialize_distributed(
             raise ValueError(
                 f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
             )
-        host, _, port = str(coordinator).rpartition(":")
-        is_port = port.isdecimal() and 0 < int(port) < 2**16
-        if not isinstance(coordinator, str) or not host or not is_port:
+        host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("",) * 3
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise ValueError(f"coordinator: expected HOST:PORT, got {shown(coordinator)}")
         until = time.monotonic() + timeout
         if process_id == 0:
