@@ -55,8 +55,7 @@ def initialize_distributed(
             raise ValueError(
                 f"process_id: expected one of 0 … {num_processes - 1}, got {process_id}"
             )
-        host, _, port = coordinator.rpartition(":") if isinstance(coordinator, str) else ("",) * 3
-        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        if not isinstance(coordinator, str) or not _is_address(coordinator):
             raise ValueError(f"coordinator: expected HOST:PORT, got {shown(coordinator)}")
         until = time.monotonic() + timeout
         if process_id == 0:
@@ -183,3 +182,8 @@ def _read_line(link: socket.socket, until: float) -> Any:
         return json.loads(text)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
