@@ -33,7 +33,7 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
 from jdec.core.start import initial_partition, overclustered_kmeans
 from jdec.core.targets import DECParams, Targets, embed_in_blocks, refresh_targets
-from jdec.core.training import Algorithm, Batches, batch_rows, scan_steps, take_rows
+from jdec.core.training import Algorithm, Batches, batch_indices, scan_steps, take_rows
 
 __all__ = [
     "Algorithm",
@@ -51,7 +51,7 @@ __all__ = [
     "StackedDenoisingAutoencoder",
     "Targets",
     "as_autoencoder",
-    "batch_rows",
+    "batch_indices",
     "cluster_frequencies",
     "clustering_loss",
     "embed_in_blocks",

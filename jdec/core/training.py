@@ -69,7 +69,7 @@ class Batches(NamedTuple):
     gather: GatherFn = take_rows
 
 
-def batch_rows(
+def batch_indices(
     key: Key[Array, ""], step: Int[Array, ""] | int, n_rows: int, batch_size: int, order: str
 ) -> Int[Array, "B"]:
     """Indices of the rows of one mini-batch: a function of the step alone, so a run can resume.
@@ -85,7 +85,7 @@ def batch_rows(
         Indices [B], int32.
 
     Examples:
-        >>> batch_rows(jax.random.key(0), 2, 5, 3, "sequential").tolist()
+        >>> batch_indices(jax.random.key(0), 2, 5, 3, "sequential").tolist()
         [1, 2, 3]
     """
     if order == "random":
@@ -151,7 +151,7 @@ def scan_steps(
 
     def body(state: Any, step: Int[Array, ""]) -> tuple[Any, Any]:
         row_key, batch_key, step_key = jax.random.split(jax.random.fold_in(key, step), 3)
-        indices = batch_rows(row_key, step, n_rows, batches.size, batches.order)
+        indices = batch_indices(row_key, step, n_rows, batches.size, batches.order)
         return algorithm.step(step_key, state, batches.gather(batch_key, data, indices))
 
     steps = jnp.asarray(first_step, jnp.int32) + jnp.arange(n_steps, dtype=jnp.int32)

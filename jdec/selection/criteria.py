@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from jdec import _checks
+from jdec import _checks as checks
 from jdec._columns import column_names
 from jdec._rows import as_labels, as_rows
 from jdec.core import functional
@@ -92,11 +92,11 @@ def sampled_silhouette(
 
     Source: Rousseeuw, "Silhouettes", 1987.
     """
-    _checks.check_integer("sample_size", sample_size)
-    _checks.check_seed("seed", seed)
+    checks.check_integer("sample_size", sample_size)
+    checks.check_seed("seed", seed)
     embeddings, labels = _as_embeddings(embeddings), as_labels("labels", labels)
     labels = np.unique(labels, return_inverse=True)[1]
-    _checks.check_same_length("labels", labels, "embeddings", embeddings)
+    checks.check_same_length("labels", labels, "embeddings", embeddings)
     if len(labels) > sample_size:
         rows = np.random.default_rng(seed).choice(len(labels), sample_size, replace=False)
         embeddings, labels = embeddings[rows], labels[rows]
@@ -189,13 +189,13 @@ def consensus(
     Source: Fern & Brodley, "Solving cluster ensemble problems by bipartite graph partitioning",
     ICML 2004; Strehl & Ghosh, "Cluster ensembles", JMLR 2002.
     """
-    _checks.check_key("key", key)
-    _checks.check_integer("n_init", n_init)
+    checks.check_key("key", key)
+    checks.check_integer("n_init", n_init)
     q = _as_probabilities(soft_assignments)
     q = q[np.isfinite(q).all(axis=(1, 2))]
     if not len(q):
         raise ValueError("soft_assignments: expected at least one finite member, got none")
-    _checks.check_n_clusters(n_clusters, q.shape[1])
+    checks.check_n_clusters(n_clusters, q.shape[1])
     q = np.concatenate(list(q), axis=1, dtype=np.float64)
     # Empty clusters would divide by zero.
     q = q[:, q.sum(axis=0) > 0]
@@ -213,14 +213,14 @@ def consensus(
 
 def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
     expected = "soft_assignments: expected q of each member, [members, rows, clusters]"
-    _checks.check_nothing_masked("soft_assignments", soft_assignments)
+    checks.check_nothing_masked("soft_assignments", soft_assignments)
     try:
         q = np.asarray(soft_assignments)
         if q.dtype.kind not in "fiubO":
             raise TypeError(q.dtype)
         q = q.astype(np.float64)
     except Exception as error:  # deleted arrays and those of other libraries raise anything
-        raise ValueError(f"{expected}, got {_checks.shown(soft_assignments)}") from error
+        raise ValueError(f"{expected}, got {checks.shown(soft_assignments)}") from error
     if q.ndim != 3:
         raise ValueError(f"{expected}, got an array of shape {q.shape}; not labels")
     wrong = (q < 0).any(axis=2) | (np.abs(q.sum(axis=2) - 1) > 1e-2)  # both False for NaN
@@ -228,14 +228,14 @@ def _as_probabilities(soft_assignments: Any) -> Float[np.ndarray, "M N K"]:
         member, row = np.argwhere(wrong)[0].tolist()
         raise ValueError(
             "soft_assignments: expected probabilities that sum to one, got "
-            f"{_checks.shown(q[member, row].tolist())} for row {row} of member {member}"
+            f"{checks.shown(q[member, row].tolist())} for row {row} of member {member}"
         )
     return q
 
 
 def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
-    _checks.check_nothing_masked("labels", labels)
-    given = _checks.as_tuple("labels", labels, "partitions")
+    checks.check_nothing_masked("labels", labels)
+    given = checks.as_tuple("labels", labels, "partitions")
     partitions = [as_labels("labels", part) for part in given]
     if len({len(part) for part in partitions}) != 1:
         sizes = ", ".join(str(len(part)) for part in partitions[:5])
@@ -246,13 +246,13 @@ def _as_partitions(labels: Any) -> Int[np.ndarray, "M N"]:
 
 
 def _as_embeddings(embeddings: Any) -> Float[np.ndarray, "N Z"]:
-    _checks.check_nothing_masked("embeddings", embeddings)
+    checks.check_nothing_masked("embeddings", embeddings)
     try:
         embeddings = np.asarray(embeddings)
     except Exception as error:  # deleted arrays and those of other libraries raise anything
         raise ValueError(
-            f"embeddings: expected an array, got {_checks.shown(embeddings)}"
+            f"embeddings: expected an array, got {checks.shown(embeddings)}"
         ) from error
-    _checks.check_rank("embeddings", embeddings, 2)
-    _checks.check_real("embeddings", embeddings)
+    checks.check_rank("embeddings", embeddings, 2)
+    checks.check_real("embeddings", embeddings)
     return embeddings

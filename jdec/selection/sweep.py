@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jdec import _checks
+from jdec import _checks as checks
 from jdec._columns import check_feature_names
 from jdec._rows import as_labels, as_rows
 from jdec.metrics import clustering_scores
@@ -68,20 +68,20 @@ class Grid:
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: expected different values, got {values}")
         for seed in self.seeds:
-            _checks.check_seed("seeds", seed)
+            checks.check_seed("seeds", seed)
         for n_clusters in self.n_clusters:
-            _checks.check_integer("n_clusters", n_clusters)
+            checks.check_integer("n_clusters", n_clusters)
         limits = np.finfo(np.float32)
         for name in ("alphas", "learning_rates"):
             for value in getattr(self, name):
-                _checks.check_positive(name, value)
+                checks.check_positive(name, value)
                 if not float(limits.tiny) <= value <= float(limits.max):
                     raise ValueError(
                         f"{name}: expected numbers from {limits.tiny:.3g} to {limits.max:.3g} "
-                        f"(float32), got {_checks.shown(value)}"
+                        f"(float32), got {checks.shown(value)}"
                     )
         if held_out is not None:
-            _checks.check_fraction("held_out", held_out)
+            checks.check_fraction("held_out", held_out)
         n_members = math.prod(map(len, axes))
         if n_members > _MAX_MEMBERS:
             raise ValueError(
@@ -155,7 +155,7 @@ def run_sweep(
     rows = as_rows("x", x, columns=feature_names)
     if y is not None:
         y = as_labels("y", y)
-        _checks.check_same_length("y", y, "x", rows)
+        checks.check_same_length("y", y, "x", rows)
     training, validation = _split(grid, len(rows))
     x_training, x_validation = rows[training] if len(validation) else rows, rows[validation]
     seeds, ks, alphas, rates = zip(*grid.members(), strict=True)
@@ -197,7 +197,7 @@ def run_sweep(
 
 
 def _check_criterion(criterion: str, grid: Grid) -> str:
-    _checks.check_choice("criterion", criterion, CRITERIA)
+    checks.check_choice("criterion", criterion, CRITERIA)
     if criterion == "kl" and len(grid.n_clusters) > 1:
         raise ValueError(
             "criterion: kl cannot be compared between numbers of clusters; expected agreement or "

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from jdec import _checks
+from jdec import _checks as checks
 from jdec._io import parse_json, read_json
 from jdec.core.augmentation import Augmentation
 from jdec.core.optimizers import OPTIMIZERS, check_weight_decay
@@ -51,7 +51,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _checks.check_choice("optimizer.name", self.name, OPTIMIZERS)
+        checks.check_choice("optimizer.name", self.name, OPTIMIZERS)
         zero = ("momentum_warmup_steps", "weight_decay")
         _check_fields(self, may_be_0=zero, fractions=("momentum",))
         check_weight_decay(self.name, self.weight_decay)
@@ -162,7 +162,7 @@ class KMeansConfig:
     def __post_init__(self) -> None:
         """Validate the fields."""
         _check_fields(self, may_be_0=("tol",))
-        _checks.check_integer("n_init", self.n_init, maximum=_MAX_RESTARTS)
+        checks.check_integer("n_init", self.n_init, maximum=_MAX_RESTARTS)
         factors = self.overclustering_factors
         if not 0 < len(factors) <= _MAX_LAYERS:
             raise ValueError(
@@ -297,7 +297,7 @@ class Config:
             ValueError: If the text is not JSON, or as :meth:`from_dict`.
         """
         if not isinstance(text, str | bytes | bytearray):
-            raise ValueError(f"config: expected JSON text, got {_checks.shown(text)}")
+            raise ValueError(f"config: expected JSON text, got {checks.shown(text)}")
         try:
             values = parse_json(text)
         except ValueError as error:
@@ -315,7 +315,7 @@ class Config:
             2.0
         """
         if not isinstance(fields, Mapping):
-            raise ValueError(f"config: expected fields by name, got {_checks.shown(fields)}")
+            raise ValueError(f"config: expected fields by name, got {checks.shown(fields)}")
         values = self.to_dict()
         for name, value in fields.items():
             *parents, leaf = name.split(".") if isinstance(name, str) else [name]
@@ -325,20 +325,20 @@ class Config:
                 # A copy, since an earlier value may be the caller's.
                 target[parent] = target = dict(inner) if isinstance(inner, Mapping) else {}
             if leaf not in target:
-                raise ValueError(f"unknown config field {_checks.shown(name)}")
+                raise ValueError(f"unknown config field {checks.shown(name)}")
             target[leaf] = value
         return self.from_dict(values)
 
 
 _Check = Callable[[str, Any], None]
 _CHECKS: dict[Any, _Check] = {
-    bool: _checks.check_flag,
-    float: _checks.check_positive,
-    int: _checks.check_integer,
+    bool: checks.check_flag,
+    float: checks.check_positive,
+    int: checks.check_integer,
 }
 _CHECKS_WITH_0: dict[Any, _Check] = {
-    float: _checks.check_non_negative,
-    int: partial(_checks.check_integer, minimum=0),
+    float: checks.check_non_negative,
+    int: partial(checks.check_integer, minimum=0),
 }
 
 
@@ -352,15 +352,15 @@ def _check_fields(
     for name, kind in typing.get_type_hints(type(section)).items():
         value = getattr(section, name)
         if typing.get_origin(kind) is Literal:
-            _checks.check_choice(name, value, typing.get_args(kind))
+            checks.check_choice(name, value, typing.get_args(kind))
         elif typing.get_origin(kind) is tuple:
             object.__setattr__(section, name, _integers(name, value))
         elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            _checks.check_kind(name, value, kind)
+            checks.check_kind(name, value, kind)
         elif kind in _CHECKS:
             check = (_CHECKS_WITH_0 if name in may_be_0 else _CHECKS)[kind]
             if name in fractions:
-                check = _checks.check_fraction
+                check = checks.check_fraction
             check(name, value)
             if kind is float:
                 _check_float32(name, value, check)
@@ -375,15 +375,15 @@ def _check_float32(name: str, value: Any, check: _Check) -> None:
     if number and not float(limits.tiny) <= abs(number) <= float(limits.max):
         raise ValueError(
             f"{name}: expected 0 or a number from {limits.tiny:.3g} to {limits.max:.3g} (float32), "
-            f"got {_checks.shown(value)}"
+            f"got {checks.shown(value)}"
         )
     check(name, float(np.float32(number)))
 
 
 def _integers(name: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, Sequence | np.ndarray):  # an iterator is empty the second time
-        raise ValueError(f"{name}: expected a list of integers, got {_checks.shown(values)}")
-    return _checks.as_integers(name, values)
+        raise ValueError(f"{name}: expected a list of integers, got {checks.shown(values)}")
+    return checks.as_integers(name, values)
 
 
 def _as_object(values: Any) -> Any:
@@ -408,13 +408,13 @@ def read_config(path: str | Path) -> Config:
 def _from_dict(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise ValueError(
-            f"{prefix[:-1] or 'config'}: expected an object, got {_checks.shown(values)}"
+            f"{prefix[:-1] or 'config'}: expected an object, got {checks.shown(values)}"
         )
     hints = typing.get_type_hints(cls)
     known: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
-            unknown = _checks.shown(f"{prefix}{name}")
+            unknown = checks.shown(f"{prefix}{name}")
             raise ValueError(f"unknown config field {unknown}; known: {', '.join(hints)}")
         if dataclasses.is_dataclass(hints[name]):
             value = _from_dict(hints[name], value, f"{prefix}{name}.")

@@ -8,16 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jdec._checks import (
-    as_path,
-    as_tuple,
-    check_flag,
-    check_function,
-    check_integer,
-    check_optimizer,
-    in_a_line,
-    shown,
-)
+from jdec import _checks as checks
 from jdec._columns import column_names, names_to_compare
 from jdec._rows import as_labels
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
@@ -36,7 +27,8 @@ def check_config(config: Any) -> None:
         if isinstance(config, str | Path):
             advice = "; jdec.trainer.read_config reads one"
         raise ValueError(
-            f"config: expected a jdec.Config, got {type(config).__name__} {shown(config)}{advice}"
+            f"config: expected a jdec.Config, got {type(config).__name__} "
+            f"{checks.shown(config)}{advice}"
         )
 
 
@@ -45,12 +37,12 @@ def check_shell(
 ) -> tuple[tuple[Callback, ...], Path | None]:
     """Validate what is around the work of a fit or population; return callbacks and folder."""
     check_config(config)
-    callbacks = as_tuple("callbacks", callbacks, "functions of a record")
+    callbacks = checks.as_tuple("callbacks", callbacks, "functions of a record")
     for callback in callbacks:
-        check_function("callbacks", callback, "functions of a record")
-    check_flag("resume", resume)
-    check_flag("progress", progress)
-    return callbacks, None if workdir is None else as_path("workdir", workdir)
+        checks.check_function("callbacks", callback, "functions of a record")
+    checks.check_flag("resume", resume)
+    checks.check_flag("progress", progress)
+    return callbacks, None if workdir is None else checks.as_path("workdir", workdir)
 
 
 def check_arrays(name: str, tree: Any, wanted: Any) -> None:
@@ -134,10 +126,10 @@ def _check_hooks(
     if not isinstance(tx, Mapping) or not set(tx) <= {"pretrain", "clustering"}:
         raise ValueError(
             'tx: expected optimizers by phase, as {"pretrain": optax.adam(1e-3), "clustering": '
-            f"optax.sgd(0.01)}}, got {shown(tx)}"
+            f"optax.sgd(0.01)}}, got {checks.shown(tx)}"
         )
     for phase, chain in tx.items():
-        check_optimizer("tx", chain, f"an Optax optimizer in {phase}")
+        checks.check_optimizer("tx", chain, f"an Optax optimizer in {phase}")
     shapes = network_shapes(network, n_features)
     key = jax.random.key(0)
     x = jax.ShapeDtypeStruct((3, n_features), np.float32)
@@ -163,7 +155,7 @@ def _check_hooks(
 
 
 def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
-    check_function(name, function)
+    checks.check_function(name, function)
     returned = []
 
     def called(*arguments: Any) -> Any:
@@ -173,7 +165,9 @@ def _shape_from(name: str, function: Any, *arguments: Any) -> Any:
     try:
         got = jax.eval_shape(called, *arguments)
     except Exception as error:  # whatever a user's function raises
-        raise ValueError(f"{name}: {type(error).__name__}: {in_a_line(error)[:300]}") from error
+        raise ValueError(
+            f"{name}: {type(error).__name__}: {checks.in_a_line(error)[:300]}"
+        ) from error
     if not hasattr(returned[-1], "shape"):  # nor has a Python number
         raise ValueError(f"{name}: expected an array, got {type(returned[-1]).__name__}")
     return got
@@ -193,7 +187,7 @@ def check_n_train(config: Config, n_train: Any, n_rows: int) -> int:
     """Return the number of rows of pretraining."""
     if n_train is None:
         return n_rows
-    check_integer("n_train", n_train)
+    checks.check_integer("n_train", n_train)
     if n_train > n_rows:
         raise ValueError(f"n_train: expected at most the {n_rows} rows of x, got {n_train}")
     return n_train if config.pretrain.rows == "train" else n_rows

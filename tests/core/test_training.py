@@ -11,7 +11,7 @@ from jdec.core.training import (
     Algorithm,
     Batches,
     apply_gradients,
-    batch_rows,
+    batch_indices,
     scan_steps,
     take_rows,
 )
@@ -19,7 +19,7 @@ from jdec.core.training import (
 KEY = jax.random.key(0)
 
 sequential = jax.jit(
-    lambda step, n_rows, batch_size: batch_rows(KEY, step, n_rows, batch_size, "sequential"),
+    lambda step, n_rows, batch_size: batch_indices(KEY, step, n_rows, batch_size, "sequential"),
     static_argnums=(1, 2),
 )
 
@@ -43,7 +43,7 @@ def test_sequential_batches_are_cyclic(n_rows):
 @example(2**31 - 1, 9_999_991, 256)
 @example(2**24 + 1, 70_000, 256)
 def test_sequential_batches_at_any_step(step, n_rows, batch_size):
-    rows = batch_rows(KEY, step, n_rows, batch_size, "sequential")
+    rows = batch_indices(KEY, step, n_rows, batch_size, "sequential")
     assert (rows.dtype, rows.shape) == (jnp.int32, (batch_size,))
     expected = [(step * batch_size + i) % n_rows for i in range(batch_size)]
     assert rows.tolist() == expected
@@ -57,15 +57,15 @@ def test_a_traced_step_is_the_same(step):
 
 @pytest.mark.parametrize("n_rows", [1, 3, 100])
 def test_random_batches(n_rows):
-    rows = batch_rows(KEY, 0, n_rows, 1000, "random")
+    rows = batch_indices(KEY, 0, n_rows, 1000, "random")
     assert (rows.dtype, rows.shape) == (jnp.int32, (1000,))
     counts = np.bincount(rows, minlength=n_rows)
     assert len(counts) == n_rows
     assert counts.min() > 0
     assert counts.max() < 3 * 1000 / n_rows + 10
-    np.testing.assert_array_equal(rows, batch_rows(KEY, 7, n_rows, 1000, "random"))
+    np.testing.assert_array_equal(rows, batch_indices(KEY, 7, n_rows, 1000, "random"))
     if n_rows > 1:
-        assert (rows != batch_rows(jax.random.key(1), 0, n_rows, 1000, "random")).any()
+        assert (rows != batch_indices(jax.random.key(1), 0, n_rows, 1000, "random")).any()
 
 
 # The scan.
@@ -150,7 +150,7 @@ def test_a_scan_draws_what_batch_rows_says():
     _, rows = rows_of(jnp.arange(11), first_step=5, n_steps=3, batches=Batches(4))
     for step, found in enumerate(rows, 5):
         key = jax.random.split(jax.random.fold_in(KEY, step), 3)[0]
-        np.testing.assert_array_equal(found, batch_rows(key, step, 11, 4, "random"))
+        np.testing.assert_array_equal(found, batch_indices(key, step, 11, 4, "random"))
 
 
 def test_leaves_of_the_data_stay_together():
