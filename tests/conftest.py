@@ -1,7 +1,9 @@
 """Settings of the whole suite: strict promotion, and annotations checked at run time."""
 
+import contextlib
 import gc
 import itertools
+import tempfile
 
 import jax
 import jaxtyping
@@ -22,6 +24,9 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 settings.register_profile("jdec", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("jdec")
 
+# Tracing makes many objects, and each full collection visits all of the suite's.
+gc.set_threshold(20_000, 20, 50)
+
 # An implicit conversion or an accidental broadcast in jdec is an error.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -38,16 +43,22 @@ jaxtyping.install_import_hook(
 )
 
 
+@pytest.fixture(scope="session")
+def programs():
+    """The folder of compiled programs, shared by all tests of a worker and their processes."""
+    return jax.config.jax_compilation_cache_dir
+
+
 @pytest.fixture(scope="module")
-def quick_compilation(tmp_path_factory):
-    """Optimise little, and compile equal programs of different settings once: it takes longest."""
-    with quick.quick_compilation(tmp_path_factory.mktemp("programs")):
+def full_compilation():
+    """Compile all of a module as users do."""
+    with quick.full_compilation():
         yield
 
 
 @pytest.fixture
-def full_compilation():
-    """Compile as users do, in a module that compiles quickly otherwise."""
+def full_compilation_here():
+    """Compile one test as users do."""
     with quick.full_compilation():
         yield
 
@@ -66,6 +77,19 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+_session = contextlib.ExitStack()
+
+
+def pytest_sessionstart():
+    """Optimise little, and compile equal programs of different tests once: it takes longest."""
+    folder = _session.enter_context(tempfile.TemporaryDirectory())
+    _session.enter_context(quick.quick_compilation(folder))
+
+
+def pytest_sessionfinish():
+    _session.close()
 
 
 # Each compiled program holds memory mappings, of which a process may have 65 530 on Linux; XLA

@@ -84,6 +84,10 @@ def _update(settings):
     compiler.compilation_cache.reset_cache()
 
 
+#: Of a process that may be killed while it writes: it reads programs, and adds none.
+READ_ONLY = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+
+
 def environment(folder=None, **more):
     """Return environment variables with which another process does the same."""
     flags = [f"--{name}={str(value).lower()}" for name, value in _options().items()]

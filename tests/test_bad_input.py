@@ -41,7 +41,7 @@ CONFIG = Config(2).replace(
 )
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 
-pytestmark = pytest.mark.usefixtures("unchecked", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 def rejected(call, *needed):

@@ -25,10 +25,14 @@ from jdec.trainer.config import Config
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
+def run(*arguments: str, programs: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=quick.environment()
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=quick.environment(programs),
     )
 
 
@@ -45,6 +49,7 @@ def keep(folder: Path, kept: list[dict]) -> None:
             file.write(json.dumps(record) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "figures_there", "tables"),
     [
@@ -64,9 +69,11 @@ def keep(folder: Path, kept: list[dict]) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_a_smoke_run_prints_records_and_keeps_none(arguments, figures_there, tables, results):
+def test_a_smoke_run_prints_records_and_keeps_none(
+    arguments, figures_there, tables, results, programs
+):
     before = sorted((ROOT / "benchmarks" / "results").iterdir())
-    process = run(f"benchmarks.{arguments[0]}", *arguments[1:], "--smoke")
+    process = run(f"benchmarks.{arguments[0]}", *arguments[1:], "--smoke", programs=programs)
     assert process.returncode == 0, process.stderr
     found = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
     assert found
@@ -139,6 +146,7 @@ def test_a_flat_cost_has_exponent_zero_over_all_sizes():
     assert (fit.first, fit.last, fit.n_points) == (10, 1000, 3)
 
 
+@pytest.mark.slow
 def test_devices_are_compared_at_equal_rows_and_at_equal_rows_a_device(results):
     count = min(2, jax.device_count())
     measured = measure_devices([count], rows_strong=60, rows_weak=50, repeats=1)
@@ -231,6 +239,7 @@ def test_a_peer_that_fails_is_absent_with_its_last_words(tmp_path):
     assert figures_of_peer["absent"].startswith("failed: TypeError")
 
 
+@pytest.mark.slow
 def test_whole_fits_of_peers_are_scored(tmp_path):
     task = Task("", "digits", 300, (64, 8, 4), n_init=1, pretrain_epochs=1, cluster_epochs=1)
     for fitted in (alternatives.k_means(task), jdec_runs.fit_equal_steps(task)):

@@ -26,6 +26,8 @@ from jdec.core import (
 )
 from jdec.core.kmeans import kmeans
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 KEY = jax.random.key(0)
 MLP = StackedDenoisingAutoencoder((8,), 3)
 CONV = ConvolutionalAutoencoder((4, 4), (4,), (3,), 3)

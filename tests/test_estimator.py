@@ -37,9 +37,6 @@ SMALL = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def small(n_clusters=4, **changes):
     return DEC(n_clusters, **SMALL | {"tol": 0.0} | changes)
 

@@ -44,7 +44,7 @@ def sources(name):
     return [cell.source for cell in refresh.code_cells(committed(name))]
 
 
-def run_refresh(*arguments):
+def run_refresh(*arguments, programs=None):
     """Run the tool in a subprocess: kernels leave sockets to the garbage collector."""
     return subprocess.run(
         [sys.executable, "-m", "notebooks.refresh", *map(str, arguments)],
@@ -52,7 +52,7 @@ def run_refresh(*arguments):
         capture_output=True,
         text=True,
         timeout=MAX_SECONDS,
-        env=quick.environment(),
+        env=quick.environment(programs),
         check=False,
     )
 
@@ -73,13 +73,14 @@ def test_there_are_seven():
     assert [path.stem for path in refresh.find_notebooks()] == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_runs_in_smoke_size_without_error_or_warning(tmp_path, name):
-    done = run_refresh(name, "--smoke", "--out", tmp_path)
+@pytest.mark.slow
+def test_all_run_in_smoke_size_without_error_or_warning(tmp_path, programs):
+    done = run_refresh(*NAMES, "--smoke", "--out", tmp_path, programs=programs)
     assert done.returncode == 0, done.stderr
-    fresh = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
-    assert fresh.metadata.jdec.size == "smoke"
-    assert (tmp_path / "pictures" / f"{name}.png").stat().st_size <= refresh.PICTURE_BYTES
+    for name in NAMES:
+        fresh = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
+        assert fresh.metadata.jdec.size == "smoke"
+        assert (tmp_path / "pictures" / f"{name}.png").stat().st_size <= refresh.PICTURE_BYTES
 
 
 # The committed outputs.

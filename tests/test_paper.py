@@ -23,8 +23,6 @@ from benchmarks.paper.report import EXPERIMENTS, TABLES
 from jdec.datasets import Dataset, load_dataset
 from jdec.trainer.fit import fit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROOT = Path(__file__).parent.parent
 DEC = Cell(Rows("digits"), "DEC", "fast", 0)
 
@@ -46,6 +44,7 @@ def records_of(folder):
 # Smoke runs.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_in_smoke_size_and_is_not_run_twice(name, out, capsys):
     results = sorted((ROOT / "benchmarks" / "results").iterdir())
@@ -83,6 +82,7 @@ def test_an_interrupted_experiment_continues(tmp_path):
     assert records == records_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_command_continues(tmp_path):
     command = [sys.executable, "-m", "benchmarks.paper", "table2", "--smoke", "--out"]
     command += [str(tmp_path), "--methods", "k-means", "SEC"]

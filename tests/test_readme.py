@@ -23,7 +23,7 @@ def section(title):
     return rest[: end.start()] if end else rest
 
 
-@pytest.mark.usefixtures("unchecked", "quick_compilation")
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_code_runs(tmp_path, monkeypatch, number):
     """Each block by itself, in an empty folder, with JAX as it comes."""

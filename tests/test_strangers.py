@@ -741,7 +741,7 @@ def test_labels_of_any_one_kind_are_compared(labels):
 # Whole arguments that fit each other or do not.
 
 
-def test_lists_are_arrays(quick_compilation):
+def test_lists_are_arrays():
     x = X.tolist()
     found = [
         jdec.core.overclustered_kmeans(KEY, rows, 2, overclustering_factor=1, n_init=1, max_iter=5)

@@ -1,5 +1,5 @@
 """The command line."""
 
-from jdec.cli.commands import main as main
+from jdec.cli.entry import main as main
 
 __all__ = ["main"]

@@ -15,7 +15,7 @@ from jdec.cli.fit_commands import check_platform, run_fit, run_sweep_command
 from jdec.cli.model_commands import run_evaluate, run_predict
 from jdec.cli.output import flushed_output, plain_warnings, print_error, replace_unencodable
 from jdec.cli.parsing import UsageError, parse
-from jdec.cli.supervision import RESTART, accept_supervision, supervise, wants_supervision
+from jdec.cli.supervision import RESTART, accept_supervision
 from jdec.datasets import dataset_table, download_dataset
 from jdec.trainer.compilation import enable_compilation_cache
 from jdec.trainer.presets import PRESETS
@@ -70,18 +70,12 @@ _COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 _AFTER_INTERRUPT = dict.fromkeys(("fit", "sweep"), "; rerun with --resume to continue")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line, by default the arguments of the process; return the exit code.
-
-    It is 0, 1 for a failure, 2 for an invalid command line, 130 when interrupted. A failure is one
-    line on standard error.
-    """
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command, by default that of the process, as :func:`jdec.cli.main` does."""
     replace_unencodable()
     is_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     if is_process:
-        if wants_supervision(argv):
-            return supervise(argv)
         accept_supervision()
     try:
         with plain_warnings(), flushed_output():
@@ -110,10 +104,10 @@ def _run(argv: list[str], is_process: bool) -> int:
         return 0
     if name not in _COMMANDS:
         raise UsageError(f"unknown command {name!r}; expected one of {', '.join(_COMMANDS)}")
-    arguments, run = _COMMANDS[name]
+    arguments, command = _COMMANDS[name]
     if is_process and arguments not in (Datasets, Info):
         enable_compilation_cache()
-    run(argv if arguments is Fit else parse(arguments, argv))
+    command(argv if arguments is Fit else parse(arguments, argv))
     return 0
 
 

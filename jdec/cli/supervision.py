@@ -16,8 +16,6 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from jdec.cli.output import print_error
-
 #: What to do when another process of a run is gone.
 RESTART = (
     "another process of this run has stopped or cannot be reached; restart all processes with "
@@ -67,6 +65,8 @@ def supervise(argv: Sequence[str]) -> int:
             return 128 - code
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
         reason = _reason(log.read().decode(errors="replace"))
+    from jdec.cli.output import print_error  # which imports JAX
+
     name = signal.Signals(-code).name
     print_error(f"{RESTART} ({name}{f': {reason}' if reason else ''})")
     return 1

@@ -37,7 +37,8 @@ def enable_compilation_cache(folder: str | Path | None = None) -> Path | None:
         The folder in use, or None if the cache is disabled or the folder is not writable.
 
     Examples:
-        >>> enable_compilation_cache(__file__) is None  # not a folder
+        >>> folder = enable_compilation_cache(__file__)  # not a folder
+        >>> folder is None or folder == Path(jax.config.values["jax_compilation_cache_dir"])
         True
     """
     if not jax.config.values["jax_enable_compilation_cache"]:

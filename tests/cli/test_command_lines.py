@@ -51,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("in_place")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory, quick_compilation):
+def place(tmp_path_factory):
     """Return a folder with tables, a finished run and a finished sweep, which no test changes."""
     folder = tmp_path_factory.mktemp("place")
     features = dict(zip(NAMES, X.T.tolist(), strict=True))

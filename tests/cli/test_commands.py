@@ -61,7 +61,7 @@ pytestmark = pytest.mark.usefixtures("in_place")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory, quick_compilation):
+def place(tmp_path_factory):
     """Return a folder of files to work on, none of which any test changes, and a finished run."""
     folder = tmp_path_factory.mktemp("place")
     np.save(folder / "x.npy", X)

@@ -32,8 +32,6 @@ DATASET = Dataset(X.astype(np.float32), Y.astype(np.int64), "some digits", note=
 ARRAYS = ["centroids.npy", "embedding.npy", "labels.npy", "soft_assignment.npy"]
 FILES = sorted([*ARRAYS, "embedding.png", "history.png", "metrics.json", "model.npz"])
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def result():

@@ -14,8 +14,6 @@ from jdec.trainer.config import Config
 from jdec.trainer.model import assign
 from jdec.trainer.model_file import load_model
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 X, Y = make_blobs(120, n_features=5, centers=3, random_state=0)
 X = X.astype(np.float32)
 CONFIG = Config(3).replace(

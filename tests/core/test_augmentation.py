@@ -5,8 +5,6 @@ import pytest
 
 from jdec.core.augmentation import Augmentation, corrupt, random_affine
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 EVERYTHING = Augmentation(max_shift=2.0, max_rotation=30.0, max_zoom=0.2, max_shear=0.3)
 

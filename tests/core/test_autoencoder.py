@@ -21,8 +21,6 @@ from jdec.core.convolutional import ConvolutionalAutoencoder
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.pretraining import finetune, layerwise
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).standard_normal((7, 4)), jnp.float32)
 

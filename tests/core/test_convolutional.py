@@ -13,8 +13,6 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune
 from jdec.core.training import Batches, scan_steps
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 NETWORK = ConvolutionalAutoencoder((5, 7, 2), (3, 4), (5, 3), 3)
 PARAMS = NETWORK.init(KEY, 70)

@@ -23,8 +23,6 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.targets import cluster_sizes, embed_in_blocks, refresh_targets
 from jdec.core.training import Batches
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 
 
@@ -321,7 +319,7 @@ def test_an_interval_sharpens_the_assignment():
     assert q_last.max(axis=1).mean() > q_first.max(axis=1).mean()
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 @pytest.mark.parametrize("reset", [False, True])
 def test_run_is_a_loop_of_intervals_to_the_bit(reset):
     # Optimised in full, as users compile them; momentum, so that a reset matters.
@@ -353,7 +351,7 @@ def test_run_passes_its_padding_on():
     assert (padded_targets.labels[20:] == -1).all()
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_an_interval_is_its_two_halves_to_the_bit():
     state, targets = start()
     trained, infos = train(KEY, state, targets, X, ALGORITHM, **SETTINGS)
@@ -396,7 +394,7 @@ def test_rows_of_padding_change_nothing(order):
     assert jnp.abs(without.p[:20] - expected.p).max() > 1e-3
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_masked_clusters_stay_where_they_are():
     # Adam would move them by the whole learning rate for the smallest gradient.
     adam = make_optimizer("adam", 0.1, n_steps=8)
@@ -423,7 +421,7 @@ def test_masked_clusters_stay_where_they_are():
     assert sizes == [0, *cluster_sizes(expected.labels, 3).tolist(), 0]
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_run_under_vmap_equals_single_runs():
     # Rows without groups, so that the runs end at intervals of their own.
     x = data(n_groups=1)
@@ -465,7 +463,7 @@ def test_an_encoder_is_traced_once_for_all_intervals():
     assert traces == once
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_a_frozen_encoder_keeps_every_bit():
     algorithm = training(sgd(0.1, momentum=0.9), freeze_encoder=True)
     state, targets = start(algorithm)
@@ -581,7 +579,7 @@ def test_a_tolerance_of_zero_goes_on_to_the_last_interval():
     assert is_finished(interval, label_change, tol=1e-3, max_intervals=7)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_run_ends_at_a_broken_state():
     algorithm = training(sgd(float("inf")))
     state, targets = jax.jit(
@@ -636,7 +634,7 @@ def test_duplicate_rows_and_centroids():
     check_same(targets.labels[:5], targets.labels[5:10])
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_a_far_row_does_not_break_an_interval():
     x = X.at[0].set(1e18)
     state, targets, info = interval(KEY, *start(x=x), x)

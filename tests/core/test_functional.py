@@ -17,6 +17,8 @@ from jdec.core.functional import (
     target_distribution,
 )
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 ALPHAS = [0.5, 1.0, 3.0]
 
 assign = jax.jit(lambda z, mu, alpha: soft_assignment(z, mu, alpha=alpha))

@@ -15,7 +15,6 @@ from jdec.trainer.sharding import data_mesh, map_over_devices
 kmeans = jax.jit(
     plain_kmeans, static_argnames=("n_clusters", "n_init", "max_iter", "restarts_at_once")
 )
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 iterate = jax.jit(lloyd, static_argnames="max_iter")
 KEY = jax.random.key(0)
@@ -50,7 +49,7 @@ def check_consistent(x, result, rtol=1e-5):
     )
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 @pytest.mark.parametrize(("sizes", "width"), [((20, 20, 20), 3), ((50, 5, 1, 30), 1)])
 def test_separated_groups_are_recovered(sizes, width):
     x, y = blobs(0, sizes, width)
@@ -144,7 +143,7 @@ def test_one_row():
     assert result.converged
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_fewer_distinct_rows_than_clusters():
     for n_distinct in (1, 3, 4):
         x = rows(np.array([[7.5, 7.5], [1, 0], [0, 5], [2, 2]])[np.arange(9) % n_distinct])
@@ -156,7 +155,7 @@ def test_fewer_distinct_rows_than_clusters():
         np.testing.assert_allclose(result.inertia, 0, atol=1e-4)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 @pytest.mark.parametrize(("n_distinct", "n_features"), [(5, 10), (4, 3), (6, 50)])
 def test_many_copies_of_fewer_rows_than_clusters(n_distinct, n_features):
     """Their means and distances are off by a rounding error: nothing to fill empty clusters by."""
@@ -177,7 +176,7 @@ def test_constant_columns_change_nothing():
     np.testing.assert_allclose(result.inertia, plain.inertia, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_far_from_the_origin():
     # On a grid of 1/256 the shift is exact; float32 then resolves the centroids to 1e-3.
     x, n_clusters = data_set(0)
@@ -227,7 +226,7 @@ def test_bfloat16_is_computed_in_float32():
 # Randomness, and the ways to run it.
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_the_key_determines_every_bit():
     x, n_clusters = data_set(4)
     first, again = (kmeans(KEY, x, n_clusters, n_init=1, tol=1e-4) for _ in range(2))
@@ -245,7 +244,7 @@ def test_more_restarts_are_never_worse():
     assert np.mean(many) < np.mean(few)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_restarts_side_by_side_or_one_by_one_or_under_vmap():
     x, n_clusters = data_set(0)
     keys = jax.random.split(KEY, 2)
@@ -261,7 +260,7 @@ def test_restarts_side_by_side_or_one_by_one_or_under_vmap():
             assert other.n_iter == single.n_iter
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_restarts_may_be_run_in_another_way():
     x, n_clusters = data_set(4)
     default = kmeans(KEY, x, n_clusters, n_init=4)
@@ -301,7 +300,7 @@ def temporary_bytes(n_rows, width, n_clusters, n_init):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_memory_is_that_of_rows_and_distances():
     n_rows, width, n_clusters = 20_000, 24, 12
     floats = 4 * n_rows * (width + n_clusters)

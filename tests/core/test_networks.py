@@ -11,8 +11,6 @@ from jdec.core.networks import INITIALIZERS, StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 NETWORK = StackedDenoisingAutoencoder((5, 4), 3)
 PARAMS = NETWORK.init(KEY, 6)

@@ -11,8 +11,6 @@ import reference
 from jdec.core.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, takes_weight_decay
 from jdec.core.training import apply_gradients
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WITHOUT_DECAY = [name for name in OPTIMIZERS if not takes_weight_decay(name)]
 
 

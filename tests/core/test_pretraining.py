@@ -13,8 +13,6 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
 from jdec.core.training import Batches, scan_steps
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 NETWORK = StackedDenoisingAutoencoder((5, 4), 3)
 X = jnp.asarray(np.random.default_rng(0).standard_normal((7, 6)), jnp.float32)

@@ -12,8 +12,6 @@ from jdec.core.start import CRITERIA, initial_partition, overclustered_kmeans
 from jdec.metrics import clustering_accuracy
 from jdec.trainer.sharding import data_mesh, map_over_devices
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 
 kmeans = jax.jit(plain_kmeans, static_argnames=("n_clusters", "n_init"))

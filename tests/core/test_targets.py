@@ -14,8 +14,6 @@ from jdec.core.targets import (
     refresh_targets,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 NETWORK = StackedDenoisingAutoencoder((5,), 3)
 X = jnp.asarray(2 * np.random.default_rng(0).standard_normal((20, 2)), jnp.float32)
@@ -111,7 +109,7 @@ def test_padding_changes_nothing(value):
     assert jnp.abs(refresh(PARAMS, padded).kl - targets.kl) > 1e-3
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_masked_clusters_have_no_rows():
     mask = jnp.array([True, False, True, True])
     p, labels, kl = oracle(PARAMS._replace(centroids=PARAMS.centroids[mask]), X)
@@ -139,7 +137,7 @@ def broken(where, value):
     return PARAMS, X.at[13, 0].set(value)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_what_is_not_finite_shows():
     labels = refresh(PARAMS, X).labels
     values = {
@@ -154,7 +152,7 @@ def test_what_is_not_finite_shows():
             assert jnp.isnan(targets.kl)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_nan_behind_a_rectifier_shows():
     """Compiled for a CPU, relu gives 0 for NaN: the embedding may look sound."""
     targets = jax.jit(
@@ -186,7 +184,7 @@ def test_rows_are_embedded_in_blocks(block_size):
     np.testing.assert_allclose(z, reference.encode(PARAMS.encoder, X), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_an_embedding_does_not_depend_on_the_number_of_rows():
     embed = jax.jit(lambda x: embed_in_blocks(NETWORK.encode, PARAMS.encoder, x, block_size=8))
     all_rows = embed(X)
@@ -194,7 +192,7 @@ def test_an_embedding_does_not_depend_on_the_number_of_rows():
         np.testing.assert_array_equal(embed(X[:n_rows]), all_rows[:n_rows])
 
 
-@pytest.mark.usefixtures("full_compilation")
+@pytest.mark.usefixtures("full_compilation_here")
 def test_blocks_bound_the_memory_of_a_refresh():
     network = StackedDenoisingAutoencoder((256,), 2)
     params = jax.eval_shape(lambda: network.init(KEY, 4))

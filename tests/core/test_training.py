@@ -16,6 +16,8 @@ from jdec.core.training import (
     take_rows,
 )
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 KEY = jax.random.key(0)
 
 sequential = jax.jit(

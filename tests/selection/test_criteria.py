@@ -17,8 +17,6 @@ from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 from jdec.trainer.model import assign
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 RNG = np.random.default_rng(0)
 
 

@@ -8,8 +8,6 @@ from jdec.metrics import clustering_accuracy
 from jdec.selection import Grid, run_sweep
 from jdec.trainer.config import Config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 X, Y = make_blobs(120, n_features=5, centers=3, random_state=0)
 X = X.astype(np.float32)
 CONFIG = Config(3).replace(

@@ -22,9 +22,9 @@ def default(tmp_path, monkeypatch):
     """Return the default folder."""
     old = {name: jax.config.values[name] for name in SETTINGS}
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    jax.config.update("jax_compilation_cache_dir", None)
     folder = enable_compilation_cache()
-    for name, value in old.items():
-        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", None)
     folder.rmdir()
     yield folder
     for name, value in old.items():

@@ -26,8 +26,6 @@ from jdec.trainer.run import NotFiniteError
 from jdec.trainer.scaling import fit_scaling
 from jdec.trainer.sharding import RowSharding
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 X, Y = (array[:300] for array in load_digits(return_X_y=True))
 SMALL = Config(10).replace(
     {

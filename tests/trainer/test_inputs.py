@@ -33,8 +33,6 @@ from jdec.trainer.fit import fit
 from jdec.trainer.model import align_columns
 from jdec.trainer.rows import IdentifierWarning
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 X, Y = make_blobs(60, n_features=3, centers=2, random_state=0)
 NAMES = ("height", "width", "weight")
 FRAME = pd.DataFrame(X, columns=NAMES)

@@ -12,6 +12,8 @@ from jdec.trainer.memory import check_memory
 from jdec.trainer.programs import MemberMapping, Plan, build_network
 from jdec.trainer.sharding import RowSharding
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 N, D, M = 50_000, 40, 16
 CONFIG = Config(4).replace(
     {

@@ -15,6 +15,8 @@ from jdec.trainer.config import Config
 from jdec.trainer.programs import BLOCK_SIZE, build_network
 from jdec.trainer.scaling import Scaling
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 D, K, Z = 6, 3, 2
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, D)).astype(np.float32)

@@ -27,6 +27,8 @@ from jdec.trainer import NotFiniteError, assign, fit_population, load_model, sav
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 SIZES = [5, 2048, 70_000]
 SMALL = Config(n_clusters=3).replace(
     {

@@ -18,8 +18,6 @@ from jdec.trainer.programs import MemberMapping, Plan, build_network
 from jdec.trainer.run import NotFiniteError
 from jdec.trainer.sharding import RowSharding, data_mesh, member_mesh
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Groups that overlap, so that labels go on changing, and with each key for a time of its own.
 X, _ = make_blobs(75, n_features=6, centers=4, cluster_std=3.0, random_state=0)
 CONFIG = Config(4).replace(

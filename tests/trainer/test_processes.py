@@ -1,5 +1,6 @@
 """Several processes on the loopback interface, as they would run on several machines."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import quick
 from sklearn.datasets import load_digits
+
+from jdec.cli import main
 
 # 2 processes of 2 devices share 203 rows: neither is a multiple of the other.
 N_ROWS = 203
@@ -33,13 +36,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder, *options, n_devices=1, data="rows.npy"):
-    """Start ``jdec fit`` in a separate process."""
-    environment = quick.environment(folder / "programs", JAX_NUM_CPU_DEVICES=str(n_devices))
+def start(folder, *options, data="rows.npy"):
+    """Start ``jdec fit`` on two devices in a separate process."""
+    environment = quick.environment(folder / "programs", JAX_NUM_CPU_DEVICES="2")
     command = [sys.executable, "-m", "jdec", "fit", data, *SETTINGS, *options, "--quiet"]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
+
+
+def fit_here(folder, capfd, *options):
+    """Run ``jdec fit`` on one device of this process; return its exit code and its errors."""
+    with contextlib.chdir(folder):
+        code = main(["fit", "rows.npy", *SETTINGS, *options, "--quiet"])
+    return code, capfd.readouterr().err
 
 
 def start_two(folder, *options, second=(), data=("rows.npy", "rows.npy")):
@@ -48,8 +58,8 @@ def start_two(folder, *options, second=(), data=("rows.npy", "rows.npy")):
         port = probe.getsockname()[1]
     shared = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", *options]
     return [
-        start(folder, *shared, "--process-id", "0", n_devices=2, data=data[0]),
-        start(folder, *shared, *second, "--process-id", "1", n_devices=2, data=data[1]),
+        start(folder, *shared, "--process-id", "0", data=data[0]),
+        start(folder, *shared, *second, "--process-id", "1", data=data[1]),
     ]
 
 
@@ -65,8 +75,9 @@ def results(folder, out):
 @pytest.fixture(scope="module")
 def alone(folder):
     """One process with one device."""
-    code, errors = end(start(folder, "--clustering.max-intervals", "4", "--out", "alone"))
-    assert code == 0, errors
+    with contextlib.chdir(folder):
+        options = ["--clustering.max-intervals", "4", "--out", "alone", "--quiet"]
+        assert main(["fit", "rows.npy", *SETTINGS, *options]) == 0
     return results(folder, "alone")
 
 
@@ -82,7 +93,7 @@ def test_two_processes_find_what_one_does(folder, alone):
     assert metrics["environment"]["n_devices"] == 4
 
 
-def test_a_killed_process_ends_the_other(folder, alone):
+def test_a_killed_process_ends_the_other(folder, capfd):
     processes = start_two(folder, "--clustering.max-intervals", "4000", "--out", "killed")
     history = folder / "killed" / "history.jsonl"
     while not (history.exists() and '"clustering"' in history.read_text()):
@@ -95,14 +106,14 @@ def test_a_killed_process_ends_the_other(folder, alone):
     one_line(code, errors, "another process of this run has stopped", "--resume")
     end(processes[1])
     # The checkpoint belongs to 4000 intervals: the folder of another run is not overwritten.
-    code, errors = end(
-        start(folder, "--clustering.max-intervals", "4", "--out", "killed", "--resume")
+    code, errors = fit_here(
+        folder, capfd, "--clustering.max-intervals", "4", "--out", "killed", "--resume"
     )
     assert code == 1
     assert "max_intervals" in errors
 
 
-def test_when_process_0_is_killed_the_other_reports_it_in_a_line(folder):
+def test_when_process_0_is_killed_the_other_reports_it_in_a_line(folder, capfd):
     """JAX usually kills it by a signal; its parent reports the reason."""
     processes = start_two(folder, "--clustering.max-intervals", "4000", "--out", "headless")
     history = folder / "headless" / "history.jsonl"
@@ -116,7 +127,7 @@ def test_when_process_0_is_killed_the_other_reports_it_in_a_line(folder):
     one_line(code, errors, "another process of this run has stopped", "--resume")
     end(processes[0])
     # Its child has ended with it: the folder is free.
-    code, errors = end(start(folder, "--clustering.max-intervals", "4", "--out", "headless"))
+    code, errors = fit_here(folder, capfd, "--clustering.max-intervals", "4", "--out", "headless")
     one_line(code, errors, "already holds a run")
 
 
@@ -149,7 +160,7 @@ def one_line(code, errors, *needed):
     assert all(text in lines[0] for text in needed), errors
 
 
-def test_a_run_resumes_with_another_number_of_processes(folder, alone):
+def test_a_run_resumes_with_another_number_of_processes(folder, alone, capfd):
     """Interrupted with two processes, resumed by one: ends like a run that was not interrupted."""
     processes = start_two(folder, "--clustering.max-intervals", "4", "--out", "moved")
     history = folder / "moved" / "history.jsonl"
@@ -160,8 +171,8 @@ def test_a_run_resumes_with_another_number_of_processes(folder, alone):
         process.send_signal(signal.SIGKILL)
     for process in processes:
         end(process)
-    code, errors = end(
-        start(folder, "--clustering.max-intervals", "4", "--out", "moved", "--resume")
+    code, errors = fit_here(
+        folder, capfd, "--clustering.max-intervals", "4", "--out", "moved", "--resume"
     )
     assert code == 0, errors
     labels, q = results(folder, "moved")

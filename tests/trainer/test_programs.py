@@ -24,8 +24,6 @@ from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 from jdec.trainer.programs import build_optimizer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 CONFIG = Config(5).replace(
     {
@@ -125,7 +123,7 @@ SIDE = int(IMAGES.shape[1] ** 0.5)
 
 
 @pytest.fixture(scope="module")
-def convolutional(quick_compilation):
+def convolutional():
     return fit(KEY, IMAGES, CONFIG, network=Convolutional(SIDE))
 
 
@@ -192,7 +190,7 @@ fit(KEY, IMAGES, CONFIG, network=Convolutional(SIDE), workdir=sys.argv[1], callb
 def test_it_can_be_killed_at_any_moment_and_resumed(convolutional, tmp_path):
     folder, tests = tmp_path / "run", Path(__file__).parent
     command = [sys.executable, "-c", SCRIPT, str(folder), str(tests), str(tests.parent)]
-    environment = quick.environment(jax.config.jax_compilation_cache_dir)
+    environment = quick.environment(jax.config.jax_compilation_cache_dir, **quick.READ_ONLY)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         while process.poll() is None and not list(folder.glob("checkpoints/*.npz")):
             time.sleep(0.01)
@@ -248,12 +246,12 @@ HOOKS = {"extra_loss": reconstruction, "augment": noise, "tx": {"clustering": op
 
 
 @pytest.fixture(scope="module")
-def plain(quick_compilation):
+def plain():
     return fit(KEY, X, CONFIG, network=LINEAR)
 
 
 @pytest.fixture(scope="module")
-def hooked(quick_compilation):
+def hooked():
     return fit(KEY, X, CONFIG, network=LINEAR, **HOOKS)
 
 

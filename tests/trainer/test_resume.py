@@ -43,9 +43,6 @@ N_PRETRAINING = 2 + 2 + 10  # records
 N_RECORDS = N_PRETRAINING + 1 + 4
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def same_bits(one, other):
     leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return jax.tree.structure(one) == jax.tree.structure(other) and all(
@@ -116,12 +113,12 @@ def interrupted(workdir, n_records, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def unbroken(quick_compilation):
+def unbroken():
     return run()
 
 
 @pytest.fixture(scope="module")
-def half_done(tmp_path_factory, quick_compilation):
+def half_done(tmp_path_factory):
     """Return a folder interrupted in clustering: copy it before changing it."""
     return interrupted(tmp_path_factory.mktemp("half") / "run", N_PRETRAINING + 4)
 
@@ -268,7 +265,9 @@ def test_a_killed_process_can_be_resumed(tmp_path, unbroken, phase, how):
     (tmp_path / "settings.json").write_text(CONFIG.to_json())
     np.savez(tmp_path / "data.npz", x=X, y=Y)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), phase, how]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment(**quick.READ_ONLY)
+    ) as process:
         while how == "other" and process.poll() is None and not (tmp_path / "at_work").exists():
             time.sleep(0.01)
         if how == "other":

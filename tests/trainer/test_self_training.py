@@ -15,6 +15,8 @@ from jdec.trainer.fit import fit
 from jdec.trainer.programs import build_network, build_optimizer
 from jdec.trainer.scaling import fit_scaling
 
+pytestmark = pytest.mark.usefixtures("full_compilation")
+
 X = load_digits().data[:200]
 KEY = jax.random.key(3)
 CONFIG = Config(6).replace(

@@ -21,8 +21,6 @@ from jdec.trainer.sharding import (
     replicate,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Neither rows nor mini-batches can be shared out evenly among 3 or 8 devices.
 N_ROWS, BATCH_SIZE = 77, 22
 X, Y = (array[:N_ROWS] for array in load_digits(return_X_y=True))
