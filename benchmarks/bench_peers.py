@@ -95,8 +95,7 @@ def make_task(folder: Path, arguments: argparse.Namespace) -> Task:
 
 def run_rounds(group: str, task: Task, rounds: int, folder: Path) -> dict[str, dict[str, Any]]:
     """Run each peer of a group once a round; of each, its figures of all rounds in lists."""
-    task_file = folder / "task.json"
-    task_file.write_text(json.dumps(task.to_dict()))
+    task_file = write_task(task, folder)
     peers = PEERS[group]
     runs: dict[str, dict[str, Any]] = {name: {"rounds": []} for name in peers}
     for index in range(rounds):
@@ -111,6 +110,13 @@ def run_rounds(group: str, task: Task, rounds: int, folder: Path) -> dict[str, d
                 runs[name]["rounds"].append(figures)
                 print(f"{name}: round {index + 1} of {rounds} done", file=sys.stderr)
     return runs
+
+
+def write_task(task: Task, folder: Path) -> Path:
+    """Write a task for the processes of peers; return its file."""
+    task_file = folder / "task.json"
+    task_file.write_text(json.dumps(task.to_dict()))
+    return task_file
 
 
 def run_once(group: str, name: str, peer: Peer, task_file: Path, threads: int) -> dict[str, Any]:

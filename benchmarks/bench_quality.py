@@ -5,6 +5,7 @@
     python -m benchmarks.bench_quality reuters10k --seeds 0-2
     python -m benchmarks.bench_quality digits --second-start
     python -m benchmarks.bench_quality digits --seeds 0-2 -- --network.precision bfloat16
+    python -m benchmarks.bench_quality --suite --seeds 0-2   # beside UMAP, k-means and others
 
 Each fit is a separate process with a cold start: importing, compiling (with an empty compilation
 cache), loading, the baselines (k-means on the input, AE + k-means), and drawing are all in its
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import append_record, parse_seeds
+from benchmarks.suite import METHODS, SETS, run_suite
 
 
 def main() -> None:
@@ -32,6 +34,9 @@ def main() -> None:
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--seeds", type=parse_seeds, default=[0])
     parser.add_argument("--second-start", action="store_true", help="time a second start as well")
+    parser.add_argument("--suite", action="store_true", help="several data sets and methods")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), help="data sets of the suite")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--smoke", action="store_true", help="a few steps, nothing recorded")
     parser.epilog = "What stands after -- are options of jdec fit."
     own, options = sys.argv[1:], []
@@ -42,6 +47,10 @@ def main() -> None:
     if arguments.smoke:
         options += ["--network.hidden-dims", "16", "--pretrain.finetune-steps", "20"]
         options += ["--clustering.max-intervals", "2"]
+    if arguments.suite:
+        seeds, methods = arguments.seeds, arguments.methods
+        run_suite(arguments.sets, seeds, methods, measure, options, smoke=arguments.smoke)
+        return
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as programs:
             fits = [
@@ -80,6 +89,7 @@ def measure(
         "options": options,
         "seed": seed,
         "n_clusters": metrics["n_clusters"],
+        "n_found": sum(size > 0 for size in metrics["cluster_sizes"]),
         "scores": metrics["scores"],
         "stop_reason": metrics["stop_reason"],
         "n_intervals": metrics["n_intervals"],

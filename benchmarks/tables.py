@@ -10,6 +10,7 @@ from benchmarks.paper import report as paper_report
 from benchmarks.paper.tables import pretraining_steps
 from benchmarks.peers import PEERS
 from benchmarks.records import read_records
+from benchmarks.suite import METHODS
 from jdec.trainer.presets import preset_config
 
 Record = dict[str, Any]
@@ -68,6 +69,30 @@ def quality_table() -> str:
     header = ["data", "preset", *(f"{method} ACC" for method in _METHODS), "DEC NMI"]
     header += ["steps (pretraining + clustering)", "wall", "memory", "seeds", "machine"]
     return _table(header, rows)
+
+
+def suite_table() -> str:
+    """Accuracy and seconds beside what one would pick instead: ACC / ARI, seconds from cold."""
+    by_set: dict[str, list[Record]] = {}
+    for record in newest(read_records("suite"), "dataset", "seed"):
+        by_set.setdefault(record["dataset"], []).append(record)
+    rows = []
+    for name, records in by_set.items():
+        n_rows, n_features = records[0]["shape"]
+        row = [name, f"{_size(n_rows)} × {n_features}, {records[0]['n_clusters']}"]
+        for method in METHODS:
+            found = [record["methods"].get(method, {"absent": ""}) for record in records]
+            run = [one for one in found if "absent" not in one]
+            if not run:
+                row.append("–")
+                continue
+            ari = statistics.mean(one["scores"]["ari"] for one in run)
+            seconds = statistics.mean(one["seconds"] for one in run)
+            accuracy = _mean_and_std([one["scores"]["acc"] for one in run])
+            row.append(f"{accuracy} / {ari:.3f}, {seconds:.0f} s")
+        seeds = ", ".join(str(record["seed"]) for record in records)
+        rows.append([*row, seeds, _where(records[-1])])
+    return _table(["data", "rows × features, K", *METHODS, "seeds", "machine"], rows)
 
 
 def start_table() -> str:
@@ -367,6 +392,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "start": start_table,
     "step": step_table,
     "kmeans": kmeans_table,
+    "suite": suite_table,
     "settings": settings_table,
     "roofline": roofline_table,
     "population": population_table,

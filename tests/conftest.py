@@ -4,6 +4,7 @@ import contextlib
 import gc
 import itertools
 import tempfile
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -93,12 +94,16 @@ def pytest_sessionfinish():
 
 
 # Each compiled program holds memory mappings, of which a process may have 65 530 on Linux; XLA
-# crashes beyond. So they are forgotten now and then.
-_TESTS_BETWEEN_CLEARINGS = 40
+# crashes beyond. So programs are forgotten long before, which also keeps memory low.
+_MAX_MAPPINGS = 12_000
+_TESTS_BETWEEN_CHECKS = 40
+_MAPPINGS = Path("/proc/self/maps")
 _done = itertools.count(1)
 
 
 def pytest_runtest_logfinish():
-    if next(_done) % _TESTS_BETWEEN_CLEARINGS == 0:
+    if next(_done) % _TESTS_BETWEEN_CHECKS:
+        return
+    if not _MAPPINGS.exists() or _MAPPINGS.read_bytes().count(b"\n") > _MAX_MAPPINGS:
         jax.clear_caches()
         gc.collect()

@@ -62,6 +62,11 @@ def keep(folder: Path, kept: list[dict]) -> None:
         (["bench_step", "--parts", "roofline"], {"precision", "points"}, ["roofline"]),
         (["bench_step", "--parts", "population"], {"points"}, ["population"]),
         (["bench_quality", "digits"], {"scores", "wall_seconds", "peak_memory_mb"}, ["quality"]),
+        (
+            ["bench_quality", "--suite", "--sets", "digits", "--methods", "jdec fast", "k-means"],
+            {"dataset", "shape", "n_clusters", "seed", "methods"},
+            ["suite"],
+        ),
         (["bench_fit"], {"seconds_to", "phases", "compiling"}, ["time_to_quality"]),
         (["bench_scaling", "--series", "targets"], {"sizes", "seconds", "fit"}, ["scaling"]),
         (["bench_peers", "--groups", "steps"], {"peers", "ratios"}, []),
@@ -95,7 +100,15 @@ def test_the_tables_of_the_readmes_are_rendered_from_the_records():
 
 
 def test_tables_without_records_say_so(results):
-    for name in ("roofline", "population", "time_to_quality", "scaling", "devices", "peers"):
+    for name in (
+        "suite",
+        "roofline",
+        "population",
+        "time_to_quality",
+        "scaling",
+        "devices",
+        "peers",
+    ):
         assert "not run" in TABLES[name]()
     assert figures.draw_all(results) == []
 

@@ -90,7 +90,10 @@ PEERS: dict[str, dict[str, Peer]] = {
         JDEC: Peer("jdec_runs", "fit_fast"),
         "k-means": Peer("alternatives", "k_means"),
         "MiniBatchKMeans": Peer("alternatives", "mini_batch_k_means"),
+        "PCA + k-means": Peer("alternatives", "pca_k_means"),
+        "UMAP + k-means": Peer("umap_hdbscan", "k_means"),
         "UMAP + HDBSCAN": Peer("umap_hdbscan", "cluster"),
+        "EVoC": Peer("evoc_clusters", "cluster"),
     },
 }
 #: The strongest fair opponents of the step loops: the faster of them counts.

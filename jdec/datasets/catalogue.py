@@ -12,7 +12,9 @@ from jdec._checks import check_same_length
 from jdec._files import compare_digests, idx_header, read_idx
 from jdec._rows import as_float32
 from jdec.datasets import rcv1, reuters, vision
+from jdec.datasets._roles import Choice
 from jdec.datasets.dataset import Dataset
+from jdec.datasets.files import load_file
 
 #: SHA256 of the public files, unpacked: training images and labels, then those for testing.
 CONTENT = {
@@ -100,6 +102,15 @@ def load_mnist(name: str, files: Sequence[Path]) -> Dataset:
     return Dataset(as_float32(name, x), y, name, (28, 28), n_train, _CLASS_NAMES.get(name))
 
 
+def load_pendigits(name: str, files: Sequence[Path]) -> Dataset:
+    """Read a table of 16 columns, two coordinates of each of 8 points, and a column ``label``."""
+    dataset = load_file(files[0], Choice(label="label"))
+    if dataset.x.shape[1] != 16:
+        raise ValueError(f"{files[0]}: expected 16 columns beside label, got {dataset.x.shape[1]}")
+    x = as_float32(name, dataset.x)
+    return dataclasses.replace(dataset, x=x, name=name, label_name=None)
+
+
 def _idx_files(*digests: str) -> dict[str, str]:
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return {f"{name}-ubyte.gz": digest for name, digest in zip(names, digests, strict=True)}
@@ -150,6 +161,18 @@ SPECS: dict[str, Spec] = {
             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         ),
         url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    "pendigits": Spec(
+        description="digits written with a pen, as 8 points of the stroke; train and test together",
+        shape=(10_992, 16, 10),
+        load=load_pendigits,
+        folders=("pendigits", "."),
+        files={"pendigits.csv": ""},
+        advice=(
+            "join pendigits.tra and pendigits.tes of https://archive.ics.uci.edu/dataset/81 under "
+            "a header, x1,y1,…,x8,y8,label, and place the file as pendigits/pendigits.csv in the "
+            "data folder"
+        ),
     ),
     "stl10": Spec(
         description="photos, 96×96 pixels, as HOG and colours; 100 000 more are unlabelled",

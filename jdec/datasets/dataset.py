@@ -14,9 +14,9 @@ class Dataset:
 
     Attributes:
         x: Rows in their natural units, [N D]: pixels 0 … 255 for mnist and fashion_mnist,
-            0 … 16 for digits, features of images for stl10 and cifar10, rows of L2 norm 1 for
-            reuters and reuters10k, all of them float32; a file's own values in their own dtype,
-            which is float64 for text.
+            0 … 16 for digits, coordinates 0 … 100 for pendigits, features of images for stl10 and
+            cifar10, rows of L2 norm 1 for reuters and reuters10k, all of them float32; a file's own
+            values in their own dtype, which is float64 for text.
         y: Classes 0 … C-1, int64 [N], or None.
         name: The name asked for, or the file's name without its suffix.
         image_shape: Shape of a row as an image, (H, W) or (H, W, C), or None.

@@ -80,8 +80,8 @@ def load_dataset(
         ((1797, 64), dtype('float32'), (8, 8))
         >>> load_dataset("digit")
         Traceback (most recent call last):
-        ValueError: name: expected one of digits, mnist, fashion_mnist, stl10, cifar10, reuters,
-        reuters10k, or a file; got 'digit', and no such file exists; did you mean 'digits'?
+        ValueError: name: expected one of digits, mnist, fashion_mnist, pendigits, stl10, cifar10,
+        reuters, reuters10k, or a file; got 'digit', and no such file exists; did you mean 'digits'?
     """
     choice = as_choice(label, id, drop)
     data_dir = None if data_dir is None else as_path("data_dir", data_dir)
@@ -112,8 +112,8 @@ def dataset_table(data_dir: str | Path | None = None) -> list[DatasetRow]:
         ValueError: If ``data_dir`` is not a path.
 
     Examples:
-        >>> [row.name for row in dataset_table()]
-        ['digits', 'mnist', 'fashion_mnist', 'stl10', 'cifar10', 'reuters', 'reuters10k']
+        >>> " ".join(row.name for row in dataset_table())
+        'digits mnist fashion_mnist pendigits stl10 cifar10 reuters reuters10k'
     """
     rows = []
     for name, spec in SPECS.items():

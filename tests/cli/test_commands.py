@@ -339,7 +339,8 @@ def test_datasets_are_listed(tmp_path, capsys):
     np.savez(tmp_path / "reuters10k.npz", x=np.eye(3), y=[0, 1, 2])
     assert main(["datasets", "--data-dir", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    names = ("digits", "mnist", "fashion_mnist", "stl10", "cifar10", "reuters", "reuters10k")
+    names = ("digits", "mnist", "fashion_mnist", "pendigits", "stl10", "cifar10")
+    names += ("reuters", "reuters10k")
     for name in names:
         assert re.search(rf"^{name} +\d+ x \d+ +\d+ classes  ", shown, re.MULTILINE)
     assert "comes with scikit-learn" in shown

@@ -15,7 +15,7 @@ from jdec.core.training import Batches, scan_steps
 
 KEY = jax.random.key(0)
 NETWORK = ConvolutionalAutoencoder((5, 7, 2), (3, 4), (5, 3), 3)
-PARAMS = NETWORK.init(KEY, 70)
+PARAMS = jax.jit(lambda key: NETWORK.init(key, 70))(KEY)
 
 
 def random_rows(n_rows, width, seed=0):

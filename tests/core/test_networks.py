@@ -13,7 +13,7 @@ from jdec.core.pretraining import finetune, layerwise
 
 KEY = jax.random.key(0)
 NETWORK = StackedDenoisingAutoencoder((5, 4), 3)
-PARAMS = NETWORK.init(KEY, 6)
+PARAMS = jax.jit(lambda key: NETWORK.init(key, 6))(KEY)
 
 
 def random_rows(n_rows, width, seed=0):

@@ -9,7 +9,10 @@ from pictures import IDX_FILES, check_form, image_arrays, write_images
 
 from jdec.datasets import Dataset, dataset_table, load_dataset
 
-NAMES = ["digits", "mnist", "fashion_mnist", "stl10", "cifar10", "reuters", "reuters10k"]
+NAMES = [
+    *("digits", "mnist", "fashion_mnist", "pendigits", "stl10", "cifar10"),
+    *("reuters", "reuters10k"),
+]
 REAL_DIR = os.environ.get("JDEC_DATA_DIR")
 
 
@@ -114,6 +117,29 @@ def test_a_path_object_is_never_a_known_name(tmp_path, monkeypatch):
     rejected(Path("digits"), "no such file exists")
 
 
+def write_strokes(folder, n_columns):
+    folder.mkdir(parents=True)
+    names = [f"{axis}{point}" for point in range(1, 9) for axis in "xy"][:n_columns]
+    rows = np.random.default_rng(0).integers(0, 101, (4, n_columns)).astype(str).tolist()
+    lines = [",".join([*row, label]) for row, label in zip(rows, "7317", strict=True)]
+    (folder / "pendigits.csv").write_text("\n".join([",".join([*names, "label"]), *lines]))
+    return np.array(rows, np.float32)
+
+
+def test_strokes_of_a_pen(tmp_path):
+    rows = write_strokes(tmp_path / "pendigits", 16)
+    data = load_dataset("pendigits", data_dir=tmp_path)
+    np.testing.assert_array_equal(data.x, rows)
+    assert data.y.tolist() == [2, 1, 0, 2]
+    assert (data.x.dtype, data.name, data.label_name) == (np.float32, "pendigits", None)
+
+
+def test_strokes_of_another_length_are_rejected(tmp_path):
+    write_strokes(tmp_path / "pendigits", 14)
+    with pytest.raises(ValueError, match=r"pendigits\.csv: expected 16 columns beside .*14"):
+        load_dataset("pendigits", data_dir=tmp_path)
+
+
 # The table.
 
 
@@ -151,6 +177,7 @@ def test_table_says_where_data_was_found(tmp_path, cache_dir):
     [
         ("mnist", 255, [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]),
         ("fashion_mnist", 255, [7000] * 10),
+        ("pendigits", 100, [1143, 1143, 1144, 1055, 1144, 1055, 1056, 1142, 1055, 1055]),
         ("reuters10k", 1, [4078, 790, 2271, 2861]),
     ],
 )
@@ -168,5 +195,7 @@ def test_real_data(name, largest, counts, caplog):
     if name == "reuters10k":
         np.testing.assert_allclose(np.linalg.norm(data.x, axis=1), 1, rtol=1e-5)
         assert data.class_names == ("CCAT", "ECAT", "GCAT", "MCAT")
+    elif name == "pendigits":
+        assert (data.name, data.label_name, data.ids) == (name, None, None)
     else:
         assert (data.n_train, data.image_shape) == (60_000, (28, 28))

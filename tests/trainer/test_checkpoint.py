@@ -1,5 +1,4 @@
 import errno
-import functools
 import io
 import os
 import shutil
@@ -9,6 +8,7 @@ import sys
 import threading
 import time
 import zipfile
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class State(NamedTuple):
     ratio: Any
 
 
-@functools.cache
+@cache
 def make_tree(seed=0):
     """Return all that a run may have in its state, NaN and -0.0 included."""
     rng = np.random.default_rng(seed)
@@ -45,8 +45,8 @@ def make_tree(seed=0):
     ]
     states = []
     for tx in optimizers:
-        updates = jax.tree.map(jnp.ones_like, params)
-        states.append(apply_gradients(tx, updates, tx.init(params), params)[1])
+        updates = jax.tree.map(np.ones_like, params)
+        states.append(jax.jit(partial(apply_gradients, tx))(updates, tx.init(params), params)[1])
     return {
         "autoencoder": params,
         "state": State(

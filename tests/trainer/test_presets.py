@@ -14,6 +14,7 @@ DATASETS = {
     "digits": (8, 8),
     "mnist": (28, 28),
     "fashion_mnist": (28, 28),
+    "pendigits": None,
     "stl10": None,
     "cifar10": None,
     "reuters": None,

@@ -225,7 +225,7 @@ def test_a_coordinator_out_of_reach_is_one_line():
         "import time\n"
         "from jdec.trainer.distributed import initialize_distributed\n"
         "began = time.monotonic()\n"
-        f"try: initialize_distributed('127.0.0.1:{port}', 2, 1, timeout=4)\n"
+        f"try: initialize_distributed('127.0.0.1:{port}', 2, 1, timeout=2)\n"
         "finally: print(time.monotonic() - began)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

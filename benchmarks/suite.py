@@ -1,0 +1,136 @@
+"""The suite of bench_quality: jdec beside what one would pick instead, on several data sets.
+
+Each method runs as a process from cold: importing and loading are in its seconds. Programs that JAX
+and Numba keep on disk are there from a start before, which is not timed. Labels only score.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bench_peers import run_once, write_task
+from benchmarks.peers import PEERS, Task
+from benchmarks.records import append_record
+from jdec.datasets import load_dataset
+
+JDEC = "jdec fast"
+#: Method to its group of peers; jdec is not a peer, but the whole command.
+METHODS = {
+    JDEC: "",
+    "k-means": "alternatives",
+    "PCA + k-means": "alternatives",
+    "UMAP + k-means": "alternatives",
+    "UMAP + HDBSCAN": "alternatives",
+    "EVoC": "alternatives",
+    "ClustPy DEC": "fit",
+}
+#: ClustPy's DEC takes an hour for more rows.
+MAX_CLUSTPY_ROWS = 15_000
+
+
+@dataclass(frozen=True)
+class File:
+    """A data set that jdec does not know by name."""
+
+    path: str  # in the folder for data
+    read: Callable[[Path], tuple[np.ndarray, np.ndarray]]
+
+
+def read_cells(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read log-normalised counts and cell types."""
+    import h5py
+
+    with h5py.File(path) as file:
+        return np.asarray(file["X"]), np.asarray(file["Y"])
+
+
+def read_texts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read embeddings of sentences, float16, and their topics."""
+    with np.load(path, allow_pickle=False) as file:
+        return file["x"].astype(np.float32), file["y"]
+
+
+FILES = {
+    "scrna": File("scrna/10X_PBMC_top2000.h5", read_cells),
+    "searchsnippets": File("text/searchsnippets_minilm.npz", read_texts),
+}
+#: On these the recipe of ``fast`` may be chosen.
+SETS = ("digits", "pendigits", "mnist", "fashion_mnist", "reuters10k", *FILES)
+
+
+def run_suite(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    methods: Sequence[str],
+    measure: Callable[..., dict[str, Any]],
+    options: list[str],
+    *,
+    smoke: bool,
+) -> None:
+    """Run methods on data sets, and record each data set and seed.
+
+    ``measure`` is that of :mod:`benchmarks.bench_quality`.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in names:
+            data = _data(name, folder)
+            dataset = load_dataset(data)
+            shape, n_clusters = dataset.x.shape, len(set(np.asarray(dataset.y).tolist()))
+            for seed in seeds:
+                task = Task("", data, 300 if smoke else 0, (shape[1], 500, 500, 2000, 10))
+                found: dict[str, dict[str, Any]] = {}
+                for method in methods:
+                    if method == JDEC:
+                        more = [*options, "--n-clusters", str(n_clusters)]
+                        if seed == seeds[0] and not smoke:
+                            measure(data, "fast", seed, more, folder)
+                        found[method] = _of_command(measure(data, "fast", seed, more, folder))
+                    elif method != "ClustPy DEC" or shape[0] <= MAX_CLUSTPY_ROWS:
+                        found[method] = _of_peer(method, task, n_clusters, seed, folder)
+                    outcome = found.get(method, {"absent": "not run: too many rows"})
+                    print(f"{name}, seed {seed}, {method}: {outcome}", file=sys.stderr)
+                figures = {"dataset": name, "shape": shape, "n_clusters": n_clusters, "seed": seed}
+                append_record("suite", figures | {"methods": found}, smoke=smoke)
+
+
+def _data(name: str, folder: Path) -> str:
+    """Return what jdec loads the data set by: its name, or a file made here."""
+    if name not in FILES:
+        return name
+    source = Path(os.environ.get("JDEC_DATA_DIR", "")) / FILES[name].path
+    x, y = FILES[name].read(source)
+    np.savez(folder / f"{name}.npz", x=x, y=y)
+    return str(folder / f"{name}.npz")
+
+
+def _of_command(figures: dict[str, Any]) -> dict[str, Any]:
+    names = ("stop_reason", "n_intervals")
+    return {
+        "scores": figures["scores"]["DEC"],
+        "start": figures["scores"]["DEC initialisation"],
+        "seconds": figures["wall_seconds"],
+        "n_found": figures["n_found"],
+        "compilation": figures["compilation"],
+        **{name: figures[name] for name in names},
+    }
+
+
+def _of_peer(method: str, task: Task, n_clusters: int, seed: int, folder: Path) -> dict[str, Any]:
+    group = METHODS[method]
+    values = task.to_dict() | {"n_clusters": n_clusters, "seed": seed, "n_init": 10}
+    task_file = write_task(Task.from_dict(values), folder)
+    began = time.perf_counter()
+    figures = run_once(group, method, PEERS[group][method], task_file, task.threads)
+    seconds = round(time.perf_counter() - began, 2)
+    if "absent" in figures:
+        return figures
+    kept = ("scores", "n_found", "noise", "versions")
+    return {"seconds": seconds, **{name: figures[name] for name in kept}}
