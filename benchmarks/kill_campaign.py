@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from benchmarks.records import append_record
-from jdec.cli import main as jdec
+from jdec.cli.commands import run as jdec
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 from jdec.trainer.model_file import load_model
