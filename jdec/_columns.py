@@ -41,12 +41,6 @@ def names_to_compare(
 
     Numbers from 0 on are the positions of columns without names: they can be compared with those
     of another such table, and not with names.
-
-    Examples:
-        >>> names_to_compare(None, ("1", "0"))
-        (('0', '1'), ('1', '0'))
-        >>> names_to_compare(("a", "b"), ("0", "1")) is None
-        True
     """
     if theirs is None:
         return None

@@ -26,13 +26,6 @@ def encode_labels(
 
     Labels [N] or [N 1] of the rows ``x`` are whole numbers, booleans or text, all of one kind. The
     second result is the names of the classes where they were text, else None.
-
-    Examples:
-        >>> encode_labels("y", [7.0, 3.0], np.zeros((2, 1)))
-        (array([1, 0]), None)
-        >>> encode_labels("y", [1, "1"], np.zeros((2, 1)))
-        Traceback (most recent call last):
-        ValueError: y: expected labels of one kind, got text ('1') in row 1 beside a whole number
     """
     labels = _as_vector(name, labels)
     check_same_length(name, labels, "x", x)

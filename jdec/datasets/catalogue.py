@@ -169,9 +169,8 @@ SPECS: dict[str, Spec] = {
         folders=("pendigits", "."),
         files={"pendigits.csv": ""},
         advice=(
-            "join pendigits.tra and pendigits.tes of https://archive.ics.uci.edu/dataset/81 under "
-            "a header, x1,y1,…,x8,y8,label, and place the file as pendigits/pendigits.csv in the "
-            "data folder"
+            "place pendigits.tra and .tes of https://archive.ics.uci.edu/dataset/81, joined under "
+            "a header x1,y1,…,x8,y8,label, as pendigits/pendigits.csv in the data folder"
         ),
     ),
     "stl10": Spec(

@@ -20,7 +20,7 @@ from jdec.core.dec import ExtraLossFn
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import fingerprint, sampled_digest, values_to_compare
-from jdec.trainer.history import Callback, Record, Reporter
+from jdec.trainer.history import Callback, Reporter
 from jdec.trainer.inputs import (
     check_arrays,
     check_classes,
@@ -184,16 +184,14 @@ def fit(
             data.put(scaling),
             reporter,
             save=journal.save,
-            describe=partial(_score, labels, data.sharding),
+            describe=lambda found: (
+                {} if labels is None else clustering_scores(labels, data.sharding.fetch(found))
+            ),
         )
         extra = None if others is None else (others.put(scaling), others.sharding)
         result = _run(run, journal, data, scaling, autoencoder_params, n_train, extra)
         journal.write_history()
         return result
-
-
-def _score(y: np.ndarray | None, sharding: RowSharding, labels: Any) -> Record:
-    return {} if y is None else clustering_scores(y, sharding.fetch(labels))
 
 
 def _run(

@@ -1196,3 +1196,10 @@ def test_hostile_files_fill_no_memory(tmp_path):
         assert grown <= 300, (name, message, grown)
         assert message != "read", name
         assert "\n" not in message
+
+
+def test_a_file_of_another_type_is_rejected(tmp_path):
+    (tmp_path / "notes.txt").write_text("1")
+    types = r"\.npy, \.npz, \.csv, \.tsv, \.parquet"
+    with pytest.raises(ValueError, match=rf"expected a file of type {types}; got '\.txt'"):
+        load_dataset(tmp_path / "notes.txt")
