@@ -44,11 +44,12 @@ class File:
 
 
 def read_cells(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read log-normalised counts and cell types."""
+    """Read counts, log-normalised to 10 000 a cell as is usual, and cell types."""
     import h5py
 
     with h5py.File(path) as file:
-        return np.asarray(file["X"]), np.asarray(file["Y"])
+        counts, y = np.asarray(file["X"], np.float64), np.asarray(file["Y"])
+    return np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)).astype(np.float32), y
 
 
 def read_texts(path: Path) -> tuple[np.ndarray, np.ndarray]:
