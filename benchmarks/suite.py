@@ -81,8 +81,8 @@ def run_suite(
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in names:
-            data = _data(name, folder)
+        # All of them before any work, since one may be missing.
+        for name, data in [(name, _data(name, folder)) for name in names]:
             dataset = load_dataset(data)
             shape, n_clusters = dataset.x.shape, len(set(np.asarray(dataset.y).tolist()))
             for seed in seeds:
@@ -107,6 +107,8 @@ def _data(name: str, folder: Path) -> str:
     if name not in FILES:
         return name
     source = Path(os.environ.get("JDEC_DATA_DIR", "")) / FILES[name].path
+    if not source.is_file():
+        raise SystemExit(f"{name}: expected {FILES[name].path} in $JDEC_DATA_DIR, got no such file")
     x, y = FILES[name].read(source)
     np.savez(folder / f"{name}.npz", x=x, y=y)
     return str(folder / f"{name}.npz")
