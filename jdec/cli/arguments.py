@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from jdec.cli.parsing import Positional, arg
 from jdec.core.augmentation import Augmentation
-from jdec.trainer.config import ClusteringConfig, KMeansConfig, NetworkConfig, PretrainConfig
+from jdec.trainer.config import (
+    ClusteringConfig,
+    GraphConfig,
+    KMeansConfig,
+    NetworkConfig,
+    PretrainConfig,
+)
 
 _Preset = Literal["fast", "paper"]
 _Data = Annotated[
@@ -97,6 +103,7 @@ class Fit:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     kmeans: KMeansConfig = field(default_factory=KMeansConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
 
 

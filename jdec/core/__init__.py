@@ -27,11 +27,12 @@ from jdec.core.functional import (
     soft_assignment,
     target_distribution,
 )
+from jdec.core.graph import graph_partition, modularity, principal_components
 from jdec.core.kmeans import KMeansResult
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
-from jdec.core.start import initial_partition, overclustered_kmeans
+from jdec.core.start import initial_partition, overclustered_kmeans, partition_of_labels
 from jdec.core.targets import DECParams, Targets, embed_in_blocks, refresh_targets
 from jdec.core.training import Algorithm, Batches, batch_indices, scan_steps, take_rows
 
@@ -57,13 +58,17 @@ __all__ = [
     "embed_in_blocks",
     "encoder_params",
     "finetune",
+    "graph_partition",
     "initial_partition",
     "layerwise",
     "log_soft_assignment",
     "make_optimizer",
     "mean_kl",
+    "modularity",
     "network_shapes",
     "overclustered_kmeans",
+    "partition_of_labels",
+    "principal_components",
     "random_affine",
     "refresh_targets",
     "run",

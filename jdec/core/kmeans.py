@@ -48,13 +48,14 @@ def kmeans(
     x: Float[Array, "N D"],
     n_clusters: int,
     *,
+    weights: Float[Array, "N"] | None = None,
     n_init: int = 20,
     max_iter: int = 300,
     tol: float | Float[Array, ""] = 1e-4,
     restarts_at_once: int | None = None,
     map_restarts: MapFn | None = None,
 ) -> KMeansResult:
-    r"""Partition rows into clusters of minimal inertia :math:`\sum_i \min_j \|x_i - \mu_j\|^2`.
+    r"""Partition rows into clusters of minimal inertia :math:`\sum_i w_i \min_j \|x_i - \mu_j\|^2`.
 
     Each restart seeds by greedy k-means++ and iterates Lloyd's two steps until the centroids move
     less than ``tol`` or no label can change. Empty clusters are relocated to the farthest point.
@@ -64,6 +65,7 @@ def kmeans(
         key: Typed random key.
         x: Rows, [N D]; computed in float32 (float64 in JAX stays so), NumPy's centred in float64.
         n_clusters: Number of clusters K, at most N.
+        weights: w, how much each row counts, [N], at least 0; 1 by default.
         n_init: Number of restarts.
         max_iter: Maximum number of Lloyd iterations in a restart.
         tol: Squared movement that ends a restart, relative to the mean variance of the columns.
@@ -113,21 +115,29 @@ def kmeans(
     mean = mean + jnp.asarray(offset, mean.dtype)
     threshold = (tol if isinstance(tol, jax.Array) else float(tol)) * x.var(axis=0).mean()
     rows_per_block = max(1, min(len(x), _BLOCK_ENTRIES // max(n_clusters, x.shape[1])))
-    blocks, weights = in_blocks(x, rows_per_block)
+    blocks, block_weights = in_blocks(x, rows_per_block)
+    if weights is not None:
+        checks.check_rank("weights", weights, 1)
+        checks.check_same_length("weights", weights, "x", x)
+        weights = jnp.asarray(weights, x.dtype)
+        padding = (0, block_weights.size - len(x))
+        block_weights = jnp.pad(weights, padding).reshape(block_weights.shape)
 
     # All arrays as arguments: on several devices a function may not close over them.
-    def restart(key: Key[Array, ""], x: Any, blocks: Any, weights: Any, threshold: Any) -> _Lloyd:
-        seeds = _greedy_plus_plus(key, x, n_clusters)
-        return lloyd(blocks, weights, seeds, max_iter=max_iter, threshold=threshold)
+    def restart(
+        key: Key[Array, ""], x: Any, weights: Any, blocks: Any, block_weights: Any, threshold: Any
+    ) -> _Lloyd:
+        seeds = _greedy_plus_plus(key, x, weights, n_clusters)
+        return lloyd(blocks, block_weights, seeds, max_iter=max_iter, threshold=threshold)
 
-    keys, shared = jax.random.split(key, n_init), (x, blocks, weights, threshold)
+    keys, shared = jax.random.split(key, n_init), (x, weights, blocks, block_weights, threshold)
     runs = map_restarts(restart, keys, shared)
     # A restart that ended in NaN must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
     run: _Lloyd = jax.tree.map(lambda leaf: leaf[best], runs)
     labels, distances = jax.lax.map(partial(_assign, centroids=run.centroids), blocks)
     # Compiled for a CPU, minima drop NaN.
-    inertia = jnp.where(is_finite, (distances * weights).sum(), jnp.nan)
+    inertia = jnp.where(is_finite, (distances * block_weights).sum(), jnp.nan)
     labels = labels.reshape(-1)[: len(x)]
     return KMeansResult(run.centroids + mean, labels, inertia, run.n_iter, run.converged)
 
@@ -167,20 +177,24 @@ def in_blocks(
 
 
 def _greedy_plus_plus(
-    key: Key[Array, ""], x: Float[Array, "N D"], n_clusters: int
+    key: Key[Array, ""], x: Float[Array, "N D"], weights: Float[Array, "N"] | None, n_clusters: int
 ) -> Float[Array, "K D"]:
-    # Each new seed is the best of several candidates drawn with probability ∝ squared distance to
-    # the nearest seed so far.
+    # Each new seed is the best of several candidates drawn with probability ∝ weighted squared
+    # distance to the nearest seed so far.
     n_candidates = 2 + int(math.log(n_clusters))
     squared_norms = (x * x).sum(axis=1)
 
     def distances_to(points: Float[Array, "C D"]) -> Float[Array, "C N"]:
         cross = product(points, x.T)
         squared = (points * points).sum(axis=1)[:, None] - 2 * cross + squared_norms[None, :]
-        return jnp.maximum(squared, 0)
+        squared = jnp.maximum(squared, 0)
+        return squared if weights is None else squared * weights[None, :]
 
     first_key, key = jax.random.split(key)
-    first = x[jax.random.randint(first_key, (), 0, x.shape[0])]
+    if weights is None:
+        first = x[jax.random.randint(first_key, (), 0, x.shape[0])]
+    else:
+        first = x[jax.random.categorical(first_key, jnp.log(weights))]
     seeds = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first)
 
     def add_seed(carry, index):  # type: ignore[no-untyped-def]

@@ -92,6 +92,41 @@ def initial_partition(
     return jax.tree.map(lambda leaf: leaf[jnp.argmax(score)], runs)
 
 
+def partition_of_labels(
+    embeddings: Float[Array, "N Z"], labels: Int[Array, "N"], n_clusters: int
+) -> KMeansResult:
+    """Return a partition as :func:`kmeans` does: with the means of its clusters and its inertia.
+
+    An empty cluster has the mean of all rows.
+
+    Args:
+        embeddings: Rows z, [N Z].
+        labels: Their clusters, [N].
+        n_clusters: Number of clusters K.
+
+    Returns:
+        The partition, as :func:`kmeans` returns it, after no iteration.
+
+    Raises:
+        ValueError: If an argument is not of its kind.
+
+    Examples:
+        >>> z = jnp.array([[0.0], [2.0], [5.0]])
+        >>> partition_of_labels(z, jnp.array([0, 0, 1]), 2).centroids.tolist()
+        [[1.0], [5.0]]
+    """
+    checks.check_rank("embeddings", embeddings, 2)
+    checks.check_rank("labels", labels, 1)
+    checks.check_same_length("labels", labels, "embeddings", embeddings)
+    mean = embeddings.mean(axis=0, keepdims=True)
+    members = jax.nn.one_hot(labels, n_clusters, dtype=embeddings.dtype, axis=0)
+    sizes = members.sum(axis=1, keepdims=True)
+    # Centred: far from the origin the sums would lose digits.
+    centroids = mean + product(members, embeddings - mean) / jnp.maximum(sizes, 1)
+    inertia = ((embeddings - centroids[labels]) ** 2).sum()
+    return KMeansResult(centroids, labels, inertia, jnp.int32(0), jnp.bool_(True))
+
+
 def overclustered_kmeans(
     key: Key[Array, ""],
     x: Float[Array, "N D"],

@@ -12,6 +12,7 @@ from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
 from jdec.trainer.history import Reporter
 from jdec.trainer.members import Traits, group_keys
+from jdec.trainer.neighbors import neighbor_graph
 from jdec.trainer.pretraining import pretrain
 from jdec.trainer.programs import MemberOverrides, Plan, RunKeys, partition, split_run_key
 from jdec.trainer.run import Ended, Roster, Run
@@ -63,7 +64,7 @@ def run_batch(
         with reporter.timed("kmeans"):
             centroids, initial_labels = _partition(run, traits.n_clusters[members], params)
         run.kept = {"initial_labels": initial_labels}
-        state, targets = start(run, params, centroids)
+        state, targets = start(run, params, centroids, initial_labels)
         del params
     run, state, targets = self_train(run, state, targets)
     return finish(run, state, targets), np.asarray(run.kept["initial_labels"])
@@ -94,12 +95,16 @@ def _partition(
     plan, latent_dim = run.plan, network_shapes(run.plan.network, run.x.shape[1]).latent_dim
     centroids = np.zeros((len(n_clusters), plan.config.n_clusters, latent_dim), np.float32)
     labels = np.zeros((len(n_clusters), plan.rows.n_rows), np.int32)
+    graph = neighbor_graph(run, params)
     for k in np.unique(n_clusters).tolist():
         chosen = np.flatnonzero(n_clusters == k)
         items = (run.keys.kmeans, params, MemberOverrides(run.overrides.alpha))
         key, part, overrides = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], items)
         of_k = replace(plan, config=plan.config.replace({"n_clusters": k}))
-        found = partition(key, part, run.x, overrides, plan=of_k)
+        of_members = graph
+        if graph.points is None and graph.neighbors is not None:
+            of_members = graph._replace(neighbors=graph.neighbors[chosen])
+        found = partition(key, part, run.x, overrides, of_members, plan=of_k)
         centroids[chosen, :k] = found.centroids
         labels[chosen] = found.labels
     return jnp.asarray(centroids), labels

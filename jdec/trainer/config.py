@@ -149,15 +149,16 @@ class KMeansConfig:
         n_init: Restarts.
         max_iter: Maximum number of iterations of a restart.
         tol: Movement of the centroids, relative to the variance, that ends a restart.
-        select: Which restart to start from: inertia: the minimum; kl: the maximum of KL(P||Q),
-            which is what self-training has to learn from.
+        select: Which partition to start from: inertia: the minimum; kl: the maximum of KL(P||Q),
+            which is what self-training has to learn from; modularity: the maximum on the graph of
+            nearest neighbours, of these and of the spectral partitions of ``graph``.
     """
 
     overclustering_factors: tuple[int, ...] = (1,)
     n_init: int = 20
     max_iter: int = 300
     tol: float = 1e-4
-    select: Literal["inertia", "kl"] = "inertia"
+    select: Literal["inertia", "kl", "modularity"] = "inertia"
 
     def __post_init__(self) -> None:
         """Validate the fields."""
@@ -168,6 +169,46 @@ class KMeansConfig:
             raise ValueError(
                 f"overclustering_factors: expected at least one value and at most {_MAX_LAYERS}, "
                 f"got {len(factors) or 'none'}"
+            )
+        if self.select == "modularity" and factors != (1,):
+            raise ValueError(
+                f"overclustering_factors: expected 1 for select=modularity, got {factors}; "
+                "graph.subclusters is what it merges"
+            )
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """Graph of nearest neighbours, and its spectral partitions; for kmeans.select=modularity.
+
+    Attributes:
+        space: What neighbours are found in and partitioned: data (principal components of the
+            scaled rows) or embedding (as pretrained).
+        n_components: Principal components of data; rows of fewer columns are taken as they are.
+        n_neighbors: Nearest neighbours of a row.
+        max_rows: Of more rows, a sample of so many has neighbours, among themselves.
+        subclusters: Sub-clusters of k-means per cluster, at most 1000 in all, which are merged.
+        eigenvectors: Their numbers per cluster to be tried, in merging sub-clusters.
+        n_init: Clusterings into sub-clusters; each is merged with each number of eigenvectors.
+        resolution: γ of the modularity: smaller values ask less for clusters of equal size.
+    """
+
+    space: Literal["data", "embedding"] = "embedding"
+    n_components: int = 50
+    n_neighbors: int = 15
+    max_rows: int = 100_000
+    subclusters: int = 40
+    eigenvectors: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0)
+    n_init: int = 10
+    resolution: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Validate the fields."""
+        _check_fields(self, may_be_0=("resolution",))
+        if not 0 < len(self.eigenvectors) <= _MAX_LAYERS:
+            raise ValueError(
+                f"eigenvectors: expected at least one value and at most {_MAX_LAYERS}, "
+                f"got {len(self.eigenvectors) or 'none'}"
             )
 
 
@@ -188,6 +229,9 @@ class ClusteringConfig:
         freeze_encoder: Train the centroids alone.
         reset_optimizer: Fresh optimizer state at every refresh, as the authors' code.
         optimizer: Of encoder and centroids; cosine and one_cycle span max_intervals.
+        warmup_steps: Steps before the first refresh with P the initial partition, one-hot: the
+            nearest centroid may assign rows otherwise than the partition did.
+        warmup_optimizer: Of these steps.
     """
 
     alpha: float = 1.0
@@ -201,12 +245,14 @@ class ClusteringConfig:
     freeze_encoder: bool = False
     reset_optimizer: bool = False
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig("adam", 1e-4))
+    warmup_steps: int = 0
+    warmup_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
         """Validate the fields."""
         _check_fields(
             self,
-            may_be_0=("tol", "max_intervals", "reconstruction_weight"),
+            may_be_0=("tol", "max_intervals", "reconstruction_weight", "warmup_steps"),
             fractions=("corruption_rate",),
         )
         if self.update_interval * self.max_intervals > _INT32:  # steps are counted in int32
@@ -231,6 +277,7 @@ class Config:
         network: The autoencoder.
         pretrain: Its pretraining.
         kmeans: The initial centroids.
+        graph: The graph of nearest neighbours that they may follow.
         clustering: Self-training.
     """
 
@@ -242,6 +289,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     kmeans: KMeansConfig = field(default_factory=KMeansConfig)
+    graph: GraphConfig = field(default_factory=GraphConfig)
     clustering: ClusteringConfig = field(default_factory=ClusteringConfig)
 
     def __post_init__(self) -> None:
@@ -354,7 +402,8 @@ def _check_fields(
         if typing.get_origin(kind) is Literal:
             checks.check_choice(name, value, typing.get_args(kind))
         elif typing.get_origin(kind) is tuple:
-            object.__setattr__(section, name, _integers(name, value))
+            items = _floats if float in typing.get_args(kind) else _integers
+            object.__setattr__(section, name, items(name, value))
         elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
             checks.check_kind(name, value, kind)
         elif kind in _CHECKS:
@@ -384,6 +433,15 @@ def _integers(name: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, Sequence | np.ndarray):  # an iterator is empty the second time
         raise ValueError(f"{name}: expected a list of integers, got {checks.shown(values)}")
     return checks.as_integers(name, values)
+
+
+def _floats(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
+        raise ValueError(f"{name}: expected a list of numbers, got {checks.shown(values)}")
+    for value in values:
+        checks.check_positive(name, value)
+        _check_float32(name, value, checks.check_positive)
+    return tuple(float(value) for value in values)
 
 
 def _as_object(values: Any) -> Any:

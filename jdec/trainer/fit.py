@@ -30,6 +30,7 @@ from jdec.trainer.inputs import (
     check_shell,
 )
 from jdec.trainer.model import Model, assign_scaled
+from jdec.trainer.neighbors import neighbor_graph
 from jdec.trainer.pretraining import pretrain
 from jdec.trainer.processes import check_processes_agree, is_primary, raised_everywhere
 from jdec.trainer.programs import (
@@ -217,9 +218,12 @@ def _run(
     else:
         params = _pretrained(run, saved, pretrained, n_train, others)
         with run.reporter.timed("kmeans"):
-            initial = jax.block_until_ready(partition(run.keys.kmeans, params, run.x, plan=plan))
+            graph = neighbor_graph(run, params)
+            initial = jax.block_until_ready(
+                partition(run.keys.kmeans, params, run.x, graph=graph, plan=plan)
+            )
         run.kept = {"autoencoder": params, "initial": initial}
-        state, targets = start(run, params, initial.centroids)
+        state, targets = start(run, params, initial.centroids, initial.labels)
     run, state, targets = self_train(run, state, targets)
     # Plain arrays: device arrays would keep a device's memory, and are not for every pickle.
     params, initial, (encoder, centroids) = to_host((*run.kept.values(), state.params))

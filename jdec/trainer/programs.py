@@ -28,11 +28,12 @@ from jdec.core.dec import (
     train_interval,
 )
 from jdec.core.functional import soft_assignment
+from jdec.core.graph import graph_partition, principal_components
 from jdec.core.kmeans import KMeansResult
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import PretrainState, finetune, layerwise
-from jdec.core.start import initial_partition
+from jdec.core.start import initial_partition, partition_of_labels
 from jdec.core.targets import DECParams, Targets, all_finite, cluster_sizes, embed_in_blocks
 from jdec.core.training import Algorithm, Batches, scan_steps
 from jdec.trainer.config import Config, OptimizerConfig
@@ -98,6 +99,13 @@ class MemberOverrides(NamedTuple):
     alpha: Float[Array, "*M"] | None = None
     learning_rate: Float[Array, "*M"] | None = None
     cluster_mask: Bool[Array, "*M K"] | None = None
+
+
+class Graph(NamedTuple):
+    """Nearest neighbours, and the points among which they were found."""
+
+    neighbors: Int[Array, "*M S k"]  # index of a row, followed by those of its nearest other rows
+    points: Float[Array, "N d"] | None  # None: the embeddings of each member
 
 
 @dataclass(frozen=True)
@@ -176,12 +184,17 @@ def build_pretraining(plan: Plan, stage: Stage) -> Algorithm:
     return layerwise(plan.network, stage.layer, tx, **options)
 
 
-def build_self_training(plan: Plan, overrides: MemberOverrides = MemberOverrides()) -> Algorithm:  # noqa: B008
-    """Return the algorithm of self-training."""
+def build_self_training(
+    plan: Plan,
+    overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    tx: optax.GradientTransformation | None = None,
+) -> Algorithm:
+    """Return the algorithm of self-training, perhaps with another optimizer."""
     settings = plan.config.clustering
     n_steps = settings.max_intervals * settings.update_interval
-    tx = plan.hooks.clustering_tx
-    if tx is None or overrides.learning_rate is not None:
+    own_rate = tx is None and overrides.learning_rate is not None
+    tx = tx or plan.hooks.clustering_tx
+    if tx is None or own_rate:
         tx = build_optimizer(settings.optimizer, n_steps, learning_rate=overrides.learning_rate)
     return self_training(
         plan.network.encode,
@@ -307,27 +320,41 @@ def partition(
     params: Params,
     x: Float[Array, "N D"],
     overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    graph: Graph = Graph(None, None),  # type: ignore[arg-type]  # noqa: B008 (immutable)
     *,
     plan: Plan,
 ) -> KMeansResult:
-    """Partition the pretrained embedding: what self-training starts from."""
+    """Partition the rows, by their pretrained embedding or a graph: what self-training starts from.
+
+    Without a graph, as of a single row, ``modularity`` is the same as ``inertia``.
+    """
     settings, mesh = plan.config.kmeans, plan.rows.mesh
     map_restarts = None
     if plan.members is None and mesh is not None:
         map_restarts = partial(_map_restarts, mesh=mesh)
 
-    def one(item: Any, x: Any) -> KMeansResult:
-        key, params, overrides = item
+    def one(item: Any, x: Any, points: Any) -> KMeansResult:
+        key, params, overrides, neighbors = item
         embeddings = embed_all(
             plan.rows, plan.network.encode, encoder_params(plan.network, params), x
         )
         # Embeddings are few numbers a row: every device has all, and takes some of the restarts.
         embeddings = all_gather(embeddings, mesh)[: plan.rows.n_rows]
+        if neighbors is not None:
+            labels = graph_partition(
+                key,
+                embeddings if points is None else points,
+                neighbors,
+                plan.config.n_clusters,
+                **_graph_settings(plan.config),
+            )
+            return partition_of_labels(embeddings, labels, plan.config.n_clusters)
+        select = "inertia" if settings.select == "modularity" else settings.select
         return initial_partition(
             key,
             embeddings,
             plan.config.n_clusters,
-            **vars(settings),
+            **{**vars(settings), "select": select},
             alpha=plan.config.clustering.alpha if overrides.alpha is None else overrides.alpha,
             map_restarts=map_restarts,
         )
@@ -336,7 +363,24 @@ def partition(
         # As restarts of k-means: on a CPU the first to converge should not wait for the last.
         mapping = plan.members._replace(vectorized=jax.default_backend() != "cpu")
         plan = replace(plan, members=mapping)
-    return _map_members(plan, one, (key, params, overrides), x)
+    neighbors = graph.neighbors
+    if plan.members is not None and graph.points is not None:  # one graph for all members
+        neighbors = jnp.broadcast_to(neighbors, (len(key), *neighbors.shape))
+    return _map_members(plan, one, (key, params, overrides, neighbors), x, graph.points)
+
+
+def _graph_settings(config: Config) -> dict[str, Any]:
+    names = ("subclusters", "eigenvectors", "n_init", "resolution")
+    settings = {name: getattr(config.graph, name) for name in names}
+    return settings | {"kmeans_restarts": config.kmeans.n_init, "max_iter": config.kmeans.max_iter}
+
+
+@partial(jax.jit, static_argnames="plan")
+def components(x: Float[Array, "N D"], *, plan: Plan) -> Float[Array, "N d"]:
+    """Project the rows on their principal components, for the graph."""
+    # The same in all runs: the components do not depend on where the iteration starts.
+    key, n_components = jax.random.key(0), plan.config.graph.n_components
+    return principal_components(key, x, n_components, n_rows=plan.rows.n_rows)
 
 
 def _map_restarts(
@@ -367,6 +411,49 @@ def init_state(
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")
+def warm_up(
+    key: Any,
+    state: DECState,
+    labels: Int[Array, "*M n"],
+    x: Float[Array, "N D"],
+    overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
+    *,
+    plan: Plan,
+) -> tuple[DECState, Float[Array, "*M S"]]:
+    """Train the steps before the first refresh, with P the initial partition; donates ``state``.
+
+    Returns the state, its optimizer fresh, and the mean KL of each mini-batch.
+    """
+    settings = plan.config.clustering
+    tx = build_optimizer(settings.warmup_optimizer, settings.warmup_steps)
+
+    def steps(item: Any, x: Any) -> Any:
+        key, state, labels, overrides = item
+        algorithm = build_self_training(plan, overrides, tx)
+        # Padding is of no cluster, and is not drawn.
+        labels = jnp.pad(labels, (0, len(x) - len(labels)), constant_values=-1)
+        p = plan.rows.constrain(jax.nn.one_hot(labels, plan.config.n_clusters, dtype=x.dtype))
+        state, infos = scan_steps(
+            algorithm,
+            # Of no step of self-training: these are counted in int32.
+            jax.random.fold_in(key, 2**32 - 1),
+            algorithm.init(*state.params),
+            DECBatch(x, p),
+            n_steps=settings.warmup_steps,
+            batches=_clustering_batches(plan),
+        )
+        return build_self_training(plan, overrides).init(*state.params), infos.kl
+
+    return _map_members(plan, steps, (key, state, labels, overrides), x)
+
+
+def _clustering_batches(plan: Plan) -> Batches:
+    settings = plan.config.clustering
+    gather = partial(_gather_clustering, plan)
+    return Batches(settings.batch_size, settings.batch_order, plan.rows.n_rows, gather)
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="state")
 def train(
     key: Any,
     state: DECState,
@@ -381,12 +468,6 @@ def train(
     Returns the state and the mean KL of each mini-batch.
     """
     settings = plan.config.clustering
-    batches = Batches(
-        settings.batch_size,
-        settings.batch_order,
-        plan.rows.n_rows,
-        partial(_gather_clustering, plan),
-    )
 
     def interval(item: Any, x: Any) -> Any:
         key, state, targets, overrides = item
@@ -397,7 +478,7 @@ def train(
             x,
             build_self_training(plan, overrides),
             update_interval=settings.update_interval,
-            batches=batches,
+            batches=_clustering_batches(plan),
             reset_optimizer=settings.reset_optimizer,
         )
         return state, infos.kl

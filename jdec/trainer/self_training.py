@@ -17,7 +17,7 @@ from jdec._typing import Params
 from jdec.core.dec import DECState, is_finished
 from jdec.core.targets import DECParams, Targets
 from jdec.trainer.history import Record, Snapshot
-from jdec.trainer.programs import embed, init_state, refresh, train
+from jdec.trainer.programs import embed, init_state, refresh, train, warm_up
 from jdec.trainer.run import (
     Ended,
     NotFiniteError,
@@ -32,10 +32,19 @@ from jdec.trainer.run import (
 )
 
 
-def start(run: Run, params: Params, centroids: Any) -> tuple[DECState, Targets]:
-    """Make the first state and targets of self-training, report and save them."""
+def start(run: Run, params: Params, centroids: Any, labels: Any) -> tuple[DECState, Targets]:
+    """Make the first state and targets of self-training from a partition, report and save them."""
     with run.reporter.timed("kmeans"):
         state = init_state(params, centroids, run.overrides, plan=run.plan)
+    if run.plan.config.clustering.warmup_steps:
+        with run.reporter.timed("warm-up"):
+            state, losses = warm_up(
+                run.keys.clustering, state, labels, run.x, run.overrides, plan=run.plan
+            )
+            losses = np.asarray(losses)
+        if run.members is None:
+            check_losses(losses, "warm-up", 0)
+    with run.reporter.timed("target refresh"):
         targets, sizes = _refresh(run, state.params)
         change = np.asarray(targets.label_change)
     if run.members is None and not np.isfinite(change):
