@@ -137,7 +137,7 @@ def graph_partition(
     n_init: int = 10,
     kmeans_restarts: int = 20,
     max_iter: int = 300,
-    resolution: float = 0.9,
+    resolution: float = 0.85,
 ) -> Int[Array, "N"]:
     """Return, of several partitions, that of maximal :func:`modularity` on the neighbour graph.
 

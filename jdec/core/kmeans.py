@@ -115,13 +115,8 @@ def kmeans(
     mean = mean + jnp.asarray(offset, mean.dtype)
     threshold = (tol if isinstance(tol, jax.Array) else float(tol)) * x.var(axis=0).mean()
     rows_per_block = max(1, min(len(x), _BLOCK_ENTRIES // max(n_clusters, x.shape[1])))
-    blocks, block_weights = in_blocks(x, rows_per_block)
-    if weights is not None:
-        checks.check_rank("weights", weights, 1)
-        checks.check_same_length("weights", weights, "x", x)
-        weights = jnp.asarray(weights, x.dtype)
-        padding = (0, block_weights.size - len(x))
-        block_weights = jnp.pad(weights, padding).reshape(block_weights.shape)
+    weights = None if weights is None else _as_weights(weights, x)
+    blocks, block_weights = in_blocks(x, rows_per_block, weights)
 
     # All arrays as arguments: on several devices a function may not close over them.
     def restart(
@@ -155,6 +150,12 @@ def rows_to_cluster(x: Any, n_clusters: Any) -> Any:
     return x
 
 
+def _as_weights(weights: Any, x: Float[Array, "N D"]) -> Float[Array, "N"]:
+    checks.check_rank("weights", weights, 1)
+    checks.check_same_length("weights", weights, "x", x)
+    return jnp.asarray(weights, x.dtype)
+
+
 def map_in_turn(
     function: Callable[..., Any],
     keys: Key[Array, "R"],
@@ -166,13 +167,14 @@ def map_in_turn(
 
 
 def in_blocks(
-    x: Float[Array, "N D"], rows: int
+    x: Float[Array, "N D"], rows: int, weights: Float[Array, "N"] | None = None
 ) -> tuple[Float[Array, "blocks rows D"], Float[Array, "blocks rows"]]:
-    """Cut rows into blocks of one size; the padding of the last has weight 0."""
+    """Cut rows and their weights into blocks of one size; the padding of the last has weight 0."""
+    weights = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
     n_blocks = -(-x.shape[0] // rows)
     padding = n_blocks * rows - x.shape[0]
     blocks = jnp.pad(x, ((0, padding), (0, 0))).reshape(n_blocks, rows, x.shape[1])
-    weights = jnp.pad(jnp.ones(x.shape[0], x.dtype), (0, padding)).reshape(n_blocks, rows)
+    weights = jnp.pad(weights, (0, padding)).reshape(n_blocks, rows)
     return blocks, weights
 
 

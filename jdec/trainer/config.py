@@ -200,7 +200,7 @@ class GraphConfig:
     subclusters: int = 40
     eigenvectors: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0)
     n_init: int = 10
-    resolution: float = 0.9
+    resolution: float = 0.85
 
     def __post_init__(self) -> None:
         """Validate the fields."""
@@ -220,7 +220,8 @@ class ClusteringConfig:
         alpha: Degrees of freedom of Student's t kernel.
         tol: Stop when fewer than this share of the labels change.
         update_interval: Mini-batch steps between refreshes of P.
-        max_intervals: Stop after this many in any case; 0 keeps the initialisation.
+        max_intervals: Stop after this many in any case; 0 keeps the initialisation and
+            leaves the warm-up out.
         batch_size: Rows in a mini-batch.
         batch_order: random (with replacement) or sequential (in order, cyclic).
         corruption_rate: Masking noise on the mini-batches; P and labels come from clean rows.
@@ -229,8 +230,8 @@ class ClusteringConfig:
         freeze_encoder: Train the centroids alone.
         reset_optimizer: Fresh optimizer state at every refresh, as the authors' code.
         optimizer: Of encoder and centroids; cosine and one_cycle span max_intervals.
-        warmup_steps: Steps before the first refresh with P the initial partition, one-hot: the
-            nearest centroid may assign rows otherwise than the partition did.
+        warmup_steps: Steps before the first refresh with P the initial partition, one-hot, because
+            the nearest centroid may assign rows otherwise than the partition did; 0 disables it.
         warmup_optimizer: Of these steps.
     """
 

@@ -140,7 +140,8 @@ def preset_config(
     budgets = {**recipe.budgets}
     config = Config(n_clusters=n_clusters, image_shape=image_shape)
     if config.image_shape is not None and min(config.image_shape[:2]) >= _MIN_IMAGE_SIDE:
-        fields, budgets = fields | recipe.image_fields, budgets | recipe.image_budgets
+        fields |= recipe.image_fields
+        budgets |= recipe.image_budgets
     config = config.replace(fields)
     for name, budget in budgets.items():
         phase = config.pretrain if name.startswith("pretrain.") else config.clustering

@@ -36,7 +36,8 @@ def start(run: Run, params: Params, centroids: Any, labels: Any) -> tuple[DECSta
     """Make the first state and targets of self-training from a partition, report and save them."""
     with run.reporter.timed("kmeans"):
         state = init_state(params, centroids, run.overrides, plan=run.plan)
-    if run.plan.config.clustering.warmup_steps:
+    settings = run.plan.config.clustering
+    if settings.warmup_steps and settings.max_intervals:
         with run.reporter.timed("warm-up"):
             state, losses = warm_up(
                 run.keys.clustering, state, labels, run.x, run.overrides, plan=run.plan

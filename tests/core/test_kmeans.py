@@ -49,6 +49,31 @@ def check_consistent(x, result, rtol=1e-5):
     )
 
 
+def test_a_row_of_weight_n_counts_as_n_rows():
+    rng = np.random.default_rng(0)
+    x, copies = rng.standard_normal((60, 3)), rng.integers(1, 9, 60)
+    found = kmeans(KEY, rows(x), 4, weights=rows(copies), n_init=30, tol=0.0)
+    expected = KMeans(4, n_init=30, random_state=0).fit(x, sample_weight=copies)
+    np.testing.assert_allclose(found.inertia, expected.inertia_, rtol=1e-4)
+    repeated = kmeans(KEY, rows(np.repeat(x, copies, axis=0)), 4, n_init=30, tol=0.0)
+    np.testing.assert_allclose(found.inertia, repeated.inertia, rtol=1e-4)
+
+
+def test_rows_without_weight_do_not_count():
+    x, _ = blobs(0, (20, 20), 2)
+    away = rows(np.full((5, 2), 1e3))
+    weights = rows(np.repeat([1.0, 0.0], [40, 5]))
+    found = kmeans(KEY, jnp.concatenate([x, away]), 2, weights=weights, n_init=3)
+    plain = kmeans(KEY, x, 2, n_init=3)
+    np.testing.assert_allclose(np.sort(found.centroids, 0), np.sort(plain.centroids, 0), rtol=1e-3)
+    np.testing.assert_allclose(found.inertia, plain.inertia, rtol=1e-2)
+
+
+def test_weights_belong_to_the_rows(unchecked):
+    with pytest.raises(ValueError, match="weights"):
+        plain_kmeans(KEY, rows(np.ones((4, 2))), 2, weights=rows(np.ones(3)))
+
+
 @pytest.mark.usefixtures("full_compilation_here")
 @pytest.mark.parametrize(("sizes", "width"), [((20, 20, 20), 3), ((50, 5, 1, 30), 1)])
 def test_separated_groups_are_recovered(sizes, width):

@@ -15,6 +15,7 @@ from jdec.core.optimizers import OPTIMIZERS, takes_weight_decay
 from jdec.trainer.config import (
     ClusteringConfig,
     Config,
+    GraphConfig,
     KMeansConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -71,6 +72,11 @@ configs = st.builds(
     ),
     pretrain=st.builds(PretrainConfig, corrupt_data=st.booleans(), optimizer=optimizers),
     kmeans=st.builds(KMeansConfig, n_init=widths, tol=not_negative),
+    graph=st.builds(
+        GraphConfig,
+        eigenvectors=st.lists(positive, min_size=1, max_size=3).map(tuple),
+        resolution=not_negative,
+    ),
     clustering=st.builds(
         ClusteringConfig,
         freeze_encoder=st.booleans(),
@@ -170,6 +176,15 @@ CHANGES = {
     "kmeans.tol": 0.0,
     "kmeans.overclustering_factors": [1, 7],
     "kmeans.select": "kl",
+    "graph.space": "data",
+    "graph.n_components": 2,
+    "graph.n_neighbors": 1,
+    "graph.max_rows": 100,
+    "graph.subclusters": 2,
+    "graph.eigenvectors": [0.5, 3.0],
+    "graph.n_init": 1,
+    "graph.resolution": 0.0,
+    "clustering.warmup_steps": 3,
     "clustering.alpha": 2.0,
     "clustering.tol": 0.0,
     "clustering.update_interval": 1,
@@ -181,17 +196,17 @@ CHANGES = {
     "clustering.freeze_encoder": True,
     "clustering.reset_optimizer": True,
 }
-for _phase in ("pretrain", "clustering"):
+for _optimizer in ("pretrain.optimizer", "clustering.optimizer", "clustering.warmup_optimizer"):
     CHANGES |= {
-        f"{_phase}.optimizer.name": "sgd",
-        f"{_phase}.optimizer.learning_rate": 0.5,
-        f"{_phase}.optimizer.schedule": "cosine",
-        f"{_phase}.optimizer.decay_every": 1,
-        f"{_phase}.optimizer.decay_rate": 0.5,
-        f"{_phase}.optimizer.momentum": 0.0,
-        f"{_phase}.optimizer.momentum_warmup_steps": 1,
-        f"{_phase}.optimizer.bias_multiplier": 3.0,
-        f"{_phase}.optimizer.weight_decay": 0.5,
+        f"{_optimizer}.name": "sgd",
+        f"{_optimizer}.learning_rate": 0.5,
+        f"{_optimizer}.schedule": "cosine",
+        f"{_optimizer}.decay_every": 1,
+        f"{_optimizer}.decay_rate": 0.5,
+        f"{_optimizer}.momentum": 0.0,
+        f"{_optimizer}.momentum_warmup_steps": 1,
+        f"{_optimizer}.bias_multiplier": 3.0,
+        f"{_optimizer}.weight_decay": 0.5,
     }
 
 
@@ -253,6 +268,11 @@ BAD_VALUES = [
     *(("kmeans.overclustering_factors", value) for value in (3, [0], [2.0], None)),
     ("kmeans.select", "best"),
     *(("kmeans.tol", value) for value in (-1e-9, math.nan)),
+    ("graph.space", "pixels"),
+    *(("graph.n_neighbors", value) for value in (0, 2.5)),
+    *(("graph.eigenvectors", value) for value in (1.5, [0.0], [-1], ["1"], [math.nan], None, "1")),
+    *(("graph.resolution", value) for value in (-0.1, math.inf)),
+    *(("clustering.warmup_steps", value) for value in (-1, 0.5)),
     *(("clustering.alpha", value) for value in (0, -1, math.nan, math.inf, "1", None, True)),
     *(("clustering.tol", value) for value in (-0.1, math.nan, "0.1")),
     *(("clustering.update_interval", value) for value in (0, -10, 2.5)),
@@ -487,6 +507,11 @@ def test_a_recursive_value_is_invalid():
         (
             lambda: KMeansConfig(overclustering_factors=()),
             "overclustering_factors: expected at least one value",
+        ),
+        (lambda: GraphConfig(eigenvectors=()), "eigenvectors: expected at least one value"),
+        (
+            lambda: KMeansConfig(select="modularity", overclustering_factors=(6,)),
+            "overclustering_factors: expected 1 for select=modularity, got (6,); graph.subclusters",
         ),
         (lambda: ClusteringConfig(freeze_encoder="no"), "expected true or false, got 'no'"),
         (lambda: Config(3, augmentation=Augmentation(1.0)), "expected image_shape as well"),

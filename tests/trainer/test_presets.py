@@ -96,6 +96,7 @@ def test_paper_has_the_authors_clustering():
     assert settings.max_intervals >= 100
     assert (config.kmeans.n_init, config.kmeans.overclustering_factors) == (20, (1,))
     assert config.kmeans.select == "inertia"
+    assert settings.warmup_steps == 0
 
 
 @pytest.mark.parametrize(
@@ -124,9 +125,14 @@ def test_paper_augments_nothing_and_ignores_the_number_of_rows(dataset):
 def test_steps_of_fast_grow_with_the_number_of_rows(n_rows):
     config = preset_config("fast", n_clusters=3, n_rows=n_rows)
     steps, interval = config.pretrain.finetune_steps, config.clustering.update_interval
-    assert steps == min(max(math.ceil(15 * n_rows / 256), 2000), 4000)
+    assert steps == min(max(math.ceil(2 * n_rows / 256), 1000), 6000)
     assert interval == min(max(math.ceil(n_rows / 256), 30), 300)
+    assert config.clustering.warmup_steps == min(max(math.ceil(2 * n_rows / 256), 300), 600)
     assert config.pretrain.layerwise_steps == 0
+    images = preset_config("fast", n_clusters=3, n_rows=n_rows, image_shape=(28, 28))
+    steps = images.pretrain.finetune_steps
+    assert steps == min(max(math.ceil(22 * n_rows / 256), 2000), 6000)
+    assert images.clustering == config.clustering
 
 
 @given(
@@ -156,12 +162,13 @@ def test_fast_augments_images_that_are_large_enough(image_shape, moved):
     assert config.image_shape == image_shape
 
 
-def test_fields_of_a_data_set_take_precedence_over_budgets():
-    for dataset, fields in PRESETS["fast"].by_dataset.items():
-        for n_rows in (100, 10**7):
-            config = preset_config("fast", n_clusters=3, n_rows=n_rows, dataset=dataset)
-            for name, value in fields.items():
-                assert config.replace({name: value}) == config
+@pytest.mark.parametrize(
+    ("image_shape", "space"),
+    [((28, 28), "embedding"), ((16, 16, 3), "embedding"), ((8, 8), "data"), (None, "data")],
+)
+def test_fast_starts_from_the_graph_of_what_knows_more(image_shape, space):
+    config = preset_config("fast", n_clusters=3, n_rows=500, image_shape=image_shape)
+    assert (config.kmeans.select, config.graph.space) == ("modularity", space)
 
 
 def test_using_a_preset_does_not_change_it():
@@ -176,8 +183,7 @@ def test_using_a_preset_does_not_change_it():
 
 
 def test_fast_does_not_depend_on_the_name_of_the_data_set():
-    # The same settings whatever the data set is called, except where the authors have constants.
-    for dataset in ("digits", "mnist", "fashion_mnist", "own"):
+    for dataset in [*DATASETS, "own"]:
         assert preset_config("fast", n_clusters=3, n_rows=500, dataset=dataset) == preset_config(
             "fast", n_clusters=3, n_rows=500
         )

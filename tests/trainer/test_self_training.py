@@ -5,11 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_moons
 
-from jdec.core.dec import run, self_training
-from jdec.core.training import Batches
+from jdec.core.dec import DECBatch, run, self_training
+from jdec.core.training import Batches, scan_steps
+from jdec.metrics import clustering_accuracy
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 from jdec.trainer.programs import build_network, build_optimizer
@@ -79,6 +81,62 @@ def test_a_fit_is_the_loop_of_the_core(unbroken):
     last = unbroken.history[-1]
     assert (int(final.interval), float(targets.label_change)) == (4, last["label_change"])
     np.testing.assert_allclose(targets.kl, last["kl"], rtol=1e-6)
+
+
+def test_warm_up_are_steps_towards_the_initial_partition(unbroken):
+    """P of these steps is one-hot, and self-training begins with a fresh optimizer."""
+    changes = {"clustering.warmup_steps": 7, "clustering.warmup_optimizer.learning_rate": 1e-2}
+    config = CONFIG.replace(changes)
+    seen = []
+
+    def watch(record, snapshot):
+        if record["phase"] == "clustering" and record["interval"] == 0:
+            seen.append(jax.tree.map(np.array, (snapshot.params, snapshot.centroids)))
+
+    result = fit(KEY, X, config, callbacks=[watch])
+    network = build_network(CONFIG)
+    algorithm = self_training(network.encode, optax.adam(1e-2))
+    params = network.encoder_params(unbroken.autoencoder_params)
+    state = algorithm.init(*jax.device_put((params, unbroken.initial.centroids)))
+    rows = X.astype(np.float32)
+    x = jnp.asarray(fit_scaling(rows).apply(rows))
+    p = jnp.asarray(np.eye(6, dtype=np.float32)[np.asarray(unbroken.initial.labels)])
+    key = jax.random.fold_in(jax.random.split(KEY, 4)[3], 2**32 - 1)
+    steps = jax.jit(partial(scan_steps, algorithm, n_steps=7, batches=Batches(64)))
+    final, _ = steps(key, state, DECBatch(x, p))
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), seen[0], tuple(final.params)
+    )
+    assert result.n_intervals == 4
+    assert result.history[-1]["step"] == 40
+    np.testing.assert_array_equal(result.initial.labels, unbroken.initial.labels)
+    assert not np.array_equal(result.soft_assignment, unbroken.soft_assignment)
+
+
+def test_the_partition_survives_the_warm_up_where_nearest_centroids_lose_it():
+    """Two half moons: whole in the graph, cut up by the nearest of two means."""
+    x, y = make_moons(400, noise=0.05, random_state=0)
+    changes = {
+        "n_clusters": 2,
+        "kmeans.select": "modularity",
+        "graph.space": "data",
+        "network.hidden_dims": [64, 64],
+        "clustering.optimizer.learning_rate": 1e-5,
+        "clustering.max_intervals": 1,
+    }
+    config = CONFIG.replace(changes)
+    cold = fit(KEY, x, config, y=y)
+    warm = fit(KEY, x, config.replace({"clustering.warmup_steps": 600}), y=y)
+    np.testing.assert_array_equal(cold.initial.labels, warm.initial.labels)
+    assert clustering_accuracy(y, np.asarray(cold.initial.labels)) > 0.98
+    assert clustering_accuracy(y, cold.labels) < 0.95
+    assert clustering_accuracy(y, warm.labels) > 0.98
+
+
+def test_without_intervals_there_is_no_warm_up(unbroken):
+    config = CONFIG.replace({"clustering.max_intervals": 0, "clustering.warmup_steps": 5})
+    result = fit(KEY, X, config)
+    np.testing.assert_array_equal(result.model.centroids, unbroken.initial.centroids)
 
 
 @pytest.mark.parametrize("n_records", [1, 3, 4, 10, 24, 25, 27])

@@ -100,6 +100,23 @@ def test_rows_over_devices_give_the_same(expected, n_devices):
         assert isinstance(leaf, np.ndarray) or len(leaf.devices()) == 1
 
 
+@pytest.mark.parametrize("space", ["data", "embedding"])
+def test_rows_over_devices_have_the_same_graph(space):
+    changes = {
+        "kmeans.select": "modularity",
+        "graph.space": space,
+        "graph.n_components": 8,
+        "graph.n_init": 2,
+        "graph.max_rows": 60,
+        "clustering.warmup_steps": 60,
+        "clustering.warmup_optimizer.learning_rate": 1e-2,
+    }
+    config = CONFIG.replace(changes)
+    result, expected = run(8, config=config), run(config=config)
+    np.testing.assert_array_equal(result.initial.labels, expected.initial.labels)
+    check_same_result(result, expected)
+
+
 def test_fewer_rows_than_devices():
     # One restart: of several that find the same clusters, rounding may choose another numbering.
     changes = {"n_clusters": 2, "kmeans.select": "kl", "clustering.max_intervals": 1}
