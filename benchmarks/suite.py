@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.bench_peers import run_once, write_task
 from benchmarks.peers import PEERS, Task
 from benchmarks.records import append_record
-from jdec.datasets import load_dataset
+from jdec.datasets import Dataset, load_dataset
 
 JDEC = "jdec fast"
 #: Method to its group of peers; jdec is not a peer, but the whole command.
@@ -100,6 +100,11 @@ def run_suite(
                     print(f"{name}, seed {seed}, {method}: {outcome}", file=sys.stderr)
                 figures = {"dataset": name, "shape": shape, "n_clusters": n_clusters, "seed": seed}
                 append_record("suite", figures | {"methods": found}, smoke=smoke)
+
+
+def load_set(name: str, folder: Path) -> Dataset:
+    """Load a data set of the suite; one that jdec does not know is written to a folder first."""
+    return load_dataset(_data(name, folder))
 
 
 def _data(name: str, folder: Path) -> str:

@@ -15,6 +15,7 @@ from jdec.trainer.presets import preset_config
 
 Record = dict[str, Any]
 
+_PICKS: tuple[Callable[..., float], ...] = (statistics.mean, min, max)
 _METHODS = ("k-means", "AE + k-means", "DEC initialisation", "DEC")
 _FIGURE_NAMES = {
     "pretrain_step": "pretraining step",
@@ -93,6 +94,25 @@ def suite_table() -> str:
         seeds = ", ".join(str(record["seed"]) for record in records)
         rows.append([*row, seeds, _where(records[-1])])
     return _table(["data", "rows × features, K", *METHODS, "seeds", "machine"], rows)
+
+
+def criterion_table() -> str:
+    """What chooses among partitions to start from: accuracies, and rank correlation with them."""
+    by_set: dict[str, list[Record]] = {}
+    for record in newest(read_records("criterion"), "dataset", "seed"):
+        by_set.setdefault(record["dataset"], []).append(record)
+    rows, names = [], list(next(iter(by_set.values()))[0]["criteria"]) if by_set else []
+    for dataset, records in by_set.items():
+        row = [dataset]
+        row += [f"{statistics.mean(pick(r['acc']) for r in records):.3f}" for pick in _PICKS]
+        for name in names:
+            found = [record["criteria"][name] for record in records]
+            mean = {key: statistics.mean(one[key] for one in found) for key in found[0]}
+            row.append(f"{mean['acc']:.3f} ({mean['rank_correlation']:+.2f})")
+        seeds = ", ".join(str(record["seed"]) for record in records)
+        rows.append([*row, seeds, _where(records[-1])])
+    header = ["data", "mean ACC of all", "worst", "best", *(f"chosen by {name}" for name in names)]
+    return _table([*header, "seeds", "machine"], rows)
 
 
 def start_table() -> str:
@@ -393,6 +413,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "step": step_table,
     "kmeans": kmeans_table,
     "suite": suite_table,
+    "criterion": criterion_table,
     "settings": settings_table,
     "roofline": roofline_table,
     "population": population_table,

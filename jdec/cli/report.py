@@ -69,6 +69,10 @@ def _legend(config: Config) -> list[str]:
     start = f"k-means on the same embedding, best of {n_init} restarts"
     if factors != (1,):
         start = f"{'/'.join(map(str, factors))} sub-clusters per cluster, merged by Ward linkage"
+    if config.kmeans.select == "modularity":
+        start = (
+            f"k-means or a spectral partition, on the neighbour graph of the {config.graph.space}"
+        )
     return [
         f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;",
         f"AE + k-means: on the pretrained embedding, best of {n_init} restarts;",

@@ -27,7 +27,12 @@ from jdec.core.functional import (
     soft_assignment,
     target_distribution,
 )
-from jdec.core.graph import graph_partition, modularity, principal_components
+from jdec.core.graph import (
+    graph_partition,
+    graph_partitions,
+    modularity,
+    principal_components,
+)
 from jdec.core.kmeans import KMeansResult
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
@@ -59,6 +64,7 @@ __all__ = [
     "encoder_params",
     "finetune",
     "graph_partition",
+    "graph_partitions",
     "initial_partition",
     "layerwise",
     "log_soft_assignment",

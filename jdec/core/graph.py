@@ -132,31 +132,18 @@ def graph_partition(
     neighbors: Int[Array, "S k"],
     n_clusters: int,
     *,
-    subclusters: int = 40,
-    eigenvectors: Sequence[float] = (1.0, 1.25, 1.5, 2.0),
-    n_init: int = 10,
-    kmeans_restarts: int = 20,
-    max_iter: int = 300,
     resolution: float = 0.85,
+    **settings: Any,
 ) -> Int[Array, "N"]:
-    """Return, of several partitions, that of maximal :func:`modularity` on the neighbour graph.
-
-    Those of plain k-means, and spectral ones: sub-clusters of k-means are merged by k-means on the
-    first eigenvectors of the normalised graph of the links between them, each sub-cluster's
-    coordinates scaled to length 1. More eigenvectors than clusters keep apart what the normalised
-    cut of K parts would join for the sake of cutting up something larger.
+    """Return that of :func:`graph_partitions` of maximal :func:`modularity`.
 
     Args:
         key: Typed random key.
         points: Rows, [N d].
         neighbors: Index of a row, followed by those of its nearest other rows, [S k].
         n_clusters: Number of clusters K.
-        subclusters: Sub-clusters per cluster, at most 1000 in all and of three rows on average.
-        eigenvectors: Their numbers to be tried, per cluster.
-        n_init: Clusterings into sub-clusters; each is tried with each number of eigenvectors.
-        kmeans_restarts: Partitions by plain k-means.
-        max_iter: Maximum number of iterations of these.
         resolution: As of :func:`modularity`.
+        **settings: Of :func:`graph_partitions`.
 
     Returns:
         Labels, [N] int32.
@@ -168,8 +155,56 @@ def graph_partition(
         >>> x = jnp.array([[0.0], [0.2], [0.1], [5.0], [5.2], [5.1]])
         >>> neighbors = jnp.array([[0, 2], [1, 2], [2, 0], [3, 5], [4, 5], [5, 3]])
         >>> labels = graph_partition(jax.random.key(0), x, neighbors, 2)
-        >>> bool((labels == labels[0]).tolist() == [True, True, True, False, False, False])
-        True
+        >>> (labels == labels[0]).tolist()
+        [True, True, True, False, False, False]
+    """
+    candidates = graph_partitions(key, points, neighbors, n_clusters, **settings)
+    score = partial(modularity, neighbors=neighbors, n_clusters=n_clusters, resolution=resolution)
+    return candidates[jnp.argmax(jax.lax.map(score, candidates))]
+
+
+def graph_partitions(
+    key: Key[Array, ""],
+    points: Float[Array, "N d"],
+    neighbors: Int[Array, "S k"],
+    n_clusters: int,
+    *,
+    subclusters: int = 40,
+    eigenvectors: Sequence[float] = (1.0, 1.25, 1.5, 2.0),
+    n_init: int = 10,
+    kmeans_restarts: int = 20,
+    max_iter: int = 300,
+) -> Int[Array, "C N"]:
+    """Partition rows by plain k-means, and by spectral clustering of their neighbour graph.
+
+    Sub-clusters of k-means are merged by k-means on the first eigenvectors of the normalised graph
+    of the links between them, each sub-cluster's coordinates scaled to length 1. More eigenvectors
+    than clusters keep apart what the normalised cut into K parts would join for the sake of
+    cutting up something larger.
+
+    Args:
+        key: Typed random key.
+        points: Rows, [N d].
+        neighbors: Index of a row, followed by those of its nearest other rows, [S k].
+        n_clusters: Number of clusters K.
+        subclusters: Sub-clusters per cluster, at most 1000 in all and of three rows on average.
+        eigenvectors: Their numbers to be tried, per cluster.
+        n_init: Clusterings into sub-clusters; each is tried with each number of eigenvectors.
+        kmeans_restarts: Partitions by plain k-means.
+        max_iter: Maximum number of iterations of these.
+
+    Returns:
+        Labels, [C N] int32: the C partitions of k-means, then the spectral ones.
+
+    Raises:
+        ValueError: If an argument is not of its kind or out of range.
+
+    Examples:
+        >>> x = jnp.array([[0.0], [0.2], [0.1], [5.0], [5.2], [5.1]])
+        >>> neighbors = jnp.array([[0, 2], [1, 2], [2, 0], [3, 5], [4, 5], [5, 3]])
+        >>> graph_partitions(
+        ...     jax.random.key(0), x, neighbors, 2, n_init=1, kmeans_restarts=3).shape
+        (7, 6)
 
     Source: Ng, Jordan & Weiss, NIPS 2001; Shi & Malik, PAMI 2000; sub-clusters: Yan, Huang &
     Jordan, "Fast approximate spectral clustering", KDD 2009.
@@ -209,11 +244,5 @@ def graph_partition(
         return jax.lax.map(merge, jnp.array(counts, jnp.int32))
 
     found = jax.lax.map(spectral, jax.random.split(spectral_key, n_init))
-    candidates = jnp.concatenate(
-        [
-            jax.lax.map(plain, jax.random.split(plain_key, kmeans_restarts)),
-            found.reshape(-1, len(points)),
-        ]
-    )
-    score = partial(modularity, neighbors=neighbors, n_clusters=n_clusters, resolution=resolution)
-    return candidates[jnp.argmax(jax.lax.map(score, candidates))]
+    of_kmeans = jax.lax.map(plain, jax.random.split(plain_key, kmeans_restarts))
+    return jnp.concatenate([of_kmeans, found.reshape(-1, len(points))])

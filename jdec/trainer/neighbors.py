@@ -24,7 +24,7 @@ def neighbor_graph(run: Run, params: Params) -> Graph:
         return Graph(None, None)  # type: ignore[arg-type]
     if config.graph.space == "data":
         points = rows.fetch(components(run.x, plan=run.plan))
-        return Graph(_neighbors(points, config.graph), points)  # type: ignore[arg-type]
+        return Graph(nearest_neighbors(points, config.graph), points)  # type: ignore[arg-type]
     embeddings = embed(encoder_params(run.plan.network, params), run.x, plan=run.plan)
     if run.members is None:
         points = rows.fetch(embeddings)
@@ -33,16 +33,19 @@ def neighbor_graph(run: Run, params: Params) -> Graph:
                 "k-means: the pretrained embedding is not finite; lower "
                 "pretrain.optimizer.learning_rate"
             )
-        return Graph(_neighbors(points, config.graph), None)  # type: ignore[arg-type]
+        return Graph(nearest_neighbors(points, config.graph), None)  # type: ignore[arg-type]
     # A member that is not finite ends, and lets the others go on.
     found = [
-        _neighbors(np.nan_to_num(of_member[: rows.n_rows], posinf=0, neginf=0), config.graph)
+        nearest_neighbors(np.nan_to_num(of_member[: rows.n_rows], posinf=0, neginf=0), config.graph)
         for of_member in np.asarray(embeddings)
     ]
     return Graph(np.stack(found), None)  # type: ignore[arg-type]
 
 
-def _neighbors(points: Float[np.ndarray, "N d"], settings: GraphConfig) -> Int[np.ndarray, "S k"]:
+def nearest_neighbors(
+    points: Float[np.ndarray, "N d"], settings: GraphConfig
+) -> Int[np.ndarray, "S k"]:
+    """Return the index of a row, followed by those of its nearest other rows."""
     from sklearn.neighbors import NearestNeighbors  # slow to import, and needed here alone
 
     rows: Any = np.arange(len(points))
