@@ -135,7 +135,17 @@ def program(name, config, kind, mesh):
         case "is_finite":
             return partial(function, plan=plan), (params,)
         case "partition":
-            return partial(function, plan=plan), (keys, params, X, overrides)
+            neighbors, points = GRAPHS[name.partition(", ")[2]]
+            if kind == "population" and neighbors is not None and points is None:
+                neighbors = jax.ShapeDtypeStruct((N_MEMBERS, *neighbors.shape), jnp.int32)
+            graph = programs.Graph(neighbors, points)
+            return partial(function, plan=plan), (keys, params, X, overrides, graph)
+        case "components":
+            return partial(function, plan=plan), (X,)
+        case "warm_up":
+            shape = (N_MEMBERS, N_ROWS - 1) if kind == "population" else (N_ROWS - 1,)
+            labels = jax.ShapeDtypeStruct(shape, jnp.int32)
+            return partial(function, plan=plan), (keys, state, labels, X, overrides)
         case "init_state":
             return partial(function, plan=plan), (params, centroids, overrides)
         case "train":
@@ -156,19 +166,29 @@ def program(name, config, kind, mesh):
             return partial(function, rows=8, n_neighbors=3), (X, norms, jnp.int32(0))
 
 
+NEIGHBORS = jax.ShapeDtypeStruct((N_ROWS - 1, 4), jnp.int32)
+GRAPHS = {
+    "": (None, None),
+    "data": (NEIGHBORS, jax.ShapeDtypeStruct((N_ROWS - 1, 3), jnp.float32)),
+    "embedding": (NEIGHBORS, None),
+}
 TRAINING = ["pretrain_steps, layer", "pretrain_steps, all", "partition", "train", "refresh"]
+STARTS = ["partition, data", "partition, embedding", "warm_up"]
 OF_A_FIT = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed", "assign_block"]
-OF_A_FIT += ["_concatenate", "_neighbors_of_block"]
+OF_A_FIT += ["components", *STARTS, "_concatenate", "_neighbors_of_block"]
 OF_MEMBERS = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed"]
 PROGRAMS = [
     *((name, "fast", "fit", None) for name in [*TRAINING, *OF_A_FIT]),
     *((name, "paper", "fit", None) for name in TRAINING),
     *(("train", config, "fit", None) for config in CONFIGS if config not in ("fast", "paper")),
     *(("pretrain_steps, all", config, "fit", None) for config in ("bfloat16", "convolutions")),
-    *((name, "fast", "fit", "rows") for name in [*TRAINING[1:], "embed", "_concatenate"]),
-    *((name, "fast", "population", None) for name in [*TRAINING[1:], *OF_MEMBERS]),
-    *((name, "fast", "population", "members") for name in TRAINING[1:]),
-    *((name, "fast", "population", "members and rows") for name in TRAINING[1:]),
+    *(
+        (name, "fast", "fit", "rows")
+        for name in [*TRAINING[1:], *STARTS, "components", "embed", "_concatenate"]
+    ),
+    *((name, "fast", "population", None) for name in [*TRAINING[1:], *STARTS, *OF_MEMBERS]),
+    *((name, "fast", "population", "members") for name in [*TRAINING[1:], *STARTS]),
+    *((name, "fast", "population", "members and rows") for name in [*TRAINING[1:], *STARTS]),
 ]
 
 

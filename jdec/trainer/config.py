@@ -231,7 +231,7 @@ class ClusteringConfig:
         reset_optimizer: Fresh optimizer state at every refresh, as the authors' code.
         optimizer: Of encoder and centroids; cosine and one_cycle span max_intervals.
         warmup_steps: Steps before the first refresh with P the initial partition, one-hot, because
-            the nearest centroid may assign rows otherwise than the partition did; 0 disables it.
+            the nearest centroid may assign rows otherwise than the partition did; 0 disables them.
         warmup_optimizer: Of these steps.
     """
 

@@ -35,6 +35,7 @@ from jdec.trainer.pretraining import pretrain
 from jdec.trainer.processes import check_processes_agree, is_primary, raised_everywhere
 from jdec.trainer.programs import (
     AugmentFn,
+    Graph,
     Plan,
     describe_plan,
     own_network,
@@ -209,7 +210,9 @@ def _run(
     shapes = pretrained
     if shapes is None:
         shapes = network_shapes(plan.network, run.x.shape[1]).params
-    initial_shapes = jax.eval_shape(partial(partition, plan=plan), run.keys.kmeans, shapes, run.x)
+    no_graph: Any = Graph(None, None)
+    without = partial(partition, graph=no_graph, plan=plan)
+    initial_shapes = jax.eval_shape(without, run.keys.kmeans, shapes, run.x)
     kept = {"autoencoder": shapes, "initial": initial_shapes}
     saved = journal.restore(lambda phase, about: template(run, phase, about, shapes, kept))
     if saved is not None and saved.phase == "clustering":

@@ -25,7 +25,7 @@ class Preset(NamedTuple):
     """A recipe: settings by dotted name, and the few that follow from the data."""
 
     fields: Mapping[str, Any]
-    by_dataset: Mapping[str, Mapping[str, Any]]  # more, by the name of the data set
+    by_dataset: Mapping[str, Mapping[str, Any]] = {}  # more, by the name of the data set
     budgets: Mapping[str, StepBudget] = {}  # step counts that adapt to N
     image_fields: Mapping[str, Any] = {}  # more, where rows are images that are large enough
     image_budgets: Mapping[str, StepBudget] = {}  # in place of those above
@@ -80,7 +80,6 @@ PRESETS: Mapping[str, Preset] = {
             "clustering.max_intervals": 15,
             "clustering.optimizer": {"name": "adam", "learning_rate": 1e-4},
         },
-        by_dataset={},
         budgets={
             "pretrain.finetune_steps": StepBudget(epochs=2, min_steps=1000, max_steps=6000),
             "clustering.update_interval": StepBudget(epochs=1, min_steps=30, max_steps=300),

@@ -422,7 +422,8 @@ def warm_up(
 ) -> tuple[DECState, Float[Array, "*M S"]]:
     """Train the steps before the first refresh, with P the initial partition; donates ``state``.
 
-    Returns the state, its optimizer fresh, and the mean KL of each mini-batch.
+    Returns the state, its optimizer fresh, and the mean KL of each mini-batch. A state that assigns
+    fewer rows as the partition does than the one before is not taken.
     """
     settings = plan.config.clustering
     tx = build_optimizer(settings.warmup_optimizer, settings.warmup_steps)
@@ -433,7 +434,7 @@ def warm_up(
         # Padding is of no cluster, and is not drawn.
         labels = jnp.pad(labels, (0, len(x) - len(labels)), constant_values=-1)
         p = plan.rows.constrain(jax.nn.one_hot(labels, plan.config.n_clusters, dtype=x.dtype))
-        state, infos = scan_steps(
+        warmed, infos = scan_steps(
             algorithm,
             # Of no step of self-training: these are counted in int32.
             jax.random.fold_in(key, 2**32 - 1),
@@ -442,7 +443,15 @@ def warm_up(
             n_steps=settings.warmup_steps,
             batches=_clustering_batches(plan),
         )
-        return build_self_training(plan, overrides).init(*state.params), infos.kl
+
+        def disagreement(params: DECParams) -> Float[Array, ""]:
+            targets: Targets = algorithm.refresh(params, x, labels, n_rows=plan.rows.n_rows)
+            return targets.label_change
+
+        # What is not finite compares false, and is taken to be told.
+        is_worse = disagreement(warmed.params) > disagreement(state.params)
+        params = jax.tree.map(partial(jnp.where, is_worse), state.params, warmed.params)
+        return build_self_training(plan, overrides).init(*params), infos.kl
 
     return _map_members(plan, steps, (key, state, labels, overrides), x)
 
