@@ -20,7 +20,6 @@ from scipy.stats import spearmanr
 
 from benchmarks.records import append_record, parse_seeds
 from benchmarks.suite import SETS, load_set
-from jdec._rows import as_rows
 from jdec.core.graph import graph_partitions, modularity
 from jdec.core.start import partition_of_labels
 from jdec.datasets import Dataset
@@ -30,6 +29,7 @@ from jdec.trainer.fit import fit
 from jdec.trainer.neighbors import nearest_neighbors
 from jdec.trainer.presets import preset_config
 from jdec.trainer.programs import Plan, build_network, components
+from jdec.trainer.rows import own_rows
 from jdec.trainer.scaling import fit_scaling
 from jdec.trainer.sharding import RowSharding
 
@@ -92,7 +92,8 @@ def _points(config: Config, dataset: Dataset, seed: int) -> np.ndarray:
         return fit(
             jax.random.key(seed), dataset.x, config.replace({"clustering.max_intervals": 0})
         ).embedding
-    rows = fit_scaling(as_rows("x", dataset.x)).apply(dataset.x)
+    rows, _ = own_rows("x", dataset.x, None, None)
+    rows = fit_scaling(rows).apply(rows)
     plan = Plan(config, build_network(config), RowSharding(len(rows)))
     return np.asarray(components(jnp.asarray(rows), plan=plan))
 

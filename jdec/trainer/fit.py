@@ -210,7 +210,7 @@ def _run(
     shapes = pretrained
     if shapes is None:
         shapes = network_shapes(plan.network, run.x.shape[1]).params
-    no_graph: Any = Graph(None, None)
+    no_graph = Graph(None, None)  # type: ignore[arg-type]
     without = partial(partition, graph=no_graph, plan=plan)
     initial_shapes = jax.eval_shape(without, run.keys.kmeans, shapes, run.x)
     kept = {"autoencoder": shapes, "initial": initial_shapes}

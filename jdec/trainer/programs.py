@@ -380,7 +380,7 @@ def components(x: Float[Array, "N D"], *, plan: Plan) -> Float[Array, "N d"]:
     """Project the rows on their principal components, for the graph."""
     # The same in all runs: the components do not depend on where the iteration starts.
     key, n_components = jax.random.key(0), plan.config.graph.n_components
-    return principal_components(key, x, n_components, n_rows=plan.rows.n_rows)
+    return plan.rows.constrain(principal_components(key, x, n_components, n_rows=plan.rows.n_rows))
 
 
 def _map_restarts(

@@ -83,48 +83,60 @@ def test_a_fit_is_the_loop_of_the_core(unbroken):
     np.testing.assert_allclose(targets.kl, last["kl"], rtol=1e-6)
 
 
-def test_warm_up_are_steps_towards_the_initial_partition(unbroken):
-    """P of these steps is one-hot, and self-training begins with a fresh optimizer."""
-    changes = {"clustering.warmup_steps": 7, "clustering.warmup_optimizer.learning_rate": 1e-2}
-    config = CONFIG.replace(changes)
-    seen = []
+def at_the_start(seen):
+    """Return a callback that keeps parameters and centroids as self-training begins with them."""
 
     def watch(record, snapshot):
         if record["phase"] == "clustering" and record["interval"] == 0:
             seen.append(jax.tree.map(np.array, (snapshot.params, snapshot.centroids)))
 
-    result = fit(KEY, X, config, callbacks=[watch])
-    network = build_network(CONFIG)
+    return watch
+
+
+def test_a_warm_up_that_loses_the_partition_is_not_taken(unbroken):
+    changes = {"clustering.warmup_steps": 5, "clustering.warmup_optimizer.learning_rate": 10.0}
+    seen: list = []
+    fit(KEY, X, CONFIG.replace(changes), callbacks=[at_the_start(seen)])
+    params = build_network(CONFIG).encoder_params(unbroken.autoencoder_params)
+    assert same_bits(seen[0], (params, np.asarray(unbroken.initial.centroids)))
+
+
+MOONS = {
+    "n_clusters": 2,
+    "kmeans.select": "modularity",
+    "graph.space": "data",
+    "network.hidden_dims": [64, 64],
+    "clustering.optimizer.learning_rate": 1e-5,
+    "clustering.max_intervals": 1,
+}
+
+
+def test_warm_up_are_steps_towards_the_initial_partition():
+    """P of these steps is one-hot."""
+    rows = make_moons(400, noise=0.05, random_state=0)[0].astype(np.float32)
+    changes = {"clustering.warmup_steps": 60, "clustering.warmup_optimizer.learning_rate": 1e-2}
+    seen: list = []
+    config = CONFIG.replace(MOONS | changes)
+    result = fit(KEY, rows, config, callbacks=[at_the_start(seen)])
+    network = build_network(config)
     algorithm = self_training(network.encode, optax.adam(1e-2))
-    params = network.encoder_params(unbroken.autoencoder_params)
-    state = algorithm.init(*jax.device_put((params, unbroken.initial.centroids)))
-    rows = X.astype(np.float32)
+    params = network.encoder_params(result.autoencoder_params)
+    state = algorithm.init(*jax.device_put((params, result.initial.centroids)))
     x = jnp.asarray(fit_scaling(rows).apply(rows))
-    p = jnp.asarray(np.eye(6, dtype=np.float32)[np.asarray(unbroken.initial.labels)])
+    p = jnp.asarray(np.eye(2, dtype=np.float32)[np.asarray(result.initial.labels)])
     key = jax.random.fold_in(jax.random.split(KEY, 4)[3], 2**32 - 1)
-    steps = jax.jit(partial(scan_steps, algorithm, n_steps=7, batches=Batches(64)))
+    steps = jax.jit(partial(scan_steps, algorithm, n_steps=60, batches=Batches(64)))
     final, _ = steps(key, state, DECBatch(x, p))
     jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), seen[0], tuple(final.params)
+        partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-3), seen[0], tuple(final.params)
     )
-    assert result.n_intervals == 4
-    assert result.history[-1]["step"] == 40
-    np.testing.assert_array_equal(result.initial.labels, unbroken.initial.labels)
-    assert not np.array_equal(result.soft_assignment, unbroken.soft_assignment)
+    assert np.abs(seen[0][1] - np.asarray(result.initial.centroids)).max() > 0.1
 
 
 def test_the_partition_survives_the_warm_up_where_nearest_centroids_lose_it():
     """Two half moons: whole in the graph, cut up by the nearest of two means."""
     x, y = make_moons(400, noise=0.05, random_state=0)
-    changes = {
-        "n_clusters": 2,
-        "kmeans.select": "modularity",
-        "graph.space": "data",
-        "network.hidden_dims": [64, 64],
-        "clustering.optimizer.learning_rate": 1e-5,
-        "clustering.max_intervals": 1,
-    }
-    config = CONFIG.replace(changes)
+    config = CONFIG.replace(MOONS)
     cold = fit(KEY, x, config, y=y)
     warm = fit(KEY, x, config.replace({"clustering.warmup_steps": 600}), y=y)
     np.testing.assert_array_equal(cold.initial.labels, warm.initial.labels)
