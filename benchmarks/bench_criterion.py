@@ -56,11 +56,14 @@ def compare(dataset: Dataset, seed: int, *, smoke: bool) -> dict[str, Any]:
     shape: Any = {"n_clusters": n_clusters, "n_rows": len(dataset.x)}
     config = preset_config("fast", image_shape=dataset.image_shape, **shape)
     if smoke:
-        config = config.replace({"graph.n_init": 1, "kmeans.n_init": 2})
+        config = config.replace({"graph.n_init": 1, "graph.kmeans_restarts": 2})
     points = _points(config, dataset, seed)
     neighbors = jnp.asarray(nearest_neighbors(points, config.graph))
     settings: Any = {"n_clusters": n_clusters, "n_init": config.graph.n_init}
-    settings |= {"kmeans_restarts": config.kmeans.n_init, "max_iter": config.kmeans.max_iter}
+    settings |= {
+        "kmeans_restarts": config.graph.kmeans_restarts,
+        "max_iter": config.kmeans.max_iter,
+    }
     partitions = jax.jit(graph_partitions, static_argnames=tuple(settings))
     labels = partitions(jax.random.key(seed), jnp.asarray(points), neighbors, **settings)
     accuracies = [clustering_accuracy(dataset.y, np.asarray(one)) for one in labels]

@@ -71,7 +71,7 @@ def _legend(config: Config) -> list[str]:
         start = f"{'/'.join(map(str, factors))} sub-clusters per cluster, merged by Ward linkage"
     if config.kmeans.select == "modularity":
         start = (
-            f"k-means or a spectral partition, on the neighbour graph of the {config.graph.space}"
+            f"vote of k-means and spectral partitions, by neighbours in the {config.graph.space}"
         )
     return [
         f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;",

@@ -40,6 +40,7 @@ from jdec.core.pretraining import finetune, layerwise
 from jdec.core.start import initial_partition, overclustered_kmeans, partition_of_labels
 from jdec.core.targets import DECParams, Targets, embed_in_blocks, refresh_targets
 from jdec.core.training import Algorithm, Batches, batch_indices, scan_steps, take_rows
+from jdec.core.voting import best_partitions, majority_vote
 
 __all__ = [
     "Algorithm",
@@ -58,6 +59,7 @@ __all__ = [
     "Targets",
     "as_autoencoder",
     "batch_indices",
+    "best_partitions",
     "cluster_frequencies",
     "clustering_loss",
     "embed_in_blocks",
@@ -68,6 +70,7 @@ __all__ = [
     "initial_partition",
     "layerwise",
     "log_soft_assignment",
+    "majority_vote",
     "make_optimizer",
     "mean_kl",
     "modularity",

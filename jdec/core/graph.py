@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jdec import _checks as checks
 from jdec.core.kmeans import kmeans, product, rows_to_cluster
+from jdec.core.voting import best_partitions, majority_vote
 
 _MAX_SUBCLUSTERS = 1000
 _MIN_ROWS = 3  # in a sub-cluster, on average
@@ -133,9 +134,10 @@ def graph_partition(
     n_clusters: int,
     *,
     resolution: float = 0.85,
+    n_votes: int = 5,
     **settings: Any,
 ) -> Int[Array, "N"]:
-    """Return that of :func:`graph_partitions` of maximal :func:`modularity`.
+    """Vote among those of :func:`graph_partitions` of highest :func:`modularity`.
 
     Args:
         key: Typed random key.
@@ -143,6 +145,7 @@ def graph_partition(
         neighbors: Index of a row, followed by those of its nearest other rows, [S k].
         n_clusters: Number of clusters K.
         resolution: As of :func:`modularity`.
+        n_votes: Partitions that vote; 1 returns the best.
         **settings: Of :func:`graph_partitions`.
 
     Returns:
@@ -158,9 +161,13 @@ def graph_partition(
         >>> (labels == labels[0]).tolist()
         [True, True, True, False, False, False]
     """
+    checks.check_integer("n_votes", n_votes)
     candidates = graph_partitions(key, points, neighbors, n_clusters, **settings)
     score = partial(modularity, neighbors=neighbors, n_clusters=n_clusters, resolution=resolution)
-    return candidates[jnp.argmax(jax.lax.map(score, candidates))]
+    scores = jax.lax.map(score, candidates)
+    return majority_vote(
+        best_partitions(candidates, scores, n_clusters, n_partitions=n_votes), n_clusters
+    )
 
 
 def graph_partitions(
@@ -170,9 +177,9 @@ def graph_partitions(
     n_clusters: int,
     *,
     subclusters: int = 40,
-    eigenvectors: Sequence[float] = (1.0, 1.25, 1.5, 2.0),
-    n_init: int = 10,
-    kmeans_restarts: int = 20,
+    eigenvectors: Sequence[float] = (1.0, 1.5),
+    n_init: int = 20,
+    kmeans_restarts: int = 100,
     max_iter: int = 300,
 ) -> Int[Array, "C N"]:
     """Partition rows by plain k-means, and by spectral clustering of their neighbour graph.
@@ -204,7 +211,7 @@ def graph_partitions(
         >>> neighbors = jnp.array([[0, 2], [1, 2], [2, 0], [3, 5], [4, 5], [5, 3]])
         >>> graph_partitions(
         ...     jax.random.key(0), x, neighbors, 2, n_init=1, kmeans_restarts=3).shape
-        (7, 6)
+        (5, 6)
 
     Source: Ng, Jordan & Weiss, NIPS 2001; Shi & Malik, PAMI 2000; sub-clusters: Yan, Huang &
     Jordan, "Fast approximate spectral clustering", KDD 2009.

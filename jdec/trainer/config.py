@@ -150,8 +150,8 @@ class KMeansConfig:
         max_iter: Maximum number of iterations of a restart.
         tol: Movement of the centroids, relative to the variance, that ends a restart.
         select: Which partition to start from: inertia: the minimum; kl: the maximum of KL(P||Q),
-            which is what self-training has to learn from; modularity: the maximum on the graph of
-            nearest neighbours, of these and of the spectral partitions of ``graph``.
+            which is what self-training has to learn from; modularity: the majority of those of
+            highest modularity on the graph of nearest neighbours; see ``graph``.
     """
 
     overclustering_factors: tuple[int, ...] = (1,)
@@ -190,7 +190,10 @@ class GraphConfig:
         subclusters: Sub-clusters of k-means per cluster, at most 1000 in all, which are merged.
         eigenvectors: Their numbers per cluster to be tried, in merging sub-clusters.
         n_init: Clusterings into sub-clusters; each is merged with each number of eigenvectors.
+        kmeans_restarts: Partitions by plain k-means, which are candidates as well.
         resolution: γ of the modularity: smaller values ask less for clusters of equal size.
+        n_votes: Number of partitions, those of highest modularity that differ, whose majority gives
+            each row its cluster; 1 takes the best.
     """
 
     space: Literal["data", "embedding"] = "embedding"
@@ -198,9 +201,11 @@ class GraphConfig:
     n_neighbors: int = 15
     max_rows: int = 100_000
     subclusters: int = 40
-    eigenvectors: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0)
-    n_init: int = 10
+    eigenvectors: tuple[float, ...] = (1.0, 1.5)
+    n_init: int = 20
+    kmeans_restarts: int = 100
     resolution: float = 0.85
+    n_votes: int = 5
 
     def __post_init__(self) -> None:
         """Validate the fields."""

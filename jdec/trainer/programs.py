@@ -370,9 +370,9 @@ def partition(
 
 
 def _graph_settings(config: Config) -> dict[str, Any]:
-    names = ("subclusters", "eigenvectors", "n_init", "resolution")
+    names = ("subclusters", "eigenvectors", "n_init", "kmeans_restarts", "resolution", "n_votes")
     settings = {name: getattr(config.graph, name) for name in names}
-    return settings | {"kmeans_restarts": config.kmeans.n_init, "max_iter": config.kmeans.max_iter}
+    return settings | {"max_iter": config.kmeans.max_iter}
 
 
 @partial(jax.jit, static_argnames="plan")
