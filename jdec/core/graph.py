@@ -15,7 +15,7 @@ from jdec.core.voting import best_partitions, majority_vote
 _MAX_SUBCLUSTERS = 1000
 _MIN_ROWS = 3  # in a sub-cluster, on average
 _RESTARTS = 10  # of k-means on eigenvectors, which are few
-_MAX_ITER = 20  # of k-means into sub-clusters, which only cover the rows
+_MAX_ITER = 10  # of k-means into sub-clusters, which only cover the rows
 
 
 def principal_components(
@@ -179,7 +179,7 @@ def graph_partitions(
     subclusters: int = 40,
     eigenvectors: Sequence[float] = (1.0, 1.5),
     n_init: int = 20,
-    kmeans_restarts: int = 100,
+    kmeans_restarts: int = 50,
     max_iter: int = 300,
 ) -> Int[Array, "C N"]:
     """Partition rows by plain k-means, and by spectral clustering of their neighbour graph.

@@ -203,7 +203,7 @@ class GraphConfig:
     subclusters: int = 40
     eigenvectors: tuple[float, ...] = (1.0, 1.5)
     n_init: int = 20
-    kmeans_restarts: int = 100
+    kmeans_restarts: int = 50
     resolution: float = 0.85
     n_votes: int = 5
 
