@@ -22,6 +22,7 @@ from benchmarks.records import append_record, parse_seeds
 from benchmarks.suite import SETS, load_set
 from jdec.core.graph import graph_partitions, modularity
 from jdec.core.start import partition_of_labels
+from jdec.core.voting import best_partitions, majority_vote
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_accuracy
 from jdec.trainer.config import Config
@@ -76,9 +77,17 @@ def compare(dataset: Dataset, seed: int, *, smoke: bool) -> dict[str, Any]:
         values["−inertia"].append(
             -float(partition_of_labels(jnp.asarray(points), one, n_clusters).inertia)
         )
+    voters = best_partitions(
+        labels,
+        jnp.array(values["modularity"]),
+        n_clusters,
+        n_partitions=config.graph.n_votes,
+    )
+    elected = np.asarray(majority_vote(voters, n_clusters))
     return {
         "seed": seed,
         "acc": [round(accuracy, 4) for accuracy in accuracies],
+        "vote": round(clustering_accuracy(dataset.y, elected), 4),
         "criteria": {
             name: {
                 "rank_correlation": round(float(spearmanr(found, accuracies)[0]), 3),

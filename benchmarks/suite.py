@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.datasets
 
 from benchmarks.bench_peers import run_once, write_task
 from benchmarks.peers import PEERS, Task
@@ -64,6 +65,8 @@ FILES = {
 }
 #: On these the recipe of ``fast`` may be chosen.
 SETS = ("digits", "pendigits", "mnist", "fashion_mnist", "reuters10k", *FILES)
+#: So few rows that a network has little to learn from; of scikit-learn, and not chosen on.
+TINY = ("iris", "wine", "breast_cancer")
 
 
 def run_suite(
@@ -109,14 +112,20 @@ def load_set(name: str, folder: Path) -> Dataset:
 
 def _data(name: str, folder: Path) -> str:
     """Return what jdec loads the data set by: its name, or a file made here."""
+    if name in TINY:
+        x, y = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+        return _written(folder / f"{name}.npz", x.astype(np.float32), y)
     if name not in FILES:
         return name
     source = Path(os.environ.get("JDEC_DATA_DIR", "")) / FILES[name].path
     if not source.is_file():
         raise SystemExit(f"{name}: expected {FILES[name].path} in $JDEC_DATA_DIR, got no such file")
-    x, y = FILES[name].read(source)
-    np.savez(folder / f"{name}.npz", x=x, y=y)
-    return str(folder / f"{name}.npz")
+    return _written(folder / f"{name}.npz", *FILES[name].read(source))
+
+
+def _written(path: Path, x: np.ndarray, y: np.ndarray) -> str:
+    np.savez(path, x=x, y=y)
+    return str(path)
 
 
 def _of_command(figures: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from benchmarks.bench_ablation import PIECES, WHOLE
 from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
 from benchmarks.paper import report as paper_report
 from benchmarks.paper.tables import pretraining_steps
@@ -111,10 +112,34 @@ def criterion_table() -> str:
             found = [record["criteria"][name] for record in records]
             mean = {key: statistics.mean(one[key] for one in found) for key in found[0]}
             row.append(f"{mean['acc']:.3f} ({mean['rank_correlation']:+.2f})")
+        row.append(f"{statistics.mean(record['vote'] for record in records):.3f}")
         seeds = ", ".join(str(record["seed"]) for record in records)
         rows.append([*row, seeds, _where(records[-1])])
     header = ["data", "mean ACC of all", "worst", "best", *(f"chosen by {name}" for name in names)]
-    return _table([*header, "seeds", "machine"], rows)
+    return _table([*header, "vote", "seeds", "machine"], rows)
+
+
+def ablation_table() -> str:
+    """ACC without each piece of ``fast``, and how much it is above or below the whole."""
+    by_set: dict[str, list[Record]] = {}
+    for record in newest(read_records("ablation"), "dataset", "seed"):
+        by_set.setdefault(record["dataset"], []).append(record)
+    rows = []
+    for piece in PIECES if by_set else ():
+        row = [piece]
+        for records in by_set.values():
+            found = [record["acc"] for record in records if piece in record["acc"]]
+            if not found:
+                row.append("–")
+                continue
+            mean = statistics.mean(acc[piece]["end"] for acc in found)
+            change = mean - statistics.mean(acc[WHOLE]["end"] for acc in found)
+            row.append(f"{mean:.3f}" + ("" if piece == WHOLE else f" ({change:+.3f})"))
+        rows.append(row)
+    seeds = [", ".join(str(record["seed"]) for record in records) for records in by_set.values()]
+    if by_set:
+        rows.append(["seeds", *seeds])
+    return _table(["ACC", *by_set], rows)
 
 
 def start_table() -> str:
@@ -416,6 +441,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kmeans": kmeans_table,
     "suite": suite_table,
     "criterion": criterion_table,
+    "ablation": ablation_table,
     "settings": settings_table,
     "roofline": roofline_table,
     "population": population_table,

@@ -67,6 +67,8 @@ def keep(folder: Path, kept: list[dict]) -> None:
             {"dataset", "shape", "n_clusters", "seed", "methods"},
             ["suite"],
         ),
+        (["bench_criterion", "--sets", "digits", "--seeds", "0"], {"acc", "vote"}, ["criterion"]),
+        (["bench_ablation", "--sets", "digits", "--seeds", "0"], {"dataset", "acc"}, ["ablation"]),
         (["bench_fit"], {"seconds_to", "phases", "compiling"}, ["time_to_quality"]),
         (["bench_scaling", "--series", "targets"], {"sizes", "seconds", "fit"}, ["scaling"]),
         (["bench_peers", "--groups", "steps"], {"peers", "ratios"}, []),
