@@ -25,14 +25,18 @@ SETTINGS = [
     *("--kmeans.n-init", "3", "--kmeans.overclustering-factors", "1", "--kmeans.select", "inertia"),
     *("--clustering.update-interval", "25", "--clustering.batch-size", "32"),
     *("--clustering.optimizer.name", "sgd", "--clustering.optimizer.learning-rate", "0.01"),
-    *("--clustering.tol", "0"),
+    *("--clustering.tol", "0", "--clustering.warmup-steps", "0"),
+]
+GRAPH = [
+    *("--kmeans.select", "modularity", "--graph.n-init", "2", "--graph.kmeans-restarts", "3"),
+    *("--clustering.warmup-steps", "30", "--clustering.max-intervals", "4"),
 ]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
-    np.save(folder / "rows.npy", load_digits().data[:N_ROWS].astype(np.float32))
+    np.save(folder / "rows.npy", load_digits(n_class=5).data[:N_ROWS].astype(np.float32))
     return folder
 
 
@@ -76,13 +80,12 @@ def results(folder, out):
 def alone(folder):
     """One process with one device."""
     with contextlib.chdir(folder):
-        options = ["--clustering.max-intervals", "4", "--out", "alone", "--quiet"]
-        assert main(["fit", "rows.npy", *SETTINGS, *options]) == 0
+        assert main(["fit", "rows.npy", *SETTINGS, *GRAPH, "--out", "alone", "--quiet"]) == 0
     return results(folder, "alone")
 
 
 def test_two_processes_find_what_one_does(folder, alone):
-    processes = start_two(folder, "--clustering.max-intervals", "4")
+    processes = start_two(folder, *GRAPH)
     for code, errors in [end(process) for process in processes]:
         assert code == 0, errors
     labels, q = results(folder, "runs/rows")
@@ -162,7 +165,7 @@ def one_line(code, errors, *needed):
 
 def test_a_run_resumes_with_another_number_of_processes(folder, alone, capfd):
     """Interrupted with two processes, resumed by one: ends like a run that was not interrupted."""
-    processes = start_two(folder, "--clustering.max-intervals", "4", "--out", "moved")
+    processes = start_two(folder, *GRAPH, "--out", "moved")
     history = folder / "moved" / "history.jsonl"
     while not history.exists():
         assert processes[0].poll() is None, end(processes[0])
@@ -171,9 +174,7 @@ def test_a_run_resumes_with_another_number_of_processes(folder, alone, capfd):
         process.send_signal(signal.SIGKILL)
     for process in processes:
         end(process)
-    code, errors = fit_here(
-        folder, capfd, "--clustering.max-intervals", "4", "--out", "moved", "--resume"
-    )
+    code, errors = fit_here(folder, capfd, *GRAPH, "--out", "moved", "--resume")
     assert code == 0, errors
     labels, q = results(folder, "moved")
     assert np.array_equal(labels, alone[0])

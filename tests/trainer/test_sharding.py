@@ -107,6 +107,7 @@ def test_rows_over_devices_have_the_same_graph(space):
         "graph.space": space,
         "graph.n_components": 8,
         "graph.n_init": 2,
+        "graph.kmeans_restarts": 3,
         "graph.max_rows": 60,
         "clustering.warmup_steps": 60,
         "clustering.warmup_optimizer.learning_rate": 1e-2,
