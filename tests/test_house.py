@@ -206,6 +206,7 @@ OWN_SUBJECT = {
     "trainer/test_hostile_models": "model files that are damaged or forged",
     "trainer/test_not_a_number": "NaN and infinity in every stage",
     "trainer/test_resume": "runs that are killed and resumed",
+    "trainer/test_warm_up": "the steps between start and self-training",
 }
 MIRRORED = [path.relative_to(TESTS).with_suffix("") for path in TESTS.glob("*/test_*.py")]
 

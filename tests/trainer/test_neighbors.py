@@ -14,7 +14,7 @@ from jdec.trainer.fit import fit
 from jdec.trainer.run import NotFiniteError
 
 KEY = jax.random.key(0)
-X = load_digits().data[:150]
+X = load_digits(n_class=5).data[:150]
 CONFIG = Config(5).replace(
     {
         "network.hidden_dims": [16],
