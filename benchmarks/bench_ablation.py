@@ -1,23 +1,18 @@
 """What each piece of preset ``fast`` gives: accuracy with that piece left out.
 
     python -m benchmarks.bench_ablation --seeds 0-2
-    python -m benchmarks.bench_ablation --sets digits scrna --pieces "no vote" --seeds 0
+    python -m benchmarks.bench_ablation --sets digits scrna --seeds 0
 
 Fits that differ only after pretraining share the pretrained network, as ``fit`` does with
 ``autoencoder_params``; whole and part are then compared on the same start. Labels only score.
 """
 
-import argparse
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.records import append_record, parse_seeds
-from benchmarks.suite import SETS, load_set
+from benchmarks.suite import run_on_sets
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_accuracy
 from jdec.trainer.config import Config
@@ -47,25 +42,10 @@ PIECES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--pieces", nargs="+", choices=list(PIECES), default=list(PIECES))
-    parser.add_argument("--seeds", type=parse_seeds, default=[0, 1, 2])
-    parser.add_argument("--smoke", action="store_true", help="a few steps, nothing recorded")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.sets:
-            dataset = load_set(name, Path(folder))
-            for seed in arguments.seeds:
-                found = leave_out(dataset, arguments.pieces, seed, smoke=arguments.smoke)
-                print(f"{name}, seed {seed}: {found}", file=sys.stderr)
-                figures = {"dataset": name, "seed": seed, "acc": found}
-                append_record("ablation", figures, smoke=arguments.smoke)
+    run_on_sets("ablation", __doc__, leave_out)
 
 
-def leave_out(
-    dataset: Dataset, pieces: list[str], seed: int, *, smoke: bool
-) -> dict[str, dict[str, float]]:
+def leave_out(dataset: Dataset, seed: int, smoke: bool) -> dict[str, dict[str, Any]]:
     """Return the accuracy of start and end without each piece."""
     shape: Any = {"n_clusters": len(set(np.asarray(dataset.y).tolist())), "n_rows": len(dataset.x)}
     whole = preset_config("fast", image_shape=dataset.image_shape, **shape)
@@ -74,7 +54,7 @@ def leave_out(
         whole = whole.replace({**few, "network.hidden_dims": (8,), "graph.kmeans_restarts": 2})
     found: dict[str, dict[str, float]] = {}
     pretrained: dict[Any, Any] = {}
-    for piece in pieces:
+    for piece in PIECES:
         config = whole.replace(_without(piece, whole))
         if piece != WHOLE and config == whole:  # as variants where rows are no images
             continue
@@ -87,7 +67,7 @@ def leave_out(
             "start": round(clustering_accuracy(dataset.y, result.initial.labels), 4),
             "end": round(clustering_accuracy(dataset.y, result.labels), 4),
         }
-    return found
+    return {"acc": found}
 
 
 def _without(piece: str, whole: Config) -> dict[str, Any]:

@@ -7,10 +7,6 @@ For each data set and seed, the partitions among which preset ``fast`` chooses: 
 what criteria without labels say of them. Classes are used here alone, to judge the criteria.
 """
 
-import argparse
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.records import append_record, parse_seeds
-from benchmarks.suite import SETS, load_set
+from benchmarks.suite import run_on_sets
 from jdec.core.graph import graph_partitions, modularity
 from jdec.core.start import partition_of_labels
 from jdec.core.voting import best_partitions, majority_vote
@@ -37,21 +32,10 @@ from jdec.trainer.sharding import RowSharding
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sets", nargs="*", choices=SETS, default=SETS)
-    parser.add_argument("--seeds", type=parse_seeds, default=[0, 1, 2])
-    parser.add_argument("--smoke", action="store_true", help="one short run, nothing recorded")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.sets:
-            dataset = load_set(name, Path(folder))
-            for seed in arguments.seeds:
-                figures = compare(dataset, seed, smoke=arguments.smoke)
-                print(f"{name}, seed {seed}: {figures}", file=sys.stderr)
-                append_record("criterion", {"dataset": name, **figures}, smoke=arguments.smoke)
+    run_on_sets("criterion", __doc__, compare)
 
 
-def compare(dataset: Dataset, seed: int, *, smoke: bool) -> dict[str, Any]:
+def compare(dataset: Dataset, seed: int, smoke: bool) -> dict[str, Any]:
     """Return accuracies of the partitions, and what each criterion makes of them."""
     n_clusters = len(set(np.asarray(dataset.y).tolist()))
     shape: Any = {"n_clusters": n_clusters, "n_rows": len(dataset.x)}
@@ -85,7 +69,6 @@ def compare(dataset: Dataset, seed: int, *, smoke: bool) -> dict[str, Any]:
     )
     elected = np.asarray(majority_vote(voters, n_clusters))
     return {
-        "seed": seed,
         "acc": [round(accuracy, 4) for accuracy in accuracies],
         "vote": round(clustering_accuracy(dataset.y, elected), 4),
         "criteria": {

@@ -4,6 +4,7 @@ Each method runs as a process from cold: importing and loading are in its second
 and Numba keep on disk are there from a start before, which is not timed. Labels only score.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import sklearn.datasets
 
 from benchmarks.bench_peers import run_once, write_task
 from benchmarks.peers import PEERS, Task
-from benchmarks.records import append_record
+from benchmarks.records import append_record, parse_seeds
 from jdec.datasets import Dataset, load_dataset
 
 JDEC = "jdec fast"
@@ -103,6 +104,27 @@ def run_suite(
                     print(f"{name}, seed {seed}, {method}: {outcome}", file=sys.stderr)
                 figures = {"dataset": name, "shape": shape, "n_clusters": n_clusters, "seed": seed}
                 append_record("suite", figures | {"methods": found}, smoke=smoke)
+
+
+def run_on_sets(
+    what: str,
+    description: str | None,
+    measure: Callable[[Dataset, int, bool], dict[str, Any]],
+) -> None:
+    """Parse ``--sets``, ``--seeds`` and ``--smoke``; measure and record each set and seed."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--seeds", type=parse_seeds, default=[0, 1, 2])
+    parser.add_argument("--smoke", action="store_true", help="a short run, nothing recorded")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.sets:
+            dataset = load_set(name, Path(folder))
+            for seed in arguments.seeds:
+                figures = measure(dataset, seed, arguments.smoke)
+                print(f"{name}, seed {seed}: {figures}", file=sys.stderr)
+                figures = {"dataset": name, "seed": seed, **figures}
+                append_record(what, figures, smoke=arguments.smoke)
 
 
 def load_set(name: str, folder: Path) -> Dataset:
