@@ -30,6 +30,7 @@ PIECES: dict[str, dict[str, Any]] = {
     "no warm-up": {"clustering.warmup_steps": 0},
     "no vote": {"graph.n_votes": 1},
     "K eigenvectors alone": {"graph.eigenvectors": (1.0,)},
+    "no diffusion": {"graph.diffusion_times": (0.0,)},
     "γ = 1": {"graph.resolution": 1.0},
     "graph of the other space": {},
     "k-means on the embedding": {"kmeans.select": "inertia"},

@@ -1,5 +1,6 @@
 """Partitions that follow the graph of nearest neighbours, and what chooses among them."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -177,17 +178,20 @@ def graph_partitions(
     n_clusters: int,
     *,
     subclusters: int = 40,
-    eigenvectors: Sequence[float] = (1.0, 1.5),
+    eigenvectors: Sequence[float] = (1.5, 2.0),
+    diffusion_times: Sequence[float] = (4.0, 8.0),
     n_init: int = 20,
     kmeans_restarts: int = 50,
     max_iter: int = 300,
 ) -> Int[Array, "C N"]:
-    """Partition rows by plain k-means, and by spectral clustering of their neighbour graph.
+    r"""Partition rows by plain k-means, and by spectral clustering of their neighbour graph.
 
     Sub-clusters of k-means are merged by k-means on the first eigenvectors of the normalised graph
-    of the links between them, each sub-cluster's coordinates scaled to length 1. More eigenvectors
-    than clusters keep apart what the normalised cut into K parts would join for the sake of
-    cutting up something larger.
+    of the links between them, each times its eigenvalue to the power of the diffusion time,
+    :math:`\lambda_j^t v_j`, each sub-cluster's coordinates then scaled to length 1. More
+    eigenvectors than clusters keep apart what the normalised cut into K parts would join for the
+    sake of cutting up something larger; the powers let those count for less that a random walk of
+    t steps would forget.
 
     Args:
         key: Typed random key.
@@ -196,7 +200,9 @@ def graph_partitions(
         n_clusters: Number of clusters K.
         subclusters: Sub-clusters per cluster, at most 1000 in all and of three rows on average.
         eigenvectors: Their numbers to be tried, per cluster.
-        n_init: Clusterings into sub-clusters; each is tried with each number of eigenvectors.
+        diffusion_times: t, to be tried; 0 counts all eigenvectors alike.
+        n_init: Clusterings into sub-clusters; each is tried with each number of eigenvectors and
+            each diffusion time.
         kmeans_restarts: Partitions by plain k-means.
         max_iter: Maximum number of iterations of these.
 
@@ -211,10 +217,11 @@ def graph_partitions(
         >>> neighbors = jnp.array([[0, 2], [1, 2], [2, 0], [3, 5], [4, 5], [5, 3]])
         >>> graph_partitions(
         ...     jax.random.key(0), x, neighbors, 2, n_init=1, kmeans_restarts=3).shape
-        (5, 6)
+        (7, 6)
 
-    Source: Ng, Jordan & Weiss, NIPS 2001; Shi & Malik, PAMI 2000; sub-clusters: Yan, Huang &
-    Jordan, "Fast approximate spectral clustering", KDD 2009.
+    Source: Ng, Jordan & Weiss, NIPS 2001; Shi & Malik, PAMI 2000; diffusion: Coifman & Lafon,
+    "Diffusion maps", Appl. Comput. Harmon. Anal. 2006; sub-clusters: Yan, Huang & Jordan, "Fast
+    approximate spectral clustering", KDD 2009.
     """
     checks.check_key("key", key)
     points = rows_to_cluster(points, n_clusters)
@@ -222,11 +229,19 @@ def graph_partitions(
     for name, value in (("subclusters", subclusters), ("n_init", n_init)):
         checks.check_integer(name, value)
     checks.check_integer("kmeans_restarts", kmeans_restarts)
-    if not eigenvectors:
-        raise ValueError("eigenvectors: expected at least one number, got none")
+    for name, values in (("eigenvectors", eigenvectors), ("diffusion_times", diffusion_times)):
+        if not values:
+            raise ValueError(f"{name}: expected at least one number, got none")
+    for ratio in eigenvectors:
+        checks.check_positive("eigenvectors", ratio)
+    for time in diffusion_times:
+        checks.check_non_negative("diffusion_times", time)
     n_parts = min(subclusters * n_clusters, _MAX_SUBCLUSTERS, len(points) // _MIN_ROWS)
     n_parts = max(n_parts, n_clusters)
     counts = [min(max(round(ratio * n_clusters), 1), n_parts) for ratio in eigenvectors]
+    n_vectors = max(counts)
+    tried, times = zip(*itertools.product(counts, diffusion_times), strict=True)
+    trials = (jnp.array(tried, jnp.int32), jnp.array(times, points.dtype))
     plain_key, spectral_key = jax.random.split(key)
 
     def plain(key: Key[Array, ""]) -> Int[Array, "N"]:
@@ -239,16 +254,19 @@ def graph_partitions(
         links = _count_links(parts, neighbors, n_parts)
         degrees = jnp.maximum(links.sum(axis=1), 1e-6)
         scale = jax.lax.rsqrt(degrees)
-        vectors = jnp.linalg.eigh(links * scale[:, None] * scale[None, :])[1][:, ::-1]
+        values, vectors = jnp.linalg.eigh(links * scale[:, None] * scale[None, :])
+        values = jnp.maximum(values[::-1][:n_vectors], 0)
+        vectors = vectors[:, ::-1][:, :n_vectors]
 
-        def merge(count: Int[Array, ""]) -> Int[Array, "N"]:
-            kept = jnp.where(jnp.arange(max(counts)) < count, vectors[:, : max(counts)], 0)
+        def merge(trial: tuple[Int[Array, ""], Float[Array, ""]]) -> Int[Array, "N"]:
+            count, time = trial
+            kept = jnp.where(jnp.arange(n_vectors) < count, vectors * values[None, :] ** time, 0)
             lengths = jnp.linalg.norm(kept, axis=1, keepdims=True)
             rows = kept / jnp.maximum(lengths, 1e-12)
             merged = kmeans(merge_key, rows, n_clusters, weights=sizes, n_init=_RESTARTS)
             return merged.labels[parts]
 
-        return jax.lax.map(merge, jnp.array(counts, jnp.int32))
+        return jax.lax.map(merge, trials)
 
     found = jax.lax.map(spectral, jax.random.split(spectral_key, n_init))
     of_kmeans = jax.lax.map(plain, jax.random.split(plain_key, kmeans_restarts))

@@ -22,8 +22,9 @@ def best_partitions(
 ) -> Int[Array, "V N"]:
     """Return the partitions of highest score among those that differ, best first.
 
-    One that gives 98 % of the rows as a better one does, whatever the numbers of the clusters, is
-    passed over. Where too few differ, the best stands in the places that are left.
+    One that has fewer clusters than another is passed over, and so is one that gives 98 % of the
+    rows as a better one does, whatever the numbers of the clusters. Where too few differ, the best
+    stands in the places that are left.
 
     Args:
         partitions: Labels, [C N].
@@ -46,12 +47,18 @@ def best_partitions(
     checks.check_rank("scores", scores, 1)
     checks.check_integer("n_clusters", n_clusters)
     checks.check_integer("n_partitions", n_partitions)
+
+    def count(labels: Int[Array, "N"]) -> Int[Array, ""]:
+        return (jnp.bincount(labels, length=n_clusters) > 0).sum()
+
+    counts = jax.lax.map(count, partitions)
+    scores = jnp.where(counts < counts.max(), -jnp.inf, scores)
     best = jnp.argmax(scores)
 
     def choose(scores: Float[Array, "C"], _: Any) -> Any:
         index = jnp.where(jnp.isneginf(scores.max()), best, jnp.argmax(scores))
-        counts = partial(_shared_rows, partitions[index], n_clusters=n_clusters)
-        shares = jax.lax.map(lambda other: _agreement(counts(other)), partitions)
+        shared = partial(_shared_rows, partitions[index], n_clusters=n_clusters)
+        shares = jax.lax.map(lambda other: _agreement(shared(other)), partitions)
         return jnp.where(shares >= _SAME, -jnp.inf, scores).at[index].set(-jnp.inf), index
 
     return partitions[jax.lax.scan(choose, scores, None, length=n_partitions)[1]]

@@ -165,11 +165,7 @@ class KMeansConfig:
         _check_fields(self, may_be_0=("tol",))
         checks.check_integer("n_init", self.n_init, maximum=_MAX_RESTARTS)
         factors = self.overclustering_factors
-        if not 0 < len(factors) <= _MAX_LAYERS:
-            raise ValueError(
-                f"overclustering_factors: expected at least one value and at most {_MAX_LAYERS}, "
-                f"got {len(factors) or 'none'}"
-            )
+        _check_count("overclustering_factors", factors)
         if self.select == "modularity" and factors != (1,):
             raise ValueError(
                 f"overclustering_factors: expected 1 for select=modularity, got {factors}; "
@@ -189,7 +185,10 @@ class GraphConfig:
         max_rows: Of more rows, a sample of so many has neighbours, among themselves.
         subclusters: Sub-clusters of k-means per cluster, at most 1000 in all, which are merged.
         eigenvectors: Their numbers per cluster to be tried, in merging sub-clusters.
-        n_init: Clusterings into sub-clusters; each is merged with each number of eigenvectors.
+        diffusion_times: To be tried, steps of a random walk: the longer, the less the eigenvectors
+            of small eigenvalues count; 0 counts all alike.
+        n_init: Clusterings into sub-clusters; each is merged with each number of eigenvectors and
+            each diffusion time.
         kmeans_restarts: Partitions by plain k-means, which are candidates as well.
         resolution: γ of the modularity: smaller values ask less for clusters of equal size.
         n_votes: Number of partitions, those of highest modularity that differ, whose majority gives
@@ -201,7 +200,8 @@ class GraphConfig:
     n_neighbors: int = 15
     max_rows: int = 100_000
     subclusters: int = 40
-    eigenvectors: tuple[float, ...] = (1.0, 1.5)
+    eigenvectors: tuple[float, ...] = (1.5, 2.0)
+    diffusion_times: tuple[float, ...] = (4.0, 8.0)
     n_init: int = 20
     kmeans_restarts: int = 50
     resolution: float = 0.85
@@ -209,12 +209,9 @@ class GraphConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _check_fields(self, may_be_0=("resolution",))
-        if not 0 < len(self.eigenvectors) <= _MAX_LAYERS:
-            raise ValueError(
-                f"eigenvectors: expected at least one value and at most {_MAX_LAYERS}, "
-                f"got {len(self.eigenvectors) or 'none'}"
-            )
+        _check_fields(self, may_be_0=("diffusion_times", "resolution"))
+        for name in ("eigenvectors", "diffusion_times"):
+            _check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -408,8 +405,10 @@ def _check_fields(
         if typing.get_origin(kind) is Literal:
             checks.check_choice(name, value, typing.get_args(kind))
         elif typing.get_origin(kind) is tuple:
-            items = _floats if float in typing.get_args(kind) else _integers
-            object.__setattr__(section, name, items(name, value))
+            checks_of = _CHECKS_WITH_0 if name in may_be_0 else _CHECKS
+            is_float = float in typing.get_args(kind)
+            values = _floats(name, value, checks_of[float]) if is_float else _integers(name, value)
+            object.__setattr__(section, name, values)
         elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
             checks.check_kind(name, value, kind)
         elif kind in _CHECKS:
@@ -435,18 +434,26 @@ def _check_float32(name: str, value: Any, check: _Check) -> None:
     check(name, float(np.float32(number)))
 
 
+def _check_count(name: str, values: tuple[float, ...]) -> None:
+    if not 0 < len(values) <= _MAX_LAYERS:
+        raise ValueError(
+            f"{name}: expected at least one value and at most {_MAX_LAYERS}, "
+            f"got {len(values) or 'none'}"
+        )
+
+
 def _integers(name: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, Sequence | np.ndarray):  # an iterator is empty the second time
         raise ValueError(f"{name}: expected a list of integers, got {checks.shown(values)}")
     return checks.as_integers(name, values)
 
 
-def _floats(name: str, values: Any) -> tuple[float, ...]:
+def _floats(name: str, values: Any, check: _Check) -> tuple[float, ...]:
     if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
         raise ValueError(f"{name}: expected a list of numbers, got {checks.shown(values)}")
     for value in values:
-        checks.check_positive(name, value)
-        _check_float32(name, value, checks.check_positive)
+        check(name, value)
+        _check_float32(name, value, check)
     return tuple(float(value) for value in values)
 
 

@@ -370,8 +370,9 @@ def partition(
 
 
 def _graph_settings(config: Config) -> dict[str, Any]:
-    names = ("subclusters", "eigenvectors", "n_init", "kmeans_restarts", "resolution", "n_votes")
-    settings = {name: getattr(config.graph, name) for name in names}
+    settings = vars(config.graph).copy()
+    for name in ("space", "n_components", "n_neighbors", "max_rows"):
+        del settings[name]
     return settings | {"max_iter": config.kmeans.max_iter}
 
 

@@ -23,7 +23,15 @@ from jdec.metrics import clustering_accuracy, clustering_scores
 
 KEY = jax.random.key(0)
 components = jax.jit(principal_components, static_argnames=("n_components", "n_rows", "n_iter"))
-STATIC = ("n_clusters", "subclusters", "eigenvectors", "n_init", "kmeans_restarts", "n_votes")
+STATIC = (
+    "n_clusters",
+    "subclusters",
+    "eigenvectors",
+    "diffusion_times",
+    "n_init",
+    "kmeans_restarts",
+    "n_votes",
+)
 partition = jax.jit(graph_partition, static_argnames=STATIC)
 
 
@@ -113,31 +121,44 @@ def test_bent_clusters_are_kept_whole():
     assert clustering_accuracy(y, np.asarray(labels)) > 0.99
 
 
-def test_the_eigenvectors_are_those_of_the_normalised_graph():
-    """One eigenvector per cluster, and every row its own sub-cluster: Ng, Jordan & Weiss."""
-    x = make_moons(90, noise=0.05, random_state=1)[0].repeat(3, axis=0)  # each row three times
+@pytest.mark.parametrize("time", [0.0, 9.0])
+def test_eigenvectors_are_those_of_the_normalised_graph(time):
+    """Every row its own sub-cluster: Coifman & Lafon's map, in float64."""
+    x = load_digits().data[:100].repeat(3, axis=0)  # all three copies of a row are one sub-cluster
     neighbors = neighbors_of(x, 20)
-    adjacency = np.zeros((270, 270))
+    adjacency = np.zeros((300, 300))
     np.add.at(adjacency, (neighbors[:, :1], neighbors[:, 1:]), 1)
     adjacency += adjacency.T
-    # All three copies of a row are one sub-cluster.
-    merge = np.kron(np.eye(90), np.ones((3, 1)))
+    merge = np.kron(np.eye(100), np.ones((3, 1)))
     links = merge.T @ adjacency @ merge
     scale = 1 / np.sqrt(links.sum(axis=1))
-    vectors = eigh(links * scale[:, None] * scale[None, :])[1][:, -2:]
-    rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    expected = KMeans(2, n_init=20, random_state=0).fit_predict(rows)
-    labels = partition(
+    values, vectors = eigh(links * scale[:, None] * scale[None, :])
+    found = jax.jit(graph_partitions, static_argnames=STATIC[:-1])(
         KEY,
         jnp.asarray(x, jnp.float32),
         jnp.asarray(neighbors),
-        2,
-        subclusters=45,
-        eigenvectors=(1.0,),
+        5,
+        subclusters=20,
+        eigenvectors=(4.0,),
+        diffusion_times=(time,),
         n_init=3,
         kmeans_restarts=1,
     )
-    assert clustering_accuracy(np.repeat(expected, 3), np.asarray(labels)) > 0.98
+
+    def coordinates(time):
+        rows = (vectors * np.maximum(values, 0) ** time)[:, -20:]
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def inertia(labels):
+        rows = coordinates(time)
+        centres = np.stack([rows[labels == k].mean(axis=0) for k in range(5)])
+        return ((rows - centres[labels]) ** 2).sum()
+
+    merges = KMeans(5, n_init=30, random_state=0)
+    least = merges.fit(coordinates(time)).inertia_
+    assert min(inertia(labels) for labels in np.asarray(found)[1:, ::3]) < 1.02 * least
+    if time:
+        assert inertia(merges.fit_predict(coordinates(0))) > 1.2 * least  # another partition
 
 
 def test_the_only_vote_is_that_of_maximal_modularity():
@@ -206,6 +227,9 @@ def test_equal_rows_give_some_partition():
     ("change", "needed"),
     [
         ({"eigenvectors": ()}, "eigenvectors: expected at least one number, got none"),
+        ({"eigenvectors": (1.0, 0.0)}, "eigenvectors: expected a finite number > 0, got 0.0"),
+        ({"diffusion_times": ()}, "diffusion_times: expected at least one number, got none"),
+        ({"diffusion_times": (-1.0,)}, "diffusion_times: expected a finite number >= 0, got -1.0"),
         ({"n_clusters": 7}, "n_clusters"),
         ({"subclusters": 0}, "subclusters: expected an integer >= 1, got 0"),
         ({"n_init": 0}, "n_init: expected an integer >= 1, got 0"),

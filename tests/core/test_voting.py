@@ -49,6 +49,12 @@ def test_votes_are_counted_as_row_by_row(seed, n_votes):
     np.testing.assert_array_equal(vote(jnp.asarray(partitions), N_CLUSTERS), expected)
 
 
+def test_partitions_that_lose_a_cluster_do_not_vote():
+    partitions = jnp.array([[0, 0, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 2, 2, 2], [2, 2, 1, 0, 0]])
+    found = best(partitions, jnp.array([0.8, 0.9, 0.1, 0.2]), 3, n_partitions=4)
+    assert found.tolist() == [partitions[i].tolist() for i in (3, 2, 3, 3)]
+
+
 def test_the_majority_errs_less_than_its_members():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, N_CLUSTERS, 2000)

@@ -75,6 +75,7 @@ configs = st.builds(
     graph=st.builds(
         GraphConfig,
         eigenvectors=st.lists(positive, min_size=1, max_size=3).map(tuple),
+        diffusion_times=st.lists(not_negative, min_size=1, max_size=3).map(tuple),
         resolution=not_negative,
     ),
     clustering=st.builds(
@@ -182,6 +183,7 @@ CHANGES = {
     "graph.max_rows": 100,
     "graph.subclusters": 2,
     "graph.eigenvectors": [0.5, 3.0],
+    "graph.diffusion_times": [0.0, 2.5],
     "graph.n_init": 1,
     "graph.kmeans_restarts": 7,
     "graph.resolution": 0.0,
@@ -273,6 +275,7 @@ BAD_VALUES = [
     ("graph.space", "pixels"),
     *(("graph.n_neighbors", value) for value in (0, 2.5)),
     *(("graph.eigenvectors", value) for value in (1.5, [0.0], [-1], ["1"], [math.nan], None, "1")),
+    *(("graph.diffusion_times", value) for value in (4.0, [-1], [math.inf], None)),
     *(("graph.resolution", value) for value in (-0.1, math.inf)),
     *(("clustering.warmup_steps", value) for value in (-1, 0.5)),
     *(("clustering.alpha", value) for value in (0, -1, math.nan, math.inf, "1", None, True)),
@@ -511,6 +514,7 @@ def test_a_recursive_value_is_invalid():
             "overclustering_factors: expected at least one value",
         ),
         (lambda: GraphConfig(eigenvectors=()), "eigenvectors: expected at least one value"),
+        (lambda: GraphConfig(diffusion_times=()), "diffusion_times: expected at least one value"),
         (
             lambda: KMeansConfig(select="modularity", overclustering_factors=(6,)),
             "overclustering_factors: expected 1 for select=modularity, got (6,); graph.subclusters",
