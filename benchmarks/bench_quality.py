@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=parse_seeds, default=[0])
     parser.add_argument("--second-start", action="store_true", help="time a second start as well")
     parser.add_argument("--suite", action="store_true", help="several data sets and methods")
-    parser.add_argument("--sets", nargs="+", choices=(*SETS, *TINY), default=list(SETS))
+    parser.add_argument("--sets", nargs="+", type=name_of_set, default=list(SETS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--smoke", action="store_true", help="a few steps, nothing recorded")
     parser.epilog = "What stands after -- are options of jdec fit."

@@ -70,6 +70,15 @@ SETS = ("digits", "pendigits", "mnist", "fashion_mnist", "reuters10k", *FILES)
 TINY = ("iris", "wine", "breast_cancer")
 
 
+def name_of_set(text: str) -> str:
+    """Return the name of a data set of the suite, or the path of a file with rows and classes."""
+    if text not in (*SETS, *TINY) and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f"expected a file or one of {', '.join((*SETS, *TINY))}; got {text}"
+        )
+    return text
+
+
 def run_suite(
     names: Sequence[str],
     seeds: Sequence[int],
@@ -102,7 +111,8 @@ def run_suite(
                         found[method] = _of_peer(method, task, n_clusters, seed, folder)
                     outcome = found.get(method, {"absent": "not run: too many rows"})
                     print(f"{name}, seed {seed}, {method}: {outcome}", file=sys.stderr)
-                figures = {"dataset": name, "shape": shape, "n_clusters": n_clusters, "seed": seed}
+                label = Path(name).stem  # of files
+                figures = {"dataset": label, "shape": shape, "n_clusters": n_clusters, "seed": seed}
                 append_record("suite", figures | {"methods": found}, smoke=smoke)
 
 
@@ -137,7 +147,7 @@ def _data(name: str, folder: Path) -> str:
     if name in TINY:
         x, y = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
         return _written(folder / f"{name}.npz", x.astype(np.float32), y)
-    if name not in FILES:
+    if name not in FILES:  # one that jdec knows, or a path
         return name
     source = Path(os.environ.get("JDEC_DATA_DIR", "")) / FILES[name].path
     if not source.is_file():

@@ -179,7 +179,7 @@ def graph_partitions(
     *,
     subclusters: int = 40,
     eigenvectors: Sequence[float] = (1.5, 2.0),
-    diffusion_times: Sequence[float] = (4.0, 8.0),
+    diffusion_times: Sequence[float] = (2.0, 8.0),
     n_init: int = 20,
     kmeans_restarts: int = 50,
     max_iter: int = 300,

@@ -201,7 +201,7 @@ class GraphConfig:
     max_rows: int = 100_000
     subclusters: int = 40
     eigenvectors: tuple[float, ...] = (1.5, 2.0)
-    diffusion_times: tuple[float, ...] = (4.0, 8.0)
+    diffusion_times: tuple[float, ...] = (2.0, 8.0)
     n_init: int = 20
     kmeans_restarts: int = 50
     resolution: float = 0.85
