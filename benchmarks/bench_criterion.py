@@ -44,11 +44,9 @@ def compare(dataset: Dataset, seed: int, smoke: bool) -> dict[str, Any]:
         config = config.replace({"graph.n_init": 1, "graph.kmeans_restarts": 2})
     points = _points(config, dataset, seed)
     neighbors = jnp.asarray(nearest_neighbors(points, config.graph))
-    settings: Any = {"n_clusters": n_clusters, "n_init": config.graph.n_init}
-    settings |= {
-        "kmeans_restarts": config.graph.kmeans_restarts,
-        "max_iter": config.kmeans.max_iter,
-    }
+    names = ("subclusters", "eigenvectors", "diffusion_times", "n_init", "kmeans_restarts")
+    settings: Any = {name: getattr(config.graph, name) for name in names}
+    settings |= {"n_clusters": n_clusters, "max_iter": config.kmeans.max_iter}
     partitions = jax.jit(graph_partitions, static_argnames=tuple(settings))
     labels = partitions(jax.random.key(seed), jnp.asarray(points), neighbors, **settings)
     accuracies = [clustering_accuracy(dataset.y, np.asarray(one)) for one in labels]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import append_record, parse_seeds
-from benchmarks.suite import METHODS, SETS, TINY, run_suite
+from benchmarks.suite import METHODS, SETS, name_of_set, run_suite
 
 
 def main() -> None:

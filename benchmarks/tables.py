@@ -41,8 +41,12 @@ def latest_by_seed(records: list[Record]) -> dict[tuple[str, ...], list[Record]]
 def quality_table() -> str:
     """Accuracy, wall time and memory of whole fits."""
     rows = []
-    # Those without a graph are of the recipe before 2026-11-30, which is ``fast`` no longer.
-    records = [record for record in read_records("quality") if "graph" in record["config"]]
+    # Those without diffusion times are of a recipe before, which is ``fast`` no longer.
+    records = [
+        record
+        for record in read_records("quality")
+        if "diffusion_times" in record["config"].get("graph", {})
+    ]
     for (dataset, preset, options), fits in latest_by_seed(records).items():
         accuracies = []
         for method in _METHODS:  # records before AE + k-means was scored lack it
@@ -77,11 +81,17 @@ def quality_table() -> str:
 
 def suite_table() -> str:
     """Accuracy and seconds beside what one would pick instead: ACC / ARI, seconds from cold."""
+    methods: dict[tuple[Any, ...], Record] = {}
+    for record in read_records("suite"):  # of a method, the newest
+        key = (_device(record), record["dataset"], record["seed"])
+        methods[key] = methods.get(key, {}) | record["methods"]
     by_set: dict[str, list[Record]] = {}
     for record in newest(read_records("suite"), "dataset", "seed"):
-        by_set.setdefault(record["dataset"], []).append(record)
+        key = (_device(record), record["dataset"], record["seed"])
+        by_set.setdefault(record["dataset"], []).append(record | {"methods": methods[key]})
     rows = []
     for name, records in by_set.items():
+        records.sort(key=lambda record: record["seed"])
         n_rows, n_features = records[0]["shape"]
         row = [name, f"{_size(n_rows)} × {n_features}, {records[0]['n_clusters']}"]
         for method in METHODS:
@@ -93,7 +103,8 @@ def suite_table() -> str:
             ari = statistics.mean(one["scores"]["ari"] for one in run)
             seconds = statistics.mean(one["seconds"] for one in run)
             accuracy = _mean_and_std([one["scores"]["acc"] for one in run])
-            row.append(f"{accuracy} / {ari:.3f}, {seconds:.0f} s")
+            fewer = f" ({len(run)} seeds)" if len(run) < len(records) else ""
+            row.append(f"{accuracy} / {ari:.3f}, {seconds:.0f} s{fewer}")
         seeds = ", ".join(str(record["seed"]) for record in records)
         rows.append([*row, seeds, _where(records[-1])])
     return _table(["data", "rows × features, K", *METHODS, "seeds", "machine"], rows)

@@ -163,12 +163,18 @@ def test_fast_augments_images_that_are_large_enough(image_shape, moved):
 
 
 @pytest.mark.parametrize(
-    ("image_shape", "space"),
-    [((28, 28), "embedding"), ((16, 16, 3), "embedding"), ((8, 8), "data"), (None, "data")],
+    ("image_shape", "space", "times"),
+    [
+        ((28, 28), "embedding", (0.0,)),
+        ((16, 16, 3), "embedding", (0.0,)),
+        ((8, 8), "data", (2.0, 8.0)),
+        (None, "data", (2.0, 8.0)),
+    ],
 )
-def test_fast_starts_from_the_graph_of_what_knows_more(image_shape, space):
+def test_fast_starts_from_the_graph_of_what_knows_more(image_shape, space, times):
     config = preset_config("fast", n_clusters=3, n_rows=500, image_shape=image_shape)
     assert (config.kmeans.select, config.graph.space) == ("modularity", space)
+    assert config.graph.diffusion_times == times  # an embedding has lost its noise
 
 
 def test_using_a_preset_does_not_change_it():
