@@ -107,7 +107,8 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = No
 
     Args:
         history: Records in the order they were written, each with "phase" and "step"; others
-            ("loss", "label_change", "cluster_sizes", "acc", "nmi", "ari") may be absent or None.
+            ("loss", "kl", "label_change", "cluster_sizes", "acc", "nmi", "ari") may be absent or
+            None.
         tol: Fraction of changed labels at which self-training stops, drawn as a dashed line.
 
     Returns:
@@ -122,16 +123,19 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, tol: float | None = No
         raise ValueError("history: expected at least one record, each with phase and step")
     clustering = [record for record in history if record["phase"] == "clustering"]
     losses, phases, end = [], [], 0
-    others = [record for record in history if record["phase"] != "clustering"]
+    others = [record for record in history if record["phase"] not in ("clustering", "warm-up")]
     for phase, group in itertools.groupby(others, lambda record: record["phase"]):
         start, records = end, list(group)
         end += records[-1]["step"]
         losses += _series(records, "loss", start)
         phases.append((str(phase), start, end))
     scores = [line for key in ("acc", "nmi", "ari") for line in _series(clustering, key)]
+    # From the first refresh on, where the mini-batches have no loss yet.
+    named = {"kl": "all rows, P renewed", "loss": "mini-batches"}
+    kl = [(named[key], *line[1:]) for key in named for line in _series(clustering, key)]
     panels: dict[tuple[str, str], list[Any]] = {
         ("Pretraining", "reconstruction loss"): losses,
-        ("Clustering loss", "KL(P ‖ Q)"): _series(clustering, "loss"),
+        ("Clustering loss", "KL(P ‖ Q)"): kl,
         ("Changed labels", "fraction of rows"): _series(clustering, "label_change"),
         ("Agreement with the classes", "score"): scores,
         ("Cluster sizes", "rows"): [] if scores else _series(clustering, "cluster_sizes"),
@@ -340,9 +344,15 @@ def _draw_series(ax: Any, title: str, ylabel: str, lines: list[Any], tol: float 
         smallest = min(drawn[drawn > 0], default=0)
         scale = {"linthresh": smallest or tol or 1e-4} if (drawn <= 0).any() else {}
         ax.set_yscale("symlog" if scale else "log", **scale)  # "log" would drop zeros
+        if scale:
+            ax.set_ylim(bottom=0)
+            for line in ax.lines:
+                line.set_clip_on(False)
     if title == "Changed labels" and tol is not None:
         ax.axhline(tol, color="0.3", ls="--", lw=1, label=f"tol = {tol:g}")
         ax.legend(handles=ax.lines[-1:], fontsize=8, frameon=False)
+    if title == "Clustering loss" and len(lines) > 1:
+        ax.legend(fontsize=8, frameon=False)
     if ylabel in ("score", "rows"):
         ax.set_ylim(min([0, *drawn]), 1.02 if ylabel == "score" else None)
         ax.legend(fontsize=8, ncols=2 if len(lines) > 3 else 1)

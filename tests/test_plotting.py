@@ -263,6 +263,7 @@ def clustering(n=4, k=3, scores=False):
     for i in range(n):
         record = {"phase": "clustering", "step": 5 * i, "interval": i, "seconds": 1.0}
         record["loss"] = None if i == 0 else 1.0 / i
+        record["kl"] = 2.0 / (i + 1)
         record["label_change"] = None if i == 0 else 0.1**i
         record["cluster_sizes"] = [10 * j + i for j in range(k)]
         if scores:
@@ -297,8 +298,10 @@ class TestPlotHistory:
     def test_clustering_panels_hold_the_records(self):
         found = panels(plot_history(clustering(scores=True), tol=0.02))
         assert list(found) == ["Clustering loss", "Changed labels", "Agreement with the classes"]
-        (loss,) = found["Clustering loss"].lines
+        kl, loss = found["Clustering loss"].lines
+        np.testing.assert_allclose(kl.get_xydata(), [(0, 2), (5, 1), (10, 2 / 3), (15, 1 / 2)])
         np.testing.assert_allclose(loss.get_xydata(), [(5, 1), (10, 1 / 2), (15, 1 / 3)])
+        assert [line.get_label() for line in (kl, loss)] == ["all rows, P renewed", "mini-batches"]
         change, tol = found["Changed labels"].lines
         np.testing.assert_allclose(change.get_xydata(), [(5, 0.1), (10, 0.01), (15, 0.001)])
         assert found["Changed labels"].get_yscale() == "log"
@@ -334,7 +337,8 @@ class TestPlotHistory:
         ax = panels(plot_history(history))["Changed labels"]
         assert ax.lines[0].get_ydata()[-1] == 0
         assert ax.get_yscale() == "symlog"
-        assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1]
+        assert ax.get_ylim()[0] == 0 < ax.get_ylim()[1]
+        assert not ax.lines[0].get_clip_on()  # or the marker at 0 would be cut
 
     def test_values_that_are_not_finite_are_gaps_and_counted(self):
         history = pretraining("finetune")
@@ -349,9 +353,10 @@ class TestPlotHistory:
         [
             (pretraining("finetune", (10,)), ["Pretraining"]),
             (pretraining("finetune", (10,), loss=0.0), ["Pretraining"]),
-            (clustering(n=1), ["Cluster sizes"]),
-            (clustering(n=1, k=1), ["Cluster sizes"]),
-            (clustering(n=1, scores=True), ["Agreement with the classes"]),
+            ([{"phase": "warm-up", "step": 300, "loss": 0.2}], []),
+            (clustering(n=1), ["Clustering loss", "Cluster sizes"]),
+            (clustering(n=1, k=1), ["Clustering loss", "Cluster sizes"]),
+            (clustering(n=1, scores=True), ["Clustering loss", "Agreement with the classes"]),
             (
                 pretraining("layer 1") + clustering(n=100, k=12),
                 ["Pretraining", "Clustering loss", "Changed labels", "Cluster sizes"],

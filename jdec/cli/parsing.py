@@ -79,15 +79,23 @@ def _mistake_in_a_list(command: type, argv: Sequence[str]) -> str | None:
     required = [entry.name for entry in entries if entry.default is entry.default_factory]
     options = _options(argv)
     for option, _ in _lists(command(**dict.fromkeys(required, ""))):
-        words = [word for word in options.get(option, ()) if not re.fullmatch(r"[-+]?\d+", word)]
-        if words and re.fullmatch(r"[\d,;x\[\]()]+", words[-1]):
-            return f"{option}: expected integers with spaces between, got {shown(words[-1])}"
+        words = [word for word in options.get(option, ()) if not _is_number(word)]
+        if words and re.fullmatch(r"[\d.,;x\[\]()]+", words[-1]):
+            return f"{option}: expected numbers with spaces between, got {shown(words[-1])}"
         if words:
             return (
                 f"{option} takes all values that follow it, including {shown(words[-1])}; put the "
                 f"data before the options, or use --: {option} 8 8 -- {words[-1]}"
             )
     return None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _expand_paths(arguments: _Command, given: dict[str, list[str]]) -> _Command:

@@ -45,6 +45,10 @@ def start(run: Run, params: Params, centroids: Any, labels: Any) -> tuple[DECSta
             losses = np.asarray(losses)
         if run.members is None:
             check_losses(losses, "warm-up", 0)
+        members = {} if run.members is None else {"members": run.members.tolist()}
+        record: Record = {"phase": "warm-up", "step": settings.warmup_steps, **members}
+        record["loss"] = mean_losses(losses)
+        run.reporter.report(record, Snapshot(*state.params))
     with run.reporter.timed("target refresh"):
         targets, sizes = _refresh(run, state.params)
         change = np.asarray(targets.label_change)

@@ -377,8 +377,28 @@ MISTAKES = {
     ),
     "a list with commas": (
         *(2, ["fit", "x.npy", "--network.hidden-dims", "32,32"]),
-        ["--network.hidden-dims: expected integers with spaces between, got '32,32'"],
+        ["--network.hidden-dims: expected numbers with spaces between, got '32,32'"],
     ),
+    "a list of fractions with commas": (
+        *(2, ["fit", "x.npy", "--graph.eigenvectors", "1.5,2"]),
+        ["--graph.eigenvectors: expected numbers with spaces between, got '1.5,2'"],
+    ),
+    "a fraction among integers": (
+        *(2, ["fit", "x.npy", "--network.hidden-dims", "8", "1.5"]),
+        ["hidden-dims", "1.5"],
+    ),
+    **{
+        f"{value} in a list": (
+            *(2, ["fit", "no.npy", "--graph.diffusion-times", "2.5", value]),
+            [f"diffusion_times: expected {expected}, got {shown}"],
+        )
+        for value, expected, shown in (
+            ("nan", "a finite number >= 0", "nan"),
+            ("inf", "a finite number >= 0", "inf"),
+            ("-1", "a finite number >= 0", "-1.0"),
+            ("1e50", "0 or a number from 1.18e-38 to 3.4e+38 (float32)", "1e+50"),
+        )
+    },
     "a list without values": (
         *(2, ["fit", "x.npy", "--network.hidden-dims"]),
         ["--network.hidden-dims: expected at least one value"],

@@ -73,6 +73,9 @@ def test_warm_up_are_steps_towards_the_initial_partition():
     seen: list = []
     config = CONFIG.replace(MOONS | changes)
     result = fit(KEY, rows, config, callbacks=[at_the_start(seen)])
+    (record,) = [record for record in result.history if record["phase"] == "warm-up"]
+    assert record["step"] == 60
+    assert 0 < record["loss"] < np.log(config.n_clusters)
     network = build_network(config)
     algorithm = self_training(network.encode, optax.adam(1e-2))
     params = network.encoder_params(result.autoencoder_params)
