@@ -103,7 +103,7 @@ def suite_table() -> str:
             ari = statistics.mean(one["scores"]["ari"] for one in run)
             seconds = statistics.mean(one["seconds"] for one in run)
             accuracy = _mean_and_std([one["scores"]["acc"] for one in run])
-            fewer = f" ({len(run)} seeds)" if len(run) < len(records) else ""
+            fewer = f" ({len(run)} of {len(records)} seeds)" if len(run) < len(records) else ""
             row.append(f"{accuracy} / {ari:.3f}, {seconds:.0f} s{fewer}")
         seeds = ", ".join(str(record["seed"]) for record in records)
         rows.append([*row, seeds, _where(records[-1])])

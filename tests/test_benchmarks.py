@@ -1,5 +1,6 @@
 """The benchmarks run, in smoke size, and the tables in the READMEs are those of the records."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from benchmarks.bench_scaling import fit_exponent, measure_devices, sweep
 from benchmarks.peers import PEERS, STRONGEST, Task, alternatives, jdec_runs
 from benchmarks.peers import __main__ as worker
 from benchmarks.roofline import products_of
+from benchmarks.suite import name_of_set
 from benchmarks.tables import TABLES
 from benchmarks.timing import time_jitted
 from jdec.trainer.config import Config
@@ -113,6 +115,34 @@ def test_tables_without_records_say_so(results):
     ):
         assert "not run" in TABLES[name]()
     assert figures.draw_all(results) == []
+
+
+def test_of_each_method_of_the_suite_the_newest_figures_count(results):
+    def record(seed, **methods):
+        scores = {"acc": 0, "nmi": 0, "ari": 0}
+        found = {
+            name: {"scores": scores | {"acc": acc}, "seconds": 3.0} for name, acc in methods.items()
+        }
+        shape = {"dataset": "moons", "shape": [100, 2], "n_clusters": 2, "seed": seed}
+        about = {"what": "suite", "date": "2026-01-01", "commit": "", "versions": {}}
+        machine = {"processor": "made up", "cores": 2}
+        about |= {"machine": machine, "environment": {"device": "cpu: cpu"}}
+        return about | shape | {"methods": found}
+
+    keep(results, [record(1, EVoC=0.6), record(0, EVoC=0.5, **{"k-means": 0.3})])
+    keep(results, [record(0, **{"k-means": 0.4})])
+    row = TABLES["suite"]().splitlines()[-1]
+    assert "0.550 ± 0.071 / 0.000, 3 s |" in row
+    assert "0.400 / 0.000, 3 s (1 of 2 seeds) |" in row
+    assert "| 0, 1 |" in row
+
+
+def test_a_set_is_a_name_or_a_file(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.ones((3, 2), np.float32), y=np.arange(3))
+    for name in ("digits", "iris", str(tmp_path / "mine.npz")):
+        assert name_of_set(name) == name
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a file or one of digits"):
+        name_of_set(str(tmp_path / "yours.npz"))
 
 
 # Timing ------------------------------------------------------------------------------------------
