@@ -229,13 +229,7 @@ def graph_partitions(
     for name, value in (("subclusters", subclusters), ("n_init", n_init)):
         checks.check_integer(name, value)
     checks.check_integer("kmeans_restarts", kmeans_restarts)
-    for name, values in (("eigenvectors", eigenvectors), ("diffusion_times", diffusion_times)):
-        if not values:
-            raise ValueError(f"{name}: expected at least one number, got none")
-    for ratio in eigenvectors:
-        checks.check_positive("eigenvectors", ratio)
-    for time in diffusion_times:
-        checks.check_non_negative("diffusion_times", time)
+    _check_weights(eigenvectors, diffusion_times)
     n_parts = min(subclusters * n_clusters, _MAX_SUBCLUSTERS, len(points) // _MIN_ROWS)
     n_parts = max(n_parts, n_clusters)
     counts = [min(max(round(ratio * n_clusters), 1), n_parts) for ratio in eigenvectors]
@@ -271,3 +265,13 @@ def graph_partitions(
     found = jax.lax.map(spectral, jax.random.split(spectral_key, n_init))
     of_kmeans = jax.lax.map(plain, jax.random.split(plain_key, kmeans_restarts))
     return jnp.concatenate([of_kmeans, found.reshape(-1, len(points))])
+
+
+def _check_weights(eigenvectors: Sequence[float], diffusion_times: Sequence[float]) -> None:
+    for name, values in (("eigenvectors", eigenvectors), ("diffusion_times", diffusion_times)):
+        if not values:
+            raise ValueError(f"{name}: expected at least one number, got none")
+    for ratio in eigenvectors:
+        checks.check_positive("eigenvectors", ratio)
+    for time in diffusion_times:
+        checks.check_non_negative("diffusion_times", time)
