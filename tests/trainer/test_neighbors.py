@@ -41,11 +41,11 @@ def config(request):
 
 
 @pytest.mark.parametrize(
-    ("space", "devices", "numbers"), [("data", None, [5, 3, 5]), ("embedding", 2, [5, 5, 5])]
+    ("space", "devices", "numbers"), [("data", None, [5, 3]), ("embedding", 2, [5, 5])]
 )
 def test_a_member_is_a_fit(space, devices, numbers):
     config = CONFIG.replace({"graph.space": space})
-    keys = jax.random.split(KEY, 3)
+    keys = jax.random.split(KEY, 2)
     mesh = None if devices is None else member_mesh(devices)
     found = fit_population(keys, X, config, n_clusters=numbers, mesh=mesh)
     for member, n_clusters in enumerate(numbers):
