@@ -33,7 +33,8 @@ def trace(
     points = []
 
     def keep(record: dict[str, Any], snapshot: Any) -> None:
-        points.append((record["step"], record["acc"], snapshot.embeddings[sample]))
+        if record["phase"] == "clustering":
+            points.append((record["step"], record["acc"], snapshot.embeddings[sample]))
 
     pretrained = laboratory.pretrained(cell.rows, cell.preset, cell.seed)
     fit(

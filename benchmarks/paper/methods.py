@@ -81,7 +81,7 @@ def _dec(laboratory: Laboratory, cell: Cell) -> Outcome:
             "stop_reason": result.stop_reason,
             "n_intervals": result.n_intervals,
             "steps": result.n_intervals * config.clustering.update_interval,
-            "label_changes": [r["label_change"] for r in result.history],
+            "label_changes": [r["label_change"] for r in result.history if "label_change" in r],
             "seconds_by_phase": {
                 name: round(value, 2)
                 for name, value in (pretrained.seconds | result.seconds).items()
