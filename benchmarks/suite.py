@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import sklearn.datasets
 
@@ -132,6 +133,7 @@ def run_on_sets(
             dataset = load_set(name, Path(folder))
             for seed in arguments.seeds:
                 figures = measure(dataset, seed, arguments.smoke)
+                jax.clear_caches()  # of hundreds of programs, which XLA would hold until it crashes
                 print(f"{name}, seed {seed}: {figures}", file=sys.stderr)
                 figures = {"dataset": name, "seed": seed, **figures}
                 append_record(what, figures, smoke=arguments.smoke)
