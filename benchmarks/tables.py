@@ -81,14 +81,14 @@ def quality_table() -> str:
 
 def suite_table() -> str:
     """Accuracy and seconds beside what one would pick instead: ACC / ARI, seconds from cold."""
-    methods: dict[tuple[Any, ...], Record] = {}
+    merged: dict[tuple[Any, ...], Record] = {}
     for record in read_records("suite"):  # of a method, the newest
         key = (_device(record), record["dataset"], record["seed"])
-        methods[key] = methods.get(key, {}) | record["methods"]
+        before = merged.get(key, {"methods": {}})
+        merged[key] = record | {"methods": before["methods"] | record["methods"]}
     by_set: dict[str, list[Record]] = {}
-    for record in newest(read_records("suite"), "dataset", "seed"):
-        key = (_device(record), record["dataset"], record["seed"])
-        by_set.setdefault(record["dataset"], []).append(record | {"methods": methods[key]})
+    for record in merged.values():
+        by_set.setdefault(record["dataset"], []).append(record)
     rows = []
     for name, records in by_set.items():
         records.sort(key=lambda record: record["seed"])

@@ -405,9 +405,11 @@ def _check_fields(
         if typing.get_origin(kind) is Literal:
             checks.check_choice(name, value, typing.get_args(kind))
         elif typing.get_origin(kind) is tuple:
-            checks_of = _CHECKS_WITH_0 if name in may_be_0 else _CHECKS
-            is_float = float in typing.get_args(kind)
-            values = _floats(name, value, checks_of[float]) if is_float else _integers(name, value)
+            if float in typing.get_args(kind):
+                check = (_CHECKS_WITH_0 if name in may_be_0 else _CHECKS)[float]
+                values: tuple[float, ...] = _floats(name, value, check)
+            else:
+                values = _integers(name, value)
             object.__setattr__(section, name, values)
         elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
             checks.check_kind(name, value, kind)

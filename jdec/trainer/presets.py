@@ -92,7 +92,7 @@ PRESETS: Mapping[str, Preset] = {
             "augmentation.max_shear": 0.1,
             # Random variants teach the embedding what pixels do not show.
             "graph.space": "embedding",
-            # What it left out need not be left out again.
+            # The bottleneck has removed the noise that diffusion would.
             "graph.eigenvectors": (1.5,),
             "graph.diffusion_times": (0.0,),
             "network.hidden_dims": (256, 256, 512),
