@@ -48,6 +48,9 @@ def test_a_member_is_a_fit(space, devices, numbers):
     keys = jax.random.split(KEY, 2)
     mesh = None if devices is None else member_mesh(devices)
     found = fit_population(keys, X, config, n_clusters=numbers, mesh=mesh)
+    warmed = [record for record in found.history if record["phase"] == "warm-up"]
+    assert sorted(member for record in warmed for member in record["members"]) == [0, 1]
+    assert all(len(record["loss"]) == len(record["members"]) for record in warmed)
     for member, n_clusters in enumerate(numbers):
         alone = fit(keys[member], X, config.replace({"n_clusters": n_clusters}))
         # Embeddings that differ by rounding may differ in a row on which the votes are equal.
