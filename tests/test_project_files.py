@@ -29,7 +29,8 @@ def text_of(name):
 
 
 def parsed(path):
-    return pytest.importorskip("yaml").safe_load(path.read_text(encoding="utf-8"))
+    yaml = pytest.importorskip("yaml", reason="PyYAML, of the extra dev, is not installed")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def lower_bounds(requirements):
