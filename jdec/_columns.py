@@ -63,7 +63,7 @@ def check_feature_names(names: Any, x: Any) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
-def identifier_columns(x: np.ndarray, names: Sequence[str] | None = None) -> list[str]:
+def identifier_columns(x: Any, names: Sequence[str] | None = None) -> list[str]:
     """Find the columns that identify the rows instead of measuring something.
 
     They hold distinct whole numbers that are consecutive in any order, or monotonic, or have a name

@@ -41,13 +41,8 @@ def as_rows(
     columns = column_names(x) if columns is None else columns
     check_nothing_masked(name, x)
     array = _as_matrix(name, x)
-    if array.shape[0] == 0:
-        raise ValueError(f"{name}: expected at least one row, got 0 sample(s), shape {array.shape}")
-    if array.shape[1] == 0:
-        raise ValueError(
-            f"{name}: 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
-        )
-    array = _as_real(name, array, first_row, columns)
+    check_has_entries(name, array.shape)
+    array = as_real(name, array, first_row, columns)
     check_finite_rows(name, array, first_row=first_row, columns=columns)
     return array
 
@@ -77,9 +72,18 @@ def _as_matrix(name: str, x: Any) -> np.ndarray:
     return array
 
 
-def _as_real(
+def check_has_entries(name: str, shape: tuple[int, ...]) -> None:
+    """Raise unless a matrix of this shape has rows and columns."""
+    if shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one row, got 0 sample(s), shape {shape}")
+    if shape[1] == 0:
+        raise ValueError(f"{name}: 0 feature(s) (shape={shape}) while a minimum of 1 is required.")
+
+
+def as_real(
     name: str, array: np.ndarray, first_row: int, columns: Sequence[str] | None
 ) -> np.ndarray:
+    """Return a matrix in a dtype of real numbers, its own where it is one, or raise."""
     kind = array.dtype.kind
     if kind == "c":
         raise ValueError(f"{name}: Complex data not supported; expected real numbers")
@@ -123,13 +127,10 @@ def check_finite_rows(
 
     Numbers beyond float32 are not usable: training happens in it.
     """
-    # float16 would round the bound to infinity, and let that pass.
-    narrow = np.float16 if array.dtype == np.float16 else np.float32
-    largest = float(np.finfo(narrow).max)
+    largest = _largest(array.dtype)
     for start in range(0, len(array), _BLOCK):
         part = array[start : start + _BLOCK]
-        # Two comparisons hold for every finite number of a float32, and never for NaN.
-        usable = (part >= -largest) & (part <= largest)
+        usable = are_usable(part)
         if usable.all():
             continue
         row, column = (int(index[0]) for index in np.nonzero(~usable))
@@ -144,6 +145,18 @@ def check_finite_rows(
         raise ValueError(
             f"{name}: expected finite numbers, got {kind} {where}; fill or drop such rows first"
         )
+
+
+def are_usable(values: np.ndarray) -> np.ndarray:
+    """Whether numbers are finite and within float32, for each of them."""
+    largest = _largest(values.dtype)
+    # Two comparisons hold for every finite number of a float32, and never for NaN.
+    return (values >= -largest) & (values <= largest)
+
+
+def _largest(dtype: np.dtype) -> float:
+    # float16 would round the bound to infinity, and let that pass.
+    return float(np.finfo(np.float16 if dtype == np.float16 else np.float32).max)
 
 
 def as_labels(name: str, values: Any) -> np.ndarray:

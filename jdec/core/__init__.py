@@ -39,7 +39,15 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
 from jdec.core.start import initial_partition, overclustered_kmeans, partition_of_labels
 from jdec.core.targets import DECParams, Targets, embed_in_blocks, refresh_targets
-from jdec.core.training import Algorithm, Batches, batch_indices, scan_steps, take_rows
+from jdec.core.training import (
+    Algorithm,
+    Batches,
+    batch_indices,
+    scan_batches,
+    scan_steps,
+    step_indices,
+    take_rows,
+)
 from jdec.core.voting import best_partitions, majority_vote
 
 __all__ = [
@@ -82,9 +90,11 @@ __all__ = [
     "refresh_targets",
     "run",
     "run_interval",
+    "scan_batches",
     "scan_steps",
     "self_training",
     "soft_assignment",
+    "step_indices",
     "take_rows",
     "target_distribution",
     "train_interval",

@@ -19,6 +19,9 @@ BATCH_ORDERS = ("random", "sequential")
 #: ``gather(key, data, indices [B]) -> batch``: picks rows out of the data, and may alter its copy.
 GatherFn = Callable[[Key[Array, ""], Any, Int[Array, "B"]], Any]
 
+#: ``alter(key, batch) -> batch``: changes rows that were gathered.
+AlterFn = Callable[[Key[Array, ""], Any], Any]
+
 
 class Algorithm(NamedTuple):
     """A training phase as pure functions.
@@ -51,6 +54,12 @@ def take_rows(key: Key[Array, ""], data: Any, indices: Int[Array, "B"]) -> Any:
     """
     del key
     return jax.tree.map(lambda leaf: leaf[indices], data)
+
+
+def keep_batch(key: Key[Array, ""], batch: Any) -> Any:
+    """Return a mini-batch as it is: the default ``alter``."""
+    del key
+    return batch
 
 
 class Batches(NamedTuple):
@@ -149,13 +158,108 @@ def scan_steps(
     check_batches(batches)
     n_rows = n_all if batches.n_rows is None else batches.n_rows
 
-    def body(state: Any, step: Int[Array, ""]) -> tuple[Any, Any]:
-        row_key, batch_key, step_key = jax.random.split(jax.random.fold_in(key, step), 3)
-        indices = batch_indices(row_key, step, n_rows, batches.size, batches.order)
-        return algorithm.step(step_key, state, batches.gather(batch_key, data, indices))
+    indices = step_indices(
+        key, first_step=first_step, n_steps=n_steps, n_rows=n_rows, batches=batches
+    )
+    keys = _keys_of_steps(key, first_step, n_steps)
+    return _scan(algorithm, state, keys, indices, lambda key, i: batches.gather(key, data, i))
 
-    steps = jnp.asarray(first_step, jnp.int32) + jnp.arange(n_steps, dtype=jnp.int32)
-    return jax.lax.scan(body, state, steps)
+
+def step_indices(
+    key: Key[Array, ""],
+    *,
+    first_step: Int[Array, ""] | int = 0,
+    n_steps: int,
+    n_rows: int,
+    batches: Batches = Batches(),  # noqa: B008 (immutable)
+) -> Int[Array, "S B"]:
+    """Indices of the rows that :func:`scan_steps` gathers, for rows that are gathered elsewhere.
+
+    Args:
+        key: Typed random key of the phase.
+        first_step: Number of the first step within the phase.
+        n_steps: S.
+        n_rows: N.
+        batches: How mini-batches are drawn.
+
+    Returns:
+        Indices [S B], int32.
+
+    Examples:
+        >>> batches = Batches(size=2, order="sequential")
+        >>> step_indices(jax.random.key(0), n_steps=2, n_rows=3, batches=batches).tolist()
+        [[0, 1], [2, 0]]
+    """
+
+    def draw(row_key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, "B"]:
+        return batch_indices(row_key, step, n_rows, batches.size, batches.order)
+
+    keys = _keys_of_steps(key, first_step, n_steps)
+    return jax.vmap(draw)(keys[:, 0], _steps(first_step, n_steps))
+
+
+def scan_batches(
+    algorithm: Algorithm,
+    key: Key[Array, ""],
+    state: Any,
+    rows: Any,
+    *,
+    first_step: Int[Array, ""] | int = 0,
+    alter: AlterFn = keep_batch,
+) -> tuple[Any, Any]:
+    """Run :func:`scan_steps` on rows that were gathered before, at :func:`step_indices`.
+
+    Args:
+        algorithm: The phase to train.
+        key: Typed random key of the phase.
+        state: Its state.
+        rows: Pytree of arrays [S B …]: the mini-batches of S steps.
+        first_step: Number of the first step within the phase.
+        alter: ``alter(key, batch) -> batch``: what ``batches.gather`` does to the rows it picks.
+
+    Returns:
+        As :func:`scan_steps`.
+
+    Raises:
+        ValueError: If an argument is not of its kind.
+
+    Examples:
+        >>> algorithm = Algorithm(init=lambda: 0.0, step=lambda key, s, batch: (s + batch.sum(), s))
+        >>> rows = jnp.array([[0.0, 1.0], [2.0, 3.0]])
+        >>> state, infos = scan_batches(algorithm, jax.random.key(0), jnp.float32(0), rows)
+        >>> float(state), infos.tolist()
+        (6.0, [0.0, 1.0])
+    """
+    check_kind("algorithm", algorithm, Algorithm)
+    check_key("key", key)
+    check_function("alter", alter)
+    keys = _keys_of_steps(key, first_step, _count_rows(rows))
+    return _scan(algorithm, state, keys, rows, alter)
+
+
+def _steps(first_step: Int[Array, ""] | int, n_steps: int) -> Int[Array, "S"]:
+    return jnp.asarray(first_step, jnp.int32) + jnp.arange(n_steps, dtype=jnp.int32)
+
+
+def _keys_of_steps(
+    key: Key[Array, ""], first_step: Int[Array, ""] | int, n_steps: int
+) -> Key[Array, "S 3"]:
+    """Return keys for the indices of a step, for its batch and for the step itself."""
+
+    def split(step: Int[Array, ""]) -> Key[Array, "3"]:
+        return jax.random.split(jax.random.fold_in(key, step), 3)
+
+    return jax.vmap(split)(_steps(first_step, n_steps))
+
+
+def _scan(
+    algorithm: Algorithm, state: Any, keys: Key[Array, "S 3"], items: Any, batch_of: AlterFn
+) -> tuple[Any, Any]:
+    def body(state: Any, of_step: Any) -> tuple[Any, Any]:
+        keys, item = of_step
+        return algorithm.step(keys[2], state, batch_of(keys[1], item))
+
+    return jax.lax.scan(body, state, (keys, items))
 
 
 def _count_rows(data: Any) -> int:

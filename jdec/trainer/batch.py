@@ -4,20 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
 from jdec.trainer.history import Reporter
+from jdec.trainer.initialization import initialize
 from jdec.trainer.members import Traits, group_keys
-from jdec.trainer.neighbors import neighbor_graph
 from jdec.trainer.pretraining import pretrain
-from jdec.trainer.programs import MemberOverrides, Plan, RunKeys, partition, split_run_key
+from jdec.trainer.programs import Plan, RunKeys, split_run_key
 from jdec.trainer.run import Ended, Roster, Run
 from jdec.trainer.run_folder import Journal, template
-from jdec.trainer.self_training import finish, restore, self_train, start
+from jdec.trainer.self_training import begin, finish, restore, self_train
 
 
 def run_batch(
@@ -62,10 +60,10 @@ def run_batch(
         params = pretrain(distinct, saved=saved)
         params = jax.tree.map(lambda leaf: leaf[of_member], params)
         with reporter.timed("kmeans"):
-            centroids, initial_labels = _partition(run, traits.n_clusters[members], params)
-        run.kept = {"initial_labels": initial_labels}
-        state, targets = start(run, params, centroids, initial_labels)
-        del params
+            start = initialize(run, params, traits.n_clusters[members])
+        run.kept = {"initial_labels": start.partition.labels}
+        state, targets = begin(run, params, start)
+        del params, start
     run, state, targets = self_train(run, state, targets)
     return finish(run, state, targets), np.asarray(run.kept["initial_labels"])
 
@@ -86,25 +84,3 @@ def _restored(run: Run, tree: dict[str, Any], about: dict[str, Any]) -> Run:
         roster=Roster(left, np.array(about["ended"], int), ended),
         kept={"initial_labels": tree["initial_labels"]},
     )
-
-
-def _partition(
-    run: Run, n_clusters: Int[np.ndarray, "m"], params: Params
-) -> tuple[Float[Array, "m K Z"], Int[np.ndarray, "m N"]]:
-    """Partition the embeddings, members of equal K together."""
-    plan, latent_dim = run.plan, network_shapes(run.plan.network, run.x.shape[1]).latent_dim
-    centroids = np.zeros((len(n_clusters), plan.config.n_clusters, latent_dim), np.float32)
-    labels = np.zeros((len(n_clusters), plan.rows.n_rows), np.int32)
-    graph = neighbor_graph(run, params)
-    for k in np.unique(n_clusters).tolist():
-        chosen = np.flatnonzero(n_clusters == k)
-        items = (run.keys.kmeans, params, MemberOverrides(run.overrides.alpha))
-        key, part, overrides = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], items)
-        of_k = replace(plan, config=plan.config.replace({"n_clusters": k}))
-        of_members = graph
-        if graph.points is None and graph.neighbors is not None:
-            of_members = graph._replace(neighbors=graph.neighbors[chosen])
-        found = partition(key, part, run.x, overrides, of_members, plan=of_k)
-        centroids[chosen, :k] = found.centroids
-        labels[chosen] = found.labels
-    return jnp.asarray(centroids), labels

@@ -16,6 +16,7 @@ from jaxtyping import Array, Key, PyTree
 
 from jdec._checks import in_a_line
 from jdec._io import read_json
+from jdec._sources import RowSource
 from jdec.trainer.config import Config
 
 
@@ -77,7 +78,7 @@ def digest(tree: PyTree) -> str:
     return result.hexdigest()
 
 
-def rows_digest(rows: np.ndarray, first_row: int) -> np.ndarray:
+def rows_digest(rows: RowSource, first_row: int) -> np.ndarray:
     """Return a digest, uint64 [2], of the values of rows from ``first_row`` of a matrix on.
 
     Those of all parts of a matrix add up (modulo 2⁶⁴) to that of the whole, however processes share

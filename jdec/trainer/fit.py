@@ -21,6 +21,7 @@ from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import fingerprint, sampled_digest, values_to_compare
 from jdec.trainer.history import Callback, Reporter
+from jdec.trainer.initialization import initialize, partition_shapes
 from jdec.trainer.inputs import (
     check_arrays,
     check_classes,
@@ -30,25 +31,31 @@ from jdec.trainer.inputs import (
     check_shell,
 )
 from jdec.trainer.model import Model, assign_scaled
-from jdec.trainer.neighbors import neighbor_graph
 from jdec.trainer.pretraining import pretrain
 from jdec.trainer.processes import check_processes_agree, is_primary, raised_everywhere
 from jdec.trainer.programs import (
     AugmentFn,
-    Graph,
     Plan,
     describe_plan,
     own_network,
-    partition,
     split_run_key,
 )
 from jdec.trainer.results import FitResult, warn_of_empty_clusters
-from jdec.trainer.rows import Data, digest_rows, own_rows, scale_rows, scaled_blocks
+from jdec.trainer.rows import (
+    Data,
+    add_rows,
+    digest_rows,
+    own_rows,
+    scale_rows,
+    scaled_blocks,
+    streams,
+)
 from jdec.trainer.run import Run, Saved, to_host
 from jdec.trainer.run_folder import Journal, open_run, template
 from jdec.trainer.scaling import Scaling
-from jdec.trainer.self_training import restore, self_train, start
-from jdec.trainer.sharding import DATA, Mesh, RowSharding, check_mesh, concatenate_rows, replicate
+from jdec.trainer.self_training import begin, restore, self_train
+from jdec.trainer.sharding import DATA, Mesh, RowSharding, check_mesh, replicate
+from jdec.trainer.streamed_rows import StreamedRows
 
 
 def fit(
@@ -68,6 +75,7 @@ def fit(
     workdir: str | Path | None = None,
     resume: bool = False,
     mesh: Mesh | None = None,
+    rows: str = "auto",
     callbacks: Sequence[Callback] = (),
     progress: bool = False,
 ) -> FitResult:
@@ -78,7 +86,8 @@ def fit(
 
     Args:
         key: Typed random key; with the data and the configuration it determines the result.
-        x: Rows, [N D], numeric and finite.
+        x: Rows, [N D], numeric and finite: an array, a memory-mapped file, a data frame, or a
+            sparse matrix of SciPy, which is not made dense as a whole if its rows are streamed.
         config: All settings.
         y: Classes, [N], only to report ACC, NMI and ARI along the way; training never sees them.
         feature_names: Names of the columns of ``x``; those of a data frame by default. They are
@@ -104,6 +113,9 @@ def fit(
             processes, each calls this function with the same arguments and trains on its own rows
             of ``x``, which may be a memory-mapped file. Of the others it reads what it takes to
             compare the processes: all up to 256 MB, some 4000 of a larger ``x``.
+        rows: Where the rows are: ``device``: all of them on the device, as float32; ``stream``: on
+            the host or in their file, of which mini-batches and blocks are sent to the device; the
+            result is the same up to rounding. ``auto`` streams what the device has no room for.
         callbacks: Called with each record of the history, and, those of two arguments, with a
             snapshot whose ``params``, ``centroids`` and ``embeddings`` are fetched when they are
             read. One that raises is named in a warning and does not end the fit.
@@ -134,20 +146,21 @@ def fit(
         check_mesh(mesh, (DATA,))
         callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
         feature_names = check_feature_names(feature_names, x)
-        rows, n_rows = own_rows("x", x, mesh, feature_names)
-        data = Data(rows, RowSharding(n_rows, mesh), feature_names)
+        source, n_rows = own_rows("x", x, mesh, feature_names)
+        data = Data(source, RowSharding(n_rows, mesh), feature_names)
         check_n_clusters(config.n_clusters, n_rows)
         labels = check_classes(y, n_rows)
         n_train = check_n_train(config, n_train, n_rows)
-        network, hooks = check_parts(config, rows.shape[1], network, tx, extra_loss, augment)
+        network, hooks = check_parts(config, source.shape[1], network, tx, extra_loss, augment)
         others = None
         if unlabeled is not None:
             more, n_more = own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))
-            check_same_columns(feature_names, rows, unlabeled, more)
+            check_same_columns(feature_names, source, unlabeled, more)
             others = Data(more, RowSharding(n_more, mesh))
         plan = Plan(config, network, data.sharding, hooks)
+        is_streamed = streams(rows, data, config)
         if autoencoder_params is not None:
-            shapes = network_shapes(network, rows.shape[1]).params
+            shapes = network_shapes(network, source.shape[1]).params
             check_arrays("autoencoder_params", autoencoder_params, shapes)
             as_float32 = partial(jnp.asarray, dtype=jnp.float32)
             autoencoder_params = jax.tree.map(as_float32, autoencoder_params)
@@ -172,7 +185,7 @@ def fit(
     with ExitStack() as stack:
         if folder is not None:
             record = {
-                "shape": [n_rows, rows.shape[1]],
+                "shape": [n_rows, source.shape[1]],
                 "digest": digest_rows(data),
                 "unlabeled": None if others is None else digest_rows(others),
                 **more_than_settings,
@@ -183,15 +196,14 @@ def fit(
         run = Run(
             plan,
             split_run_key(key),
-            data.put(scaling),
+            StreamedRows(source, scaling) if is_streamed else data.put(scaling),
             reporter,
             save=journal.save,
             describe=lambda found: (
-                {} if labels is None else clustering_scores(labels, data.sharding.fetch(found))
+                {} if labels is None else clustering_scores(labels, run.fetch(found))
             ),
         )
-        extra = None if others is None else (others.put(scaling), others.sharding)
-        result = _run(run, journal, data, scaling, autoencoder_params, n_train, extra)
+        result = _run(run, journal, data, scaling, autoencoder_params, n_train, others)
         journal.write_history()
         return result
 
@@ -203,36 +215,33 @@ def _run(
     scaling: Scaling,
     pretrained: Params | None,
     n_train: int,
-    others: tuple[Any, RowSharding] | None,
+    others: Data | None,
 ) -> FitResult:
     """Run every phase that is still to do."""
     plan = run.plan
     shapes = pretrained
     if shapes is None:
         shapes = network_shapes(plan.network, run.x.shape[1]).params
-    no_graph = Graph(None, None)  # type: ignore[arg-type]
-    without = partial(partition, graph=no_graph, plan=plan)
-    initial_shapes = jax.eval_shape(without, run.keys.kmeans, shapes, run.x)
-    kept = {"autoencoder": shapes, "initial": initial_shapes}
+    kept = {"autoencoder": shapes, "initial": partition_shapes(run)}
     saved = journal.restore(lambda phase, about: template(run, phase, about, shapes, kept))
     if saved is not None and saved.phase == "clustering":
         run.kept = {name: saved.tree[name] for name in kept}
         state, targets = restore(run, saved)
     else:
-        params = _pretrained(run, saved, pretrained, n_train, others)
+        params = _pretrained(run, saved, pretrained, n_train, scaling, others)
         with run.reporter.timed("kmeans"):
-            graph = neighbor_graph(run, params)
-            initial = jax.block_until_ready(
-                partition(run.keys.kmeans, params, run.x, graph=graph, plan=plan)
-            )
-        run.kept = {"autoencoder": params, "initial": initial}
-        state, targets = start(run, params, initial.centroids, initial.labels)
+            start = initialize(run, params)
+        run.kept = {"autoencoder": params, "initial": start.partition}
+        state, targets = begin(run, params, start)
+        del start
     run, state, targets = self_train(run, state, targets)
     # Plain arrays: device arrays would keep a device's memory, and are not for every pickle.
     params, initial, (encoder, centroids) = to_host((*run.kept.values(), state.params))
     form = (plan.config, data.feature_names, own_network(plan), plan.keeps_decoder)
     model = Model(scaling, encoder, centroids, *form)
-    parts = assign_scaled(model, scaled_blocks(run, data, scaling))
+    # A process may have no rows, where there are more devices than rows.
+    n_rows = max(1, len(data.rows))
+    parts = assign_scaled(model, scaled_blocks(run, data, scaling), n_rows)
     embedding, q = (data.sharding.join(part[: len(data.rows)]) for part in parts)
     labels = q.argmax(axis=1).astype(np.int32)
     warn_of_empty_clusters(labels, np.asarray(centroids))
@@ -257,13 +266,13 @@ def _pretrained(
     saved: Saved | None,
     pretrained: Params | None,
     n_train: int,
-    others: tuple[Any, RowSharding] | None,
+    scaling: Scaling,
+    others: Data | None,
 ) -> Params:
     mesh = run.plan.rows.mesh
     if pretrained is not None:
         return replicate(pretrained, mesh)
     rows = (run.x, n_train)
     if others is not None:
-        joined, sharding = concatenate_rows(run.x, RowSharding(n_train, mesh), *others)
-        rows = (joined, sharding.n_rows)
+        rows = add_rows(run, n_train, others, scaling)
     return pretrain(run, rows=rows, saved=saved)

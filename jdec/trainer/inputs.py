@@ -11,6 +11,7 @@ import numpy as np
 from jdec import _checks as checks
 from jdec._columns import column_names, names_to_compare
 from jdec._rows import as_labels
+from jdec._sources import RowSource
 from jdec.core.autoencoder import Autoencoder, as_autoencoder, is_layered, network_shapes
 from jdec.core.dec import DECBatch
 from jdec.core.targets import DECParams
@@ -84,7 +85,7 @@ def _shape_of(leaf: Any) -> Any:
 
 
 def check_same_columns(
-    names: tuple[str, ...] | None, rows: np.ndarray, unlabeled: Any, others: np.ndarray
+    names: tuple[str, ...] | None, rows: RowSource, unlabeled: Any, others: RowSource
 ) -> None:
     """Raise unless further rows have the columns of ``x``."""
     if others.shape[1] != rows.shape[1]:

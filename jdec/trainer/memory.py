@@ -11,6 +11,7 @@ from jdec._environment import free_device_bytes
 from jdec.core.autoencoder import count_params, network_shapes
 from jdec.trainer import programs
 from jdec.trainer.config import Config
+from jdec.trainer.streamed_rows import BLOCK_SIZE
 
 
 def check_memory(config: Config, n_rows: int, n_features: int, n_devices: int = 1) -> None:
@@ -66,7 +67,7 @@ def _estimate_bytes(plan: programs.Plan, x: Float[Array, "N D"], n_members: int)
     config, n_features = plan.config, x.shape[1]
     n_parameters = count_params(network_shapes(plan.network, n_features).params)
     widths = n_features + sum(config.network.hidden_dims) + config.network.latent_dim
-    batches = 4 * max(config.pretrain.batch_size, programs.BLOCK_SIZE) * widths
+    batches = 4 * max(config.pretrain.batch_size, BLOCK_SIZE) * widths
     return 4 * n_members * (4 * n_parameters + batches + 4 * len(x) * config.n_clusters)
 
 
@@ -82,8 +83,10 @@ def compiled_bytes(plan: programs.Plan, x: Float[Array, "N D"], n_members: int) 
         lowered.append(
             programs.pretrain_steps.lower(keys, state, x, jnp.int32(0), **options, **common)
         )
-    lowered.append(programs.partition.lower(keys, params, x, **common))
     shapes = network_shapes(plan.network, x.shape[1])
+    n_embedded = (n_members, min(len(x), config.kmeans.max_rows), shapes.latent_dim)
+    embeddings = jax.ShapeDtypeStruct(n_embedded, jnp.float32)
+    lowered.append(programs.partition.lower(keys, embeddings, **common))
     shape = (n_members, config.n_clusters, shapes.latent_dim)
     centroids = jax.ShapeDtypeStruct(shape, jnp.float32)
     one_each = jax.ShapeDtypeStruct(shape[:1], jnp.float32)

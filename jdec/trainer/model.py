@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from jdec._checks import shown
 from jdec._columns import check_feature_names, column_names, names_to_compare
 from jdec._rows import as_rows
+from jdec._sources import RowSource, as_source
 from jdec._typing import Params
 from jdec.core.autoencoder import Autoencoder, network_shapes
 from jdec.trainer.config import Config
-from jdec.trainer.programs import BLOCK_SIZE, assign_block, build_network
+from jdec.trainer.host_arrays import empty_on_host
+from jdec.trainer.programs import assign_block, build_network
 from jdec.trainer.scaling import Scaling
+from jdec.trainer.streamed_rows import BLOCK_SIZE
 
 
 class Model(NamedTuple):
@@ -83,9 +86,7 @@ def network_of(model: Model) -> Autoencoder:
     return build_network(model.config) if model.network is None else model.network
 
 
-def align_columns(
-    model: Model, feature_names: Sequence[str] | None, x: Shaped[np.ndarray, "N D"]
-) -> Shaped[np.ndarray, "N D"]:
+def align_columns(model: Model, feature_names: Sequence[str] | None, x: RowSource) -> RowSource:
     """Return rows with their columns in the order that a model was trained on.
 
     ``x`` itself where the order is that of the model, or either has no names. Numbers from 0 on are
@@ -126,7 +127,7 @@ def assign(
 
     Args:
         model: From :func:`jdec.fit` or :func:`load_model`.
-        x: Unscaled rows, [N D], numeric and finite.
+        x: Unscaled rows, [N D], numeric and finite; as in :func:`jdec.fit`.
         feature_names: Names of the columns of ``x``; those of a data frame by default. Where the
             model has names as well, columns in another order are put into the model's.
 
@@ -141,22 +142,24 @@ def assign(
     """
     check_model(model)
     names = check_feature_names(feature_names, x)
-    rows = as_rows("x", x, columns=names)
+    rows = as_source("x", x, columns=names)
     x = align_columns(model, names or column_names(x, numbers=True), rows)
     blocks = (
         model.scaling.apply(x[start : start + BLOCK_SIZE], first_row=start)
         for start in range(0, len(x), BLOCK_SIZE)
     )
-    return assign_scaled(model, blocks)
+    return assign_scaled(model, blocks, len(x))
 
 
 def assign_scaled(
-    model: Model, blocks: Iterable[Float[np.ndarray, "B D"]]
+    model: Model, blocks: Iterable[Float[np.ndarray, "B D"]], n_rows: int
 ) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
-    """Embed and assign rows that are scaled and checked, at most ``BLOCK_SIZE`` at a time."""
+    """Embed and assign N rows that are scaled and checked, at most ``BLOCK_SIZE`` at a time."""
     params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
     alpha, network = jnp.float32(model.config.clustering.alpha), network_of(model)
-    embeddings, assignments, start = [], [], 0
+    widths = (model.centroids.shape[1], len(model.centroids))
+    embeddings, assignments = (empty_on_host((n_rows, width), np.float32) for width in widths)
+    start = 0
     for block in blocks:
         padded = np.zeros((BLOCK_SIZE, block.shape[1]), np.float32)
         padded[: len(block)] = block
@@ -168,10 +171,10 @@ def assign_scaled(
                 f"x: the embedding of row {start + int(np.argmax(broken))} is not finite; it is "
                 "far from the rows that the model was trained on"
             )
-        embeddings.append(z)
-        assignments.append(q)
+        embeddings[start : start + len(block)] = z
+        assignments[start : start + len(block)] = q
         start += len(block)
-    return np.concatenate(embeddings), np.concatenate(assignments)
+    return embeddings, assignments
 
 
 def check_model(model: Any) -> None:

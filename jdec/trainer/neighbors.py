@@ -5,15 +5,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jdec._typing import Params
-from jdec.core.autoencoder import encoder_params
 from jdec.trainer.config import GraphConfig
 from jdec.trainer.processes import broadcast_from_primary
-from jdec.trainer.programs import Graph, components, embed
+from jdec.trainer.programs import Graph, components
 from jdec.trainer.run import NotFiniteError, Run
 
 
-def neighbor_graph(run: Run, params: Params) -> Graph:
+def neighbor_graph(run: Run, embeddings: Any) -> Graph:
     """Return the graph that the settings ask for; one without neighbours if they do not.
 
     Of data there is one for all members, of embeddings one for each. Raises NotFiniteError if the
@@ -25,7 +23,6 @@ def neighbor_graph(run: Run, params: Params) -> Graph:
     if config.graph.space == "data":
         points = rows.fetch(components(run.x, plan=run.plan))
         return Graph(nearest_neighbors(points, config.graph), points)  # type: ignore[arg-type]
-    embeddings = embed(encoder_params(run.plan.network, params), run.x, plan=run.plan)
     if run.members is None:
         points = rows.fetch(embeddings)
         if not np.isfinite(points).all():

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 from jdec._checks import check_flag, check_integer
 from jdec._columns import check_feature_names
 from jdec._io import read_json, write_json
-from jdec._rows import as_rows
+from jdec._sources import as_source
 from jdec.core.dec import ExtraLossFn
 from jdec.trainer.batch import run_batch
 from jdec.trainer.config import Config
@@ -28,13 +28,14 @@ from jdec.trainer.inputs import check_parts, check_shell
 from jdec.trainer.members import Traits, as_keys, batches_of, check_ks, choose_mapping, per_member
 from jdec.trainer.memory import members_that_fit
 from jdec.trainer.model import assign_scaled
-from jdec.trainer.programs import BLOCK_SIZE, AugmentFn, Plan, describe_plan, own_network
+from jdec.trainer.programs import AugmentFn, Plan, describe_plan, own_network
 from jdec.trainer.results import PopulationResult, warn_of_broken
 from jdec.trainer.rows import Data, digest_rows, scale_rows
 from jdec.trainer.run import Ended
 from jdec.trainer.run_folder import Journal, open_run
 from jdec.trainer.scaling import Scaling
 from jdec.trainer.sharding import DATA, MEMBER, Mesh, RowSharding, check_mesh
+from jdec.trainer.streamed_rows import BLOCK_SIZE
 from jdec.trainer.workdir import explained_writing
 
 
@@ -113,7 +114,7 @@ def fit_population(
     callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
     check_mesh(mesh, (MEMBER,), (DATA,), (MEMBER, DATA))
     feature_names = check_feature_names(feature_names, x)
-    rows = as_rows("x", x, columns=feature_names)
+    rows = as_source("x", x, columns=feature_names)
     n_members = len(keys)
     traits = Traits(
         keys,
@@ -221,6 +222,7 @@ def _result(
         blocks = [rows[first : first + BLOCK_SIZE] for first in range(0, len(rows), BLOCK_SIZE)]
         for index, (k, kl) in enumerate(zip(traits.n_clusters, ended.kl, strict=True)):
             q = result.soft_assignment[index]
-            q[:, :k] = assign_scaled(result.member(index), blocks)[1] if np.isfinite(kl) else np.nan
+            member = result.member(index)
+            q[:, :k] = assign_scaled(member, blocks, len(rows))[1] if np.isfinite(kl) else np.nan
             result.labels[index] = q[:, :k].argmax(axis=1)
     return result

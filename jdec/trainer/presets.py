@@ -76,6 +76,7 @@ PRESETS: Mapping[str, Preset] = {
             "pretrain.optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "one_cycle"},
             "kmeans.max_iter": 60,
             "kmeans.select": "modularity",
+            "kmeans.max_rows": 100_000,
             "graph.space": "data",
             "clustering.max_intervals": 15,
             "clustering.optimizer": {"name": "adam", "learning_rate": 1e-4},

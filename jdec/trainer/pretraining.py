@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from jdec._typing import Params
 from jdec.trainer.history import Snapshot, chunks
@@ -14,7 +13,6 @@ from jdec.trainer.programs import (
     init_params,
     init_stage,
     is_finite,
-    pretrain_steps,
     pretraining_stages,
 )
 from jdec.trainer.run import (
@@ -30,7 +28,7 @@ from jdec.trainer.run import (
 
 
 def pretrain(
-    run: Run, *, rows: tuple[Float[Array, "M D"], int] | None = None, saved: Saved | None = None
+    run: Run, *, rows: tuple[Any, int] | None = None, saved: Saved | None = None
 ) -> Params:
     """Run all stages of pretraining that are still to do; returns the parameters.
 
@@ -64,7 +62,7 @@ def _pretrain_stage(
     stage: Stage,
     state: Any,
     first_step: int,
-    x: Float[Array, "M D"],
+    x: Any,
     n_rows: int,
 ) -> Params:
     plan, reporter = run.plan, run.reporter
@@ -75,7 +73,9 @@ def _pretrain_stage(
     with reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
         for start, n_steps in chunks(stage.n_steps, first_step):
             with reporter.timed("pretraining"):
-                state, losses = pretrain_steps(key, state, x, start, n_steps=n_steps, **options)
+                state, losses = run.programs.pretrain_steps(
+                    key, state, x, start, n_steps=n_steps, **options
+                )
                 losses = np.asarray(losses)
                 finite = np.asarray(is_finite(state.params, plan=plan))
             if run.members is None:

@@ -35,7 +35,7 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import PretrainState, finetune, layerwise
 from jdec.core.start import initial_partition, partition_of_labels
 from jdec.core.targets import DECParams, Targets, all_finite, cluster_sizes, embed_in_blocks
-from jdec.core.training import Algorithm, Batches, scan_steps
+from jdec.core.training import Algorithm, Batches, scan_steps, take_rows
 from jdec.trainer.config import Config, OptimizerConfig
 from jdec.trainer.fingerprint import describe
 from jdec.trainer.sharding import (
@@ -47,9 +47,7 @@ from jdec.trainer.sharding import (
     map_over_devices,
     pad_items,
 )
-
-#: Rows encoded at once outside of training.
-BLOCK_SIZE = 2048
+from jdec.trainer.streamed_rows import BLOCK_SIZE
 
 #: ``augment(key, x [B D]) -> x [B D]``: a random variant of each row that keeps its cluster.
 AugmentFn = Callable[[Key[Array, ""], Float[Array, "B D"]], Float[Array, "B D"]]
@@ -236,19 +234,25 @@ def _augment(plan: Plan, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[A
     return x
 
 
-def _gather_pretraining(
-    plan: Plan, key: Key[Array, ""], x: Float[Array, "N D"], indices: Int[Array, "B"]
+def alter_pretraining(
+    plan: Plan, key: Key[Array, ""], x: Float[Array, "B D"]
 ) -> Float[Array, "B D"]:
-    return plan.rows.constrain(_augment(plan, key, x[indices]))
+    """Augment the rows of a mini-batch of pretraining."""
+    return plan.rows.constrain(_augment(plan, key, x))
 
 
-def _gather_clustering(
-    plan: Plan, key: Key[Array, ""], data: DECBatch, indices: Int[Array, "B"]
-) -> DECBatch:
+def alter_clustering(plan: Plan, key: Key[Array, ""], batch: DECBatch) -> DECBatch:
+    """Augment and corrupt the rows of a mini-batch of self-training."""
     augment_key, corrupt_key = jax.random.split(key)
-    x = _augment(plan, augment_key, data.x[indices])
+    x = _augment(plan, augment_key, batch.x)
     x = corrupt(corrupt_key, x, plan.config.clustering.corruption_rate)
-    return DECBatch(plan.rows.constrain(x), plan.rows.constrain(data.p[indices]))
+    return DECBatch(plan.rows.constrain(x), plan.rows.constrain(batch.p))
+
+
+def _gather(
+    alter: Callable[..., Any], plan: Plan, key: Key[Array, ""], data: Any, indices: Int[Array, "B"]
+) -> Any:
+    return alter(plan, key, take_rows(key, data, indices))
 
 
 def _map_members(plan: Plan, function: Callable[..., Any], items: Any, *shared: Any) -> Any:
@@ -294,7 +298,10 @@ def pretrain_steps(
     """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
     settings = plan.config.pretrain
     batches = Batches(
-        settings.batch_size, settings.batch_order, n_rows, partial(_gather_pretraining, plan)
+        settings.batch_size,
+        settings.batch_order,
+        n_rows,
+        partial(_gather, alter_pretraining, plan),
     )
 
     def steps(item: Any, x: Any, first_step: Any) -> Any:
@@ -317,8 +324,7 @@ def is_finite(tree: Any, *, plan: Plan) -> Bool[Array, "*M"]:
 @partial(jax.jit, static_argnames="plan")
 def partition(
     key: Any,
-    params: Params,
-    x: Float[Array, "N D"],
+    embeddings: Float[Array, "*M N Z"],
     overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
     graph: Graph = Graph(None, None),  # type: ignore[arg-type]  # noqa: B008 (immutable)
     *,
@@ -328,16 +334,13 @@ def partition(
 
     Without a graph, as of a single row, ``modularity`` is the same as ``inertia``.
     """
-    settings, mesh = plan.config.kmeans, plan.rows.mesh
+    mesh = plan.rows.mesh
     map_restarts = None
     if plan.members is None and mesh is not None:
         map_restarts = partial(_map_restarts, mesh=mesh)
 
-    def one(item: Any, x: Any, points: Any) -> KMeansResult:
-        key, params, overrides, neighbors = item
-        embeddings = embed_all(
-            plan.rows, plan.network.encode, encoder_params(plan.network, params), x
-        )
+    def one(item: Any, points: Any) -> KMeansResult:
+        key, embeddings, overrides, neighbors = item
         # Embeddings are few numbers a row: every device has all, and takes some of the restarts.
         embeddings = all_gather(embeddings, mesh)[: plan.rows.n_rows]
         if neighbors is not None:
@@ -349,12 +352,11 @@ def partition(
                 **_graph_settings(plan.config),
             )
             return partition_of_labels(embeddings, labels, plan.config.n_clusters)
-        select = "inertia" if settings.select == "modularity" else settings.select
         return initial_partition(
             key,
             embeddings,
             plan.config.n_clusters,
-            **{**vars(settings), "select": select},
+            **_kmeans_settings(plan.config),
             alpha=plan.config.clustering.alpha if overrides.alpha is None else overrides.alpha,
             map_restarts=map_restarts,
         )
@@ -366,7 +368,15 @@ def partition(
     neighbors = graph.neighbors
     if plan.members is not None and graph.points is not None:  # one graph for all members
         neighbors = jnp.broadcast_to(neighbors, (len(key), *neighbors.shape))
-    return _map_members(plan, one, (key, params, overrides, neighbors), x, graph.points)
+    return _map_members(plan, one, (key, embeddings, overrides, neighbors), graph.points)
+
+
+def _kmeans_settings(config: Config) -> dict[str, Any]:
+    settings = vars(config.kmeans).copy()
+    del settings["max_rows"]
+    if config.kmeans.select == "modularity":
+        settings["select"] = "inertia"
+    return settings
 
 
 def _graph_settings(config: Config) -> dict[str, Any]:
@@ -374,6 +384,14 @@ def _graph_settings(config: Config) -> dict[str, Any]:
     for name in ("space", "n_components", "n_neighbors", "max_rows"):
         del settings[name]
     return settings | {"max_iter": config.kmeans.max_iter}
+
+
+@partial(jax.jit, static_argnames="rows")
+def select_rows(
+    x: Float[Array, "N D"], indices: Int[Array, "S"], *, rows: RowSharding
+) -> Float[Array, "S D"]:
+    """Return the rows at some indices, which lie as ``rows`` says."""
+    return rows.constrain(x[indices])
 
 
 @partial(jax.jit, static_argnames="plan")
@@ -459,7 +477,7 @@ def warm_up(
 
 def _clustering_batches(plan: Plan) -> Batches:
     settings = plan.config.clustering
-    gather = partial(_gather_clustering, plan)
+    gather = partial(_gather, alter_clustering, plan)
     return Batches(settings.batch_size, settings.batch_order, plan.rows.n_rows, gather)
 
 

@@ -6,24 +6,30 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+import scipy.sparse
+from jaxtyping import Array, Float
 
-from jdec._checks import check_rank
+from jdec._checks import check_choice, check_rank
 from jdec._columns import identifier_columns
-from jdec._rows import DataWarning, IdentifierWarning, as_rows
+from jdec._environment import free_device_bytes
+from jdec._rows import DataWarning, IdentifierWarning
+from jdec._sources import RowSource, as_source
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import rows_digest
 from jdec.trainer.processes import allgather, is_primary
-from jdec.trainer.programs import BLOCK_SIZE
 from jdec.trainer.run import Run
 from jdec.trainer.scaling import Scaling, column_statistics, column_warnings, fit_scaling
-from jdec.trainer.sharding import Mesh, RowSharding
+from jdec.trainer.sharding import Mesh, RowSharding, concatenate_rows
+from jdec.trainer.streamed_rows import BLOCK_SIZE, JoinedRows, StreamedRows
+
+#: Where rows are while a run trains on them; ``auto`` streams what the device has no room for.
+PLACEMENTS = ("auto", "device", "stream")
 
 
 class Data(NamedTuple):
     """Rows of this process, and how all rows lie."""
 
-    rows: Shaped[np.ndarray, "n D"]
+    rows: RowSource
     sharding: RowSharding
     feature_names: tuple[str, ...] | None = None
 
@@ -35,17 +41,38 @@ class Data(NamedTuple):
 
 def own_rows(
     name: str, x: Any, mesh: Mesh | None, columns: Sequence[str] | None
-) -> tuple[Shaped[np.ndarray, "n D"], int]:
+) -> tuple[RowSource, int]:
     """Return the rows of this process, and how many there are in all."""
     if mesh is None or jax.process_count() == 1:
-        rows = as_rows(name, x, columns=columns)
+        rows = as_source(name, x, columns=columns)
         return rows, len(rows)
-    x = np.asarray(x) if not isinstance(x, np.ndarray) else x
+    if scipy.sparse.issparse(x):
+        x = scipy.sparse.csr_array(x)
+    elif not isinstance(x, np.ndarray):
+        x = np.asarray(x)
     check_rank(name, x, 2)
     mine = RowSharding(len(x), mesh).local()
     if mine.start >= mine.stop:  # there may be more devices than rows
-        return np.zeros((0, x.shape[1]), np.float32), len(x)
-    return as_rows(name, x[mine], first_row=mine.start, columns=columns), len(x)
+        return np.zeros((0, x.shape[1]), np.float32), x.shape[0]
+    return as_source(name, x[mine], first_row=mine.start, columns=columns), x.shape[0]
+
+
+def streams(placement: Any, data: Data, config: Config) -> bool:
+    """Whether the rows stay on the host: as ``placement`` says, or by what memory is free."""
+    check_choice("rows", placement, PLACEMENTS)
+    mesh, (n_rows, n_features) = data.sharding.mesh, data.rows.shape
+    if mesh is not None:
+        if placement == "stream":
+            raise ValueError(
+                "rows: expected device with a mesh, whose devices share the rows, got stream"
+            )
+        return False
+    free = free_device_bytes()
+    if placement != "auto" or free is None:
+        return placement == "stream"
+    # On a CPU the scaled rows are there twice while they are put; and P and Q are of their number.
+    copies = 2 if jax.default_backend() == "cpu" else 1
+    return 4 * n_rows * (copies * n_features + 2 * config.n_clusters) > free
 
 
 def digest_rows(data: Data) -> str:
@@ -59,6 +86,11 @@ def scale_rows(data: Data, config: Config) -> Scaling:
     rows, names = data.rows, data.feature_names
     statistics = column_statistics(rows, allgather)
     scaling = fit_scaling(rows, config.scaling, scale=config.scale, statistics=statistics)
+    ends = [(end - scaling.shift) * scaling.factor for end in (statistics.low, statistics.high)]
+    if np.abs(ends).max() > np.finfo(np.float32).max:
+        first_row = data.sharding.local().start
+        for start in range(0, len(rows), BLOCK_SIZE):  # the block that has it raises
+            scaling.apply(rows[start : start + BLOCK_SIZE], first_row=first_row + start)
     if is_primary():
         for line in column_warnings(statistics, scaling, rows.dtype, names):
             warnings.warn(line, DataWarning, stacklevel=3)
@@ -72,14 +104,25 @@ def scale_rows(data: Data, config: Config) -> Scaling:
     return scaling
 
 
+def add_rows(run: Run, n_rows: int, others: Data, scaling: Scaling) -> tuple[Any, int]:
+    """Return the first rows of a run and others together, and how many they are."""
+    n_all = n_rows + others.sharding.n_rows
+    if isinstance(run.x, StreamedRows):
+        return JoinedRows(run.x, n_rows, StreamedRows(others.rows, scaling)), n_all
+    of_run = RowSharding(n_rows, run.plan.rows.mesh)
+    return concatenate_rows(run.x, of_run, others.put(scaling), others.sharding)[0], n_all
+
+
 def scaled_blocks(run: Run, data: Data, scaling: Scaling) -> Iterator[Float[np.ndarray, "B D"]]:
     """Yield the scaled rows of this process, from the device where it has them all."""
+    if isinstance(run.x, StreamedRows):
+        yield from run.x.blocks(BLOCK_SIZE)
+        return
     if run.plan.rows.mesh is None:
         x = np.asarray(run.x)
         for first in range(0, len(x), BLOCK_SIZE):
             yield x[first : first + BLOCK_SIZE]
         return
-    # A process may have no rows, where there are more devices than rows.
     rows = data.rows if len(data.rows) else np.zeros((1, data.rows.shape[1]), np.float32)
     for first in range(0, len(rows), BLOCK_SIZE):
         yield scaling.apply(rows[first : first + BLOCK_SIZE], first_row=first)

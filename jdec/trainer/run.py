@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jdec.core.targets import DECParams
+from jdec.core.targets import DECParams, Targets
+from jdec.trainer import programs, streaming
 from jdec.trainer.history import Record, Reporter
 from jdec.trainer.programs import MemberOverrides, Plan, RunKeys
 from jdec.trainer.sharding import replicate
+from jdec.trainer.streamed_rows import StreamedRows
 
 
 class NotFiniteError(FloatingPointError):
@@ -64,7 +66,7 @@ class Run:
 
     plan: Plan
     keys: RunKeys  # [M] each for members
-    x: Float[Array, "N D"]  # scaled rows on the devices, with padding
+    x: Float[Array, "N D"] | StreamedRows  # scaled rows; on the devices with padding
     reporter: Reporter
     save: Callable[[str, int, Any, dict[str, Any]], None]  # phase, step, tree, about: a checkpoint
     overrides: MemberOverrides = MemberOverrides()  # noqa: RUF009 (immutable)
@@ -74,9 +76,32 @@ class Run:
     describe: Callable[[Any], Record] = lambda labels: {}  # more for a record of self-training
 
     @property
+    def programs(self) -> Any:
+        """The module of the programs for the rows, as they are on the device or on the host."""
+        return streaming if isinstance(self.x, StreamedRows) else programs
+
+    def fetch(self, array: Any) -> np.ndarray:
+        """Return an array of all rows, [N …] or [M N …] of members, without padding."""
+        rows = self.plan.rows
+        # A copy, since JAX's own memory is not to be written to.
+        return np.array(rows.fetch(array) if self.members is None else array[:, : rows.n_rows])
+
+    @property
     def title(self) -> str:
         """How many members there are, for progress bars."""
         return "" if self.members is None else f" {len(self.members)} members"
+
+
+def refresh_targets(run: Run, params: DECParams, labels: Any = None) -> tuple[Targets, Any]:
+    """Return the targets of all rows, and the sizes of the clusters; at first without labels."""
+    if labels is None:  # -1, which no label is
+        rows = run.plan.rows
+        labels = np.full(rows.local().stop - rows.local().start, -1, np.int32)
+        if not isinstance(run.x, StreamedRows):
+            labels = rows.put(labels)
+        if run.members is not None:
+            labels = jnp.broadcast_to(labels, (len(params.centroids), len(labels)))
+    return run.programs.refresh(params, labels, run.x, run.overrides, plan=run.plan)
 
 
 def copy(tree: Any) -> Any:

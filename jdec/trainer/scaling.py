@@ -15,6 +15,9 @@ SCALINGS = ("rms", "standard", "minmax", "none")
 #: Rows are turned into float64 so many at a time.
 _BLOCK = 8192
 
+# Of a ufunc: NumPy turns a few numbers at a time, and makes no array of float64.
+_IN_FLOAT64: Any = {"dtype": np.float64, "casting": "unsafe"}
+
 
 class Scaling(NamedTuple):
     """``(x - shift) * factor``, by column, in float64."""
@@ -30,10 +33,13 @@ class Scaling(NamedTuple):
                 f"{len(self.shift)} features as input"
             )
         scaled = np.empty(x.shape, np.float32)
-        for start, block in _blocks(x):
+        factor = self._uniform_factor()
+        for start in range(0, len(x), _BLOCK):
+            block = x[start : start + _BLOCK]
             part = scaled[start : start + len(block)]
             with np.errstate(over="ignore", invalid="ignore"):
-                part[...] = (block - self.shift) * self.factor
+                rest = np.subtract(block, self.shift, **_IN_FLOAT64) if self.shift.any() else block
+                np.multiply(rest, factor, out=part, **_IN_FLOAT64)
             if not np.isfinite(part).all():
                 row, column = np.argwhere(~np.isfinite(part))[0].tolist()
                 raise ValueError(
@@ -41,6 +47,19 @@ class Scaling(NamedTuple):
                     f"{block[row, column]:.3g} in row {first_row + start + row}, column {column}"
                 )
         return scaled
+
+    def apply_sparse(self, x: Any) -> Float[np.ndarray, "N D"]:
+        """Scale rows [N D] of a sparse matrix, by a scaling without a shift, as :meth:`apply`."""
+        matrix = x.copy()
+        of_column = self._uniform_factor()
+        factor = of_column if np.ndim(of_column) == 0 else of_column[matrix.indices]
+        matrix.data = np.empty(len(x.data), np.float32)
+        np.multiply(x.data, factor, out=matrix.data, **_IN_FLOAT64)
+        return matrix.toarray()
+
+    def _uniform_factor(self) -> Any:
+        """Return one number where all factors are the same."""
+        return self.factor[0] if (self.factor == self.factor[:1]).all() else self.factor
 
     def invert(self, x: Any) -> Float[np.ndarray, "N D"]:
         """Return scaled rows [N D] in the units of the data, float64."""

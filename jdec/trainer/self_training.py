@@ -15,9 +15,10 @@ import numpy as np
 
 from jdec._typing import Params
 from jdec.core.dec import DECState, is_finished
-from jdec.core.targets import DECParams, Targets
+from jdec.core.targets import Targets
 from jdec.trainer.history import Record, Snapshot
-from jdec.trainer.programs import embed, init_state, refresh, train, warm_up
+from jdec.trainer.initialization import Start
+from jdec.trainer.programs import init_state, warm_up
 from jdec.trainer.run import (
     Ended,
     NotFiniteError,
@@ -27,20 +28,27 @@ from jdec.trainer.run import (
     copy,
     mean_losses,
     placed,
+    refresh_targets,
     show,
     to_host,
 )
 
 
-def start(run: Run, params: Params, centroids: Any, labels: Any) -> tuple[DECState, Targets]:
+def begin(run: Run, params: Params, start: Start) -> tuple[DECState, Targets]:
     """Make the first state and targets of self-training from a partition, report and save them."""
     with run.reporter.timed("kmeans"):
-        state = init_state(params, centroids, run.overrides, plan=run.plan)
+        state = init_state(params, start.partition.centroids, run.overrides, plan=run.plan)
     settings = run.plan.config.clustering
     if settings.warmup_steps and settings.max_intervals:
         with run.reporter.timed("warm-up"):
+            of_sample = start.run
             state, losses = warm_up(
-                run.keys.clustering, state, labels, run.x, run.overrides, plan=run.plan
+                run.keys.clustering,
+                state,
+                start.labels,
+                of_sample.x,
+                run.overrides,
+                plan=of_sample.plan,
             )
             losses = np.asarray(losses)
         if run.members is None:
@@ -50,7 +58,7 @@ def start(run: Run, params: Params, centroids: Any, labels: Any) -> tuple[DECSta
         record["loss"] = mean_losses(losses)
         run.reporter.report(record, Snapshot(*state.params))
     with run.reporter.timed("target refresh"):
-        targets, sizes = _refresh(run, state.params)
+        targets, sizes = refresh_targets(run, state.params)
         change = np.asarray(targets.label_change)
     if run.members is None and not np.isfinite(change):
         raise NotFiniteError(
@@ -62,15 +70,6 @@ def start(run: Run, params: Params, centroids: Any, labels: Any) -> tuple[DECSta
     return state, targets
 
 
-def _refresh(run: Run, params: DECParams, labels: Any = None) -> tuple[Targets, Any]:
-    if labels is None:  # -1, which no label is
-        rows = run.plan.rows
-        labels = rows.put(np.full(rows.local().stop - rows.local().start, -1, np.int32))
-        if run.members is not None:
-            labels = jnp.broadcast_to(labels, (len(params.centroids), len(labels)))
-    return refresh(params, labels, run.x, run.overrides, plan=run.plan)
-
-
 def restore(run: Run, saved: Saved) -> tuple[DECState, Targets]:
     """Return the state that a checkpoint holds, and the targets that follow from it.
 
@@ -78,7 +77,7 @@ def restore(run: Run, saved: Saved) -> tuple[DECState, Targets]:
     with the rows nor depends on how many devices share them.
     """
     state, label_change = placed(run, (saved.tree["state"], saved.tree["label_change"]))
-    targets, _ = _refresh(run, state.params)
+    targets, _ = refresh_targets(run, state.params)
     return state, targets._replace(label_change=jnp.copy(label_change))
 
 
@@ -88,7 +87,7 @@ def _tree(run: Run, state: DECState, targets: Targets) -> dict[str, Any]:
 
 
 def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECState, Targets]:
-    """Run intervals until the labels settle, from :func:`start` or :func:`restore` on.
+    """Run intervals until the labels settle, from :func:`begin` or :func:`restore` on.
 
     Returns the run, whose roster has the members that finished early, and the last state and
     targets of the fit or of the other members. Raises NotFiniteError if the loss, a weight or an
@@ -124,7 +123,7 @@ def _interval(
     n_steps = run.plan.config.clustering.update_interval
     before = targets.label_change
     with run.reporter.timed("clustering"):
-        state, losses = train(
+        state, losses = run.programs.train(
             run.keys.clustering, state, targets, run.x, run.overrides, plan=run.plan
         )
         losses = np.asarray(losses)
@@ -132,7 +131,7 @@ def _interval(
         check_losses(losses, "clustering", done * n_steps)
     labels, targets = targets.labels, None  # type: ignore[assignment]  # P makes room for the next
     with run.reporter.timed("target refresh"):
-        targets, sizes = _refresh(run, state.params, labels)
+        targets, sizes = refresh_targets(run, state.params, labels)
         label_change = np.asarray(targets.label_change)
     if run.members is not None:
         # Nothing changes in those that have finished, whose last change is to be told.
@@ -205,7 +204,4 @@ def _report(
 
 
 def _embedding(run: Run, params: Params) -> np.ndarray:
-    embeddings = embed(params, run.x, plan=run.plan)
-    if run.members is None:
-        return run.plan.rows.fetch(embeddings)
-    return np.asarray(embeddings)[:, : run.plan.rows.n_rows]
+    return run.fetch(run.programs.embed(params, run.x, plan=run.plan))

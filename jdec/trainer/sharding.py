@@ -139,8 +139,10 @@ class RowSharding(NamedTuple):
         sharding = NamedSharding(self.mesh, self._spec)
         return jax.make_array_from_callback((length, *rows.shape[1:]), sharding, shard)
 
-    def fetch(self, array: Array) -> np.ndarray:
+    def fetch(self, array: Array | np.ndarray) -> np.ndarray:
         """Return all rows, without padding, to the host of every process."""
+        if isinstance(array, np.ndarray):
+            return array
         if not (array.is_fully_addressable or array.is_fully_replicated):
             array = multihost_utils.process_allgather(array, tiled=True)
         return np.asarray(array)[: self.n_rows]

@@ -1,0 +1,92 @@
+"""Rows that stay on the host, or in their file: read and scaled where they are asked for."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jdec._sources import RowSource, SparseRows
+from jdec.trainer.scaling import Scaling
+
+#: Rows encoded at once outside of training: on the host, blocks have a multiple of so many.
+BLOCK_SIZE = 2048
+#: Rows are sent so many bytes at a time: enough for the device to work on while the next are read.
+CHUNK_BYTES = 2**24
+
+
+class StreamedRows:
+    """Scaled rows, read and scaled where they are asked for."""
+
+    def __init__(
+        self, rows: RowSource, scaling: Scaling, indices: Int[np.ndarray, "M"] | None = None
+    ) -> None:
+        self._rows, self._scaling, self._indices = rows, scaling, indices
+        self.shape = (len(rows) if indices is None else len(indices), rows.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, indices: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... D"]:
+        """Return the rows at some indices, of any shape."""
+        flat = indices.reshape(-1) if self._indices is None else self._indices[indices.reshape(-1)]
+        return self._scaled(flat).reshape(*indices.shape, -1)
+
+    def block(self, start: int, stop: int) -> Float[np.ndarray, "B D"]:
+        """Return the rows from ``start`` to before ``stop``."""
+        if self._indices is not None:
+            return self.take(np.arange(start, min(stop, len(self))))
+        return self._scaled(slice(start, stop))
+
+    def _scaled(self, index: Any) -> Float[np.ndarray, "B D"]:
+        rows = self._rows
+        if isinstance(rows, SparseRows) and not self._scaling.shift.any():
+            return self._scaling.apply_sparse(rows.matrix[index])
+        return self._scaling.apply(rows[index])
+
+    def blocks(self, size: int | None = None) -> Iterator[Float[np.ndarray, "B D"]]:
+        """Read all rows in order, one block while the last is worked on."""
+        size = size or BLOCK_SIZE * max(1, CHUNK_BYTES // (4 * self.shape[1] * BLOCK_SIZE))
+        starts = range(0, len(self), size)
+        return read_ahead(lambda start: self.block(start, start + size), starts)
+
+    def subset(self, indices: Int[np.ndarray, "M"]) -> "StreamedRows":
+        """Return some of the rows."""
+        if self._indices is not None:
+            indices = self._indices[indices]
+        return StreamedRows(self._rows, self._scaling, indices)
+
+
+class JoinedRows(NamedTuple):
+    """The first rows of one matrix, followed by those of another."""
+
+    first: StreamedRows
+    n_first: int
+    others: StreamedRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        return self.n_first + len(self.others), self.first.shape[1]
+
+    def take(self, indices: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... D"]:
+        """Return the rows at some indices, of any shape."""
+        of_first = indices < self.n_first
+        rows = np.empty((*indices.shape, self.shape[1]), np.float32)
+        rows[of_first] = self.first.take(indices[of_first])
+        rows[~of_first] = self.others.take(indices[~of_first] - self.n_first)
+        return rows
+
+
+def read_ahead(read: Callable[[Any], Any], items: Any) -> Iterator[Any]:
+    """Yield ``read(item)`` of each item, read by a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as thread:
+        pending: Any = None
+        for item in items:
+            following = thread.submit(read, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
