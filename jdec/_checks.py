@@ -225,9 +225,10 @@ def check_real(name: str, array: Any) -> None:
 
 def check_same_length(name: str, array: Any, other_name: str, other: Any) -> None:
     """Raise unless both arrays have the same number of rows."""
-    if len(array) != len(other):
+    n_rows = np.shape(other)[0] if not hasattr(other, "shape") else other.shape[0]  # of sparse ones
+    if len(array) != n_rows:
         raise ValueError(
-            f"{name}: expected as many entries as {other_name} has ({len(other)}), got {len(array)}"
+            f"{name}: expected as many entries as {other_name} has ({n_rows}), got {len(array)}"
         )
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from jdec._archives import npy_shape, npz_shapes, read_npz, unpacked_limit
 from jdec._checks import in_a_line, shown
-from jdec._sparse import read_sparse, sparse_matrix
+from jdec._sparse import compact, read_sparse, sparse_matrix
 
-#: A sparse file may become a dense matrix of this many bytes …
-MAX_DENSE_BYTES = 2**31
-#: … and, beyond what any archive may unpack to, of so many times its own size.
-MAX_DENSE_RATIO = 400
+#: Columns of a sparse file.
+MAX_SPARSE_COLUMNS = 2**18
+_ROW_BYTES = 8  # of a sparse matrix, for where its entries end
 
 #: Default names of an array or column of classes.
 LABEL_NAMES = ("y", "label", "labels", "target", "class")
@@ -37,7 +37,7 @@ _MAPPED_FROM = 2**26
 class Table(NamedTuple):
     """What a file holds, unchecked: rows [N …] of any dtype, and what else it has of them."""
 
-    x: np.ndarray
+    x: Any  # an array, or a sparse one of two dimensions
     labels: np.ndarray | None = None
     label_name: str | None = None  # the column or array that they came from
     feature_names: tuple[str, ...] | None = None
@@ -114,10 +114,8 @@ def _idx_shape(header: bytes, n_dims: int) -> tuple[int, ...]:
     return struct.unpack(f">{n_dims}I", header[4:])
 
 
-def read_numpy(
-    path: Path, label: str | None = None, *, max_dense_bytes: int = MAX_DENSE_BYTES
-) -> Table:
-    """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``, which comes out dense.
+def read_numpy(path: Path, label: str | None = None) -> Table:
+    """Read ``.npy``, ``.npz`` or a scipy-sparse ``.npz``, which stays sparse.
 
     In an archive the rows are called x, X or data or are the only matrix, and the labels ``label``,
     or one of :data:`LABEL_NAMES` if that is None; there are none if it is empty.
@@ -138,7 +136,7 @@ def read_numpy(
             raise ValueError(
                 f"{path}: label: expected none for a sparse matrix, got {shown(label)}"
             )
-        return Table(_read_sparse(path, max_dense_bytes))
+        return Table(_read_sparse(path))
     label = _label_array(path, shapes, label)
     rows = _row_array(path, shapes, skip=label)
     with reading(path, _EXPECTED):
@@ -194,7 +192,7 @@ def _row_array(path: Path, shapes: _Shapes, *, skip: str | None) -> str:
     return found[0]
 
 
-def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
+def _read_sparse(path: Path) -> scipy.sparse.csr_array:
     expected = "a sparse matrix as scipy.sparse.save_npz writes it"
     with reading(path, expected):
         arrays, shape = read_sparse(path)
@@ -207,14 +205,13 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
         with np.errstate(over="ignore"):
             single = data.astype(np.float32)
         dtype = np.float32 if np.array_equal(single, data, equal_nan=True) else np.float64
-        size = path.stat().st_size
-    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    limit = min(max_dense_bytes, max(unpacked_limit(size), MAX_DENSE_RATIO * size))
-    if n_bytes > limit:
+        if shape[0] * _ROW_BYTES > unpacked_limit(path.stat().st_size):
+            raise ValueError(f"it has {shape[0]} rows in a file of {path.stat().st_size} bytes")
+    if shape[1] > MAX_SPARSE_COLUMNS:
         raise ValueError(
-            f"{path}: expected a matrix of at most {limit / 2**30:.3g} GiB when dense, "
-            f"got {n_bytes / 2**30:.3g} GiB for shape {shape} in {np.dtype(dtype)}; reduce the "
-            "number of features first, as with sklearn.decomposition.TruncatedSVD"
+            f"{path}: expected a sparse matrix of at most {MAX_SPARSE_COLUMNS} columns, since "
+            f"mini-batches are dense, got the shape {shape}; reduce the number of features first, "
+            "as with sklearn.decomposition.TruncatedSVD"
         )
     if not np.isfinite(data).all():
         raise ValueError(
@@ -222,9 +219,7 @@ def _read_sparse(path: Path, max_dense_bytes: int) -> np.ndarray:
             "sparse matrix; fill or drop such rows first"
         )
     if 0 in shape:
-        return np.zeros(shape, dtype)
+        return scipy.sparse.csr_array(shape, dtype=dtype)
     with reading(path, expected):
         form = str(arrays["format"].astype(str).item())
-        dense = sparse_matrix(form, {**arrays, "data": data.astype(dtype)}, shape).toarray()
-    _LOGGER.info("%s: made dense, %.3g GiB", path, n_bytes / 2**30)
-    return dense
+        return compact(sparse_matrix(form, {**arrays, "data": data.astype(dtype)}, shape))

@@ -58,10 +58,14 @@ class SparseRows:
         return self.matrix.dtype
 
     @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What it consists of: entries, their columns, and where rows begin among them."""
+        return self.matrix.data, self.matrix.indices, self.matrix.indptr
+
+    @property
     def nbytes(self) -> int:
-        """Size of its three arrays."""
-        matrix = self.matrix
-        return int(matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes)
+        """Size of its parts."""
+        return sum(part.nbytes for part in self.parts)
 
     def __len__(self) -> int:
         return self.matrix.shape[0]

@@ -66,6 +66,16 @@ def sparse_matrix(
     return getattr(scipy.sparse, f"{form}_array")((data, indices, ends), shape=shape)
 
 
+def compact(matrix: scipy.sparse.sparray) -> scipy.sparse.csr_array:
+    """Return a matrix by rows, with indices of 32 bits where these are enough."""
+    rows = scipy.sparse.csr_array(matrix)
+    if max(rows.nnz, *rows.shape) < 2**31:
+        parts = (rows.data, rows.indices.astype(np.int32), rows.indptr.astype(np.int32))
+        rows = scipy.sparse.csr_array(parts, shape=rows.shape)
+    rows.sum_duplicates()
+    return rows
+
+
 def _indices(name: str, indices: np.ndarray, length: int, size: int) -> np.ndarray:
     """Return indices below ``size`` as int64, in which no difference of two overflows."""
     if indices.dtype.kind not in "iu" or indices.shape != (length,):

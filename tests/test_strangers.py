@@ -615,8 +615,10 @@ ROWS = {
     "one dimension": lambda: np.zeros(12),
     "one dimension of many": lambda: np.arange(900.0),
     "three dimensions": lambda: np.zeros((12, 3, 2)),
-    "sparse": lambda: scipy.sparse.csr_matrix(X),
-    "a sparse array": lambda: scipy.sparse.coo_array(X),
+    "sparse complex numbers": lambda: scipy.sparse.csr_matrix(X + 1j),
+    "sparse without rows": lambda: scipy.sparse.csc_array((0, 3)),
+    "sparse in one dimension": lambda: scipy.sparse.coo_array(X[:, 0]),
+    "sparse with NaN": lambda: scipy.sparse.coo_array(np.where(X[3, 0] == X, np.nan, X)),
     "keys": lambda: jax.random.split(KEY, (12, 3)),
     "raw keys in three dimensions": lambda: jnp.zeros((4, 3, 2), jnp.uint32),
     "a frame with NA": lambda: pd.DataFrame({"a": pd.array([1, None] * 6, "Int64"), "b": 1.0}),
@@ -670,6 +672,15 @@ def test_rows_that_are_none_are_refused_by_name(taker, fitted):
     name = "(x|x_validation)" if name == "x_validation" and "," not in taker else name
     found = {rows: complaint(lambda rows=rows: call(ROWS[rows](), fitted), name) for rows in ROWS}
     assert {rows: text for rows, text in found.items() if text} == {}
+
+
+TAKERS_OF_DENSE_ROWS = ("kmeans", "jdec.core.overclustered_kmeans", "nearest_neighbors", "DEC.fit")
+
+
+@pytest.mark.parametrize("taker", TAKERS_OF_DENSE_ROWS)
+def test_sparse_rows_are_refused_where_they_would_become_dense(taker, fitted):
+    for make in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
+        assert complaint(lambda make=make: TAKERS_OF_ROWS[taker](make(X), fitted), "[xX]") == ""
 
 
 def test_columns_of_held_out_rows_are_put_into_the_order_of_the_model():

@@ -64,6 +64,8 @@ class Fit:
         out: Output directory; by default runs/NAME.
         resume: Resume an interrupted run in the output directory.
         devices: Shard the rows over this many devices.
+        rows: device (all of them on the device), stream (on the host or in their file, and sent
+            to the device a few at a time), or auto: stream what the device has no room for.
         coordinator: HOST:PORT of process 0 of a multi-process run.
         num_processes: Number of processes.
         process_id: Index of this process, from 0.
@@ -92,6 +94,7 @@ class Fit:
     data_dir: _DataDir = None
     quiet: _Quiet = False
     devices: int | None = None
+    rows: Literal["auto", "device", "stream"] = "auto"
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None

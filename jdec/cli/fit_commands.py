@@ -41,7 +41,7 @@ def run_fit(argv: Sequence[str]) -> None:
     arguments = parse(Fit, argv, default=_with_config(first, base))
     settings = {name: getattr(arguments, name) for name in vars(base) if name != "n_clusters"}
     config = replace(base, **settings)
-    check_memory(config, len(dataset.x), dataset.x.shape[1], 1 if mesh is None else mesh.size)
+    check_memory(config, dataset.x.shape[0], dataset.x.shape[1], 1 if mesh is None else mesh.size)
     out = arguments.out or Path("runs") / dataset.name
     say = print if is_primary() and not arguments.quiet else lambda line: None
     recipe = _recipe(arguments)
@@ -62,6 +62,7 @@ def run_fit(argv: Sequence[str]) -> None:
             workdir=out,
             resume=arguments.resume,
             mesh=mesh,
+            rows=arguments.rows,
             progress=not arguments.quiet and sys.stderr is not None,
         )
         if not is_primary():
@@ -146,7 +147,7 @@ def _base_config(
     return preset_config(
         arguments.preset,
         n_clusters=n_clusters,
-        n_rows=len(dataset.x),
+        n_rows=dataset.x.shape[0],
         dataset=dataset.name if arguments.data == dataset.name else "",
         image_shape=dataset.image_shape,
     )
@@ -179,7 +180,7 @@ def run_sweep_command(arguments: Sweep) -> None:
         rates or (config.clustering.optimizer.learning_rate,),
         arguments.held_out,
     )
-    check_memory(config, len(dataset.x), dataset.x.shape[1])
+    check_memory(config, dataset.x.shape[0], dataset.x.shape[1])
     out = arguments.out or Path("runs") / f"{dataset.name}-sweep"
     say = print if not arguments.quiet else lambda line: None
     key, criterion, recipe = scoring_key(seeds[0]), arguments.select, _recipe(arguments)

@@ -1,6 +1,6 @@
 """What the commands print about the data, and about the results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def introduction(dataset: Dataset, config: Config, what: str, mesh: Mesh | None)
     """Introduce a fit or a sweep: rows, what is run, devices, and how the rows are interpreted."""
     headline = (
         f"{dataset.name}{f' ({dataset.variant})' if dataset.variant else ''}: "
-        f"{len(dataset.x)} rows, {dataset.x.shape[1]} features{what}; "
+        f"{dataset.x.shape[0]} rows, {dataset.x.shape[1]} features{what}; "
         f"{environment()['device']}{f' × {mesh.size}' if mesh else ''}"
     )
     return "\n".join([headline, *data_lines(dataset, config)])
@@ -63,7 +63,7 @@ def score_table(scores: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _legend(config: Config) -> list[str]:
+def _legend(config: Config, scores: Mapping[str, Any]) -> list[str]:
     """Return what the names in the table of scores mean."""
     factors, n_init = config.kmeans.overclustering_factors, config.kmeans.n_init
     start = f"k-means on the same embedding, best of {n_init} restarts"
@@ -73,8 +73,11 @@ def _legend(config: Config) -> list[str]:
         start = (
             f"vote of k-means and spectral partitions, by neighbours in the {config.graph.space}"
         )
+    of_input = f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;"
+    if "k-means" not in scores:
+        of_input = "(k-means on the input: left out, as the rows were streamed;"
     return [
-        f"(k-means: on the input, best of {BASELINE_RESTARTS} restarts;",
+        of_input,
         f"AE + k-means: on the pretrained embedding, best of {n_init} restarts;",
         f"DEC initialisation: {start})",
     ]
@@ -86,7 +89,7 @@ def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float
     n_intervals = metrics["n_intervals"]
     lines = [""]
     if metrics["scores"] is not None:
-        lines += [score_table(metrics["scores"]), "", *_legend(config)]
+        lines += [score_table(metrics["scores"]), "", *_legend(config, metrics["scores"])]
     lines += [
         f"sizes    {', '.join(map(str, sizes[:20]))}{', …' if len(sizes) > 20 else ''}",
         f"stopped  after {n_intervals} interval{'s' * (n_intervals != 1)}, "

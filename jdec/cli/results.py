@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Key
 
 from jdec._environment import environment
 from jdec._io import atomic_write, write_json
-from jdec._rows import as_rows
+from jdec._sources import as_source
 from jdec.core.autoencoder import encoder_params
 from jdec.core.kmeans import kmeans
 from jdec.datasets import Dataset
@@ -37,7 +38,10 @@ def scoring_key(seed: int) -> Key[Array, ""]:
 def score_methods(
     key: Key[Array, ""], dataset: Dataset, config: Config, result: FitResult
 ) -> dict[str, dict[str, float]]:
-    """Score k-means on the input and on the pretrained embedding, the initialisation, and DEC."""
+    """Score k-means on the input and on the pretrained embedding, the initialisation, and DEC.
+
+    Rows that were streamed are too many for k-means on the input, which is then left out.
+    """
     n_clusters, settings = config.n_clusters, config.kmeans
     compiled = jax.jit(kmeans, static_argnames=("n_clusters", "n_init", "max_iter"))
 
@@ -47,13 +51,15 @@ def score_methods(
 
     input_key, embedding_key = jax.random.split(key)
     model, params = result.model, result.autoencoder_params
-    scaled = model.scaling.apply(as_rows("x", dataset.x))
     if not model.has_decoder:
         params = encoder_params(network_of(model), params)
     before = model._replace(params=params)
     pretrained, _ = assign(before, dataset.x, feature_names=dataset.feature_names)
-    labels = {
-        "k-means": partition(input_key, scaled, BASELINE_RESTARTS),
+    labels = {}
+    if result.placement == "device":  # which has room for all rows
+        scaled = model.scaling.apply(as_source("x", dataset.x))
+        labels["k-means"] = partition(input_key, scaled, BASELINE_RESTARTS)
+    labels |= {
         "AE + k-means": partition(embedding_key, pretrained, settings.n_init),
         "DEC initialisation": result.initial.labels,
         "DEC": result.labels,
@@ -68,7 +74,7 @@ def dataset_record(dataset: Dataset) -> dict[str, Any]:
         "dataset": dataset.name,
         "variant": dataset.variant,
         "note": dataset.note,
-        "n_rows": len(dataset.x),
+        "n_rows": dataset.x.shape[0],
         "n_features": dataset.x.shape[1],
         "feature_names": None if names is None else [*names],
         "label_name": dataset.label_name,
@@ -120,6 +126,7 @@ def write_results(
         **dataset_record(dataset),
         "n_clusters": config.n_clusters,
         "cluster_sizes": np.bincount(result.labels, minlength=config.n_clusters).tolist(),
+        "rows": result.placement,
         "stop_reason": result.stop_reason,
         "n_intervals": result.n_intervals,
         "label_change": result.history[-1]["label_change"],
@@ -140,6 +147,7 @@ def _figures(dataset: Dataset, config: Config, result: FitResult) -> Iterator[tu
     shape = config.image_shape or ()
     if len(shape) == 3 and shape[-1] == 1:
         shape = shape[:2]
-    if len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3):
+    is_picture = len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3)
+    if is_picture and not scipy.sparse.issparse(dataset.x):
         images = dataset.x.reshape(-1, *shape)
         yield "top_samples", plot_top_samples(images, result.soft_assignment, **classes)

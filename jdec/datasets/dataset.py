@@ -1,6 +1,7 @@
 """Data sets: rows and what is known about them; imbalanced subsets."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ class Dataset:
         x: Rows in their natural units, [N D]: pixels 0 … 255 for mnist and fashion_mnist,
             0 … 16 for digits, coordinates 0 … 100 for pendigits, features of images for stl10 and
             cifar10, rows of L2 norm 1 for reuters and reuters10k, all of them float32; a file's own
-            values in their own dtype, which is float64 for text.
+            values in their own dtype, which is float64 for text. Sparse, a SciPy ``csr_array``, for
+            reuters and for sparse files.
         y: Classes 0 … C-1, int64 [N], or None.
         name: The name asked for, or the file's name without its suffix.
         image_shape: Shape of a row as an image, (H, W) or (H, W, C), or None.
@@ -35,7 +37,7 @@ class Dataset:
         (3, 2)
     """
 
-    x: np.ndarray
+    x: Any  # np.ndarray or scipy.sparse.csr_array
     y: np.ndarray | None
     name: str
     image_shape: tuple[int, ...] | None = None

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from jdec._checks import shown
 from jdec._columns import identifier_columns
 from jdec._files import Table, read_numpy, reading
 from jdec._rows import as_rows
+from jdec._sources import as_source
 from jdec.datasets._labels import encode_labels
 from jdec.datasets._parquet import read_parquet
 from jdec.datasets._roles import Choice, way_out
@@ -123,7 +125,10 @@ def _array_image_shape(
     return None
 
 
-def _as_matrix(path: Path, x: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
+def _as_matrix(path: Path, x: Any, names: Sequence[str] | None) -> Any:
+    if scipy.sparse.issparse(x):
+        as_source(str(path), x)
+        return x
     if x.ndim > 2:
         x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
     if x.dtype.kind in "iuf" and not x.dtype.isnative:

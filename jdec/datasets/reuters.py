@@ -13,11 +13,10 @@ from sklearn.preprocessing import normalize
 
 from jdec._archives import read_npz
 from jdec._checks import in_a_line
-from jdec._environment import free_host_bytes
 from jdec._files import content_digest, read_member, read_numpy
 from jdec._io import atomic_write
 from jdec._rows import as_float32
-from jdec._sparse import read_sparse, sparse_matrix
+from jdec._sparse import compact, read_sparse, sparse_matrix
 from jdec.datasets._cache import cached
 from jdec.datasets._labels import encode_labels, name_labels
 from jdec.datasets.dataset import Dataset
@@ -74,7 +73,7 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
     x = scipy.sparse.csr_array(
         (arrays["data"], arrays["indices"], arrays["indptr"]), shape=tuple(arrays["shape"])
     )
-    return _dense(name, x, arrays["y"], "paper", _PAPER_NOTE)
+    return _drawn(name, x, arrays["y"], "paper", _PAPER_NOTE)
 
 
 def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
@@ -97,7 +96,7 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
     n_documents = np.bincount(x.indices, minlength=x.shape[1])
     stems = np.sort(np.argsort(-n_documents, kind="stable")[:N_STEMS])
     x = normalize(x[:, stems], copy=False)
-    return _dense(name, x, roots[rows].argmax(axis=1), "fetch_rcv1", _SCIKIT_LEARN_NOTE)
+    return _drawn(name, x, roots[rows].argmax(axis=1), "fetch_rcv1", _SCIKIT_LEARN_NOTE)
 
 
 def load_sample(name: str, files: Sequence[Path]) -> Dataset:
@@ -171,21 +170,13 @@ def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
     return sparse_matrix("csr", arrays, shape), ids, roots
 
 
-def _dense(name: str, sparse: Any, y: np.ndarray, variant: str, note: str) -> Dataset:
+def _drawn(name: str, x: Any, y: np.ndarray, variant: str, note: str) -> Dataset:
+    """Return the rows in the authors' order: all of them, sparse, or the first ones, dense."""
     order = np.random.RandomState(_SEED).permutation(len(y))
     drawn = "all of their permutation"
     if name == "reuters10k":
         order, drawn = order[:N_SUBSET], "the first 10 000 of their permutation"
-    n_rows, n_columns = len(order), sparse.shape[1]
-    needed, available = 4 * n_rows * n_columns, free_host_bytes()
-    if available is not None and needed > available:
-        raise ValueError(
-            f"{name}: {n_rows} × {n_columns} dense float32 rows take {needed / 2**30:.3g} GiB, "
-            f"and {available / 2**30:.3g} GiB of memory are available; use a machine with more, "
-            "or a subset such as reuters10k"
-        )
-    x = np.zeros((n_rows, n_columns), np.float32)
-    for start in range(0, n_rows, BLOCK):
-        sparse[order[start : start + BLOCK]].toarray(out=x[start : start + BLOCK])
-    x, note = as_float32(name, x), note.format(drawn)
+    x = compact(x[order])
+    x = as_float32(name, x.toarray()) if name == "reuters10k" else x.astype(np.float32)
+    note = note.format(drawn)
     return Dataset(x, y[order], name, class_names=ROOTS, note=note, variant=variant)

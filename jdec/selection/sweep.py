@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from jdec import _checks as checks
 from jdec._columns import check_feature_names
-from jdec._rows import as_labels, as_rows
+from jdec._rows import as_labels
+from jdec._sources import as_source
 from jdec.metrics import clustering_scores
 from jdec.selection.criteria import consensus, generalizability, mean_ari, sampled_silhouette
 from jdec.trainer.config import Config
@@ -152,7 +153,8 @@ def run_sweep(
     """
     criterion = _check_criterion(criterion, grid)
     feature_names = check_feature_names(feature_names, x)
-    rows = as_rows("x", x, columns=feature_names)
+    # Members have all rows on the device, and are compared there: dense.
+    rows = as_source("x", x, columns=feature_names)[:]
     if y is not None:
         y = as_labels("y", y)
         checks.check_same_length("y", y, "x", rows)

@@ -152,8 +152,8 @@ class KMeansConfig:
         select: Which partition to start from: inertia: the minimum; kl: the maximum of KL(P||Q),
             which is what self-training has to learn from; modularity: the majority of those of
             highest modularity on the graph of nearest neighbours; see ``graph``.
-        max_rows: Of more rows, a sample of so many is partitioned, and trained on in the warm-up;
-            the others begin with their nearest centroid.
+        max_rows: Of more rows, a sample of so many, or of n_clusters, is partitioned and trained on
+            in the warm-up; the others begin with their nearest centroid.
     """
 
     overclustering_factors: tuple[int, ...] = (1,)
@@ -309,11 +309,6 @@ class Config:
                     "image_shape: expected (height, width) or (height, width, channels), "
                     f"got {self.image_shape}"
                 )
-        if self.kmeans.max_rows < self.n_clusters:
-            raise ValueError(
-                f"kmeans.max_rows: expected at least n_clusters ({self.n_clusters}), got "
-                f"{self.kmeans.max_rows}"
-            )
         if self.augmentation and self.image_shape is None:
             raise ValueError("augmentation: expected image_shape as well, to know what to move")
         if self.network.kind == "conv" and self.image_shape is None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Key, PyTree
 
 from jdec._checks import in_a_line
 from jdec._io import read_json
-from jdec._sources import RowSource
+from jdec._sources import RowSource, SparseRows
 from jdec.trainer.config import Config
 
 
@@ -101,11 +102,14 @@ def rows_digest(rows: RowSource, first_row: int) -> np.ndarray:
 
 def sampled_digest(x: Any) -> str:
     """Return a digest of the shape and rows of ``x``; beyond 256 MiB, of 4096 rows of it."""
+    if scipy.sparse.issparse(x):
+        x = SparseRows(scipy.sparse.csr_array(x))
     if not hasattr(x, "nbytes"):
         x = np.asarray(x)
     if x.nbytes > 2**28:
         x = x[np.linspace(0, len(x) - 1, 4096).astype(int)]
-    return digest([np.asarray(x), np.array(np.shape(x))])
+    values = x.parts if isinstance(x, SparseRows) else np.asarray(x)
+    return digest([values, np.array(x.shape)])
 
 
 # Under other ones the same run has other numbers.

@@ -258,6 +258,7 @@ def _run(
         stop_reason="tol" if settled else "max_intervals",
         n_intervals=int(state.interval),
         seconds=run.reporter.seconds,
+        placement="stream" if isinstance(run.x, StreamedRows) else "device",
     )
 
 

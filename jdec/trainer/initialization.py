@@ -20,7 +20,7 @@ from jdec.trainer.sharding import RowSharding
 from jdec.trainer.streamed_rows import StreamedRows
 
 #: Of rows that stay on the host, at most so many bytes are sent to the device for the start.
-MAX_BYTES = 2**30
+MAX_BYTES = 2**28
 
 
 class Start(NamedTuple):
@@ -89,10 +89,10 @@ def _partition_members(
 def sample_size(run: Run) -> int:
     """Return how many rows the start is found on."""
     config, n_features = run.plan.config, run.x.shape[1]
-    size = min(run.plan.rows.n_rows, config.kmeans.max_rows)
+    size = config.kmeans.max_rows
     if isinstance(run.x, StreamedRows) and _needs_rows(run):
-        size = min(size, max(MAX_BYTES // (4 * n_features), config.n_clusters))
-    return size
+        size = min(size, MAX_BYTES // (4 * n_features))
+    return min(max(size, config.n_clusters), run.plan.rows.n_rows)
 
 
 def _needs_rows(run: Run) -> bool:

@@ -30,6 +30,7 @@ class FitResult(NamedTuple):
     stop_reason: str  # "tol" or "max_intervals"
     n_intervals: int
     seconds: dict[str, float]  # by phase, over all sessions of a resumed run
+    placement: str = "device"  # of the rows, or "stream"
 
 
 class EmptyClusterWarning(UserWarning):
