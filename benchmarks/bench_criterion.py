@@ -85,7 +85,7 @@ def _points(config: Config, dataset: Dataset, seed: int) -> np.ndarray:
         return fit(
             jax.random.key(seed), dataset.x, config.replace({"clustering.max_intervals": 0})
         ).embedding
-    rows, _ = own_rows("x", dataset.x, None, None)
+    rows = own_rows("x", dataset.x).rows
     rows = fit_scaling(rows).apply(rows)
     plan = Plan(config, build_network(config), RowSharding(len(rows)))
     return np.asarray(components(jnp.asarray(rows), plan=plan))

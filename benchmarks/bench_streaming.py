@@ -100,7 +100,7 @@ def measure_steps(kind: str, folder: Path, *, smoke: bool) -> dict[str, Any]:
     config = preset_config("fast", n_clusters=10, n_rows=n_rows)
     config = config.replace({"clustering.update_interval": n_steps})
     plan = Plan(config, build_network(config), RowSharding(n_rows))
-    source, _ = own_rows("x", rows, None, None)
+    source = own_rows("x", rows).rows
     width = source.shape[1]
     scaling = Scaling(np.zeros(width), np.full(width, 0.9))
     streamed = StreamedRows(source, scaling)

@@ -54,7 +54,7 @@ from jdec.trainer.run import Run, Saved, to_host
 from jdec.trainer.run_folder import Journal, open_run, template
 from jdec.trainer.scaling import Scaling
 from jdec.trainer.self_training import begin, restore, self_train
-from jdec.trainer.sharding import DATA, Mesh, RowSharding, check_mesh, replicate
+from jdec.trainer.sharding import DATA, Mesh, check_mesh, replicate
 from jdec.trainer.streamed_rows import StreamedRows
 
 
@@ -146,17 +146,16 @@ def fit(
         check_mesh(mesh, (DATA,))
         callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
         feature_names = check_feature_names(feature_names, x)
-        source, n_rows = own_rows("x", x, mesh, feature_names)
-        data = Data(source, RowSharding(n_rows, mesh), feature_names)
+        data = own_rows("x", x, mesh, feature_names)
+        source, n_rows = data.rows, data.sharding.n_rows
         check_n_clusters(config.n_clusters, n_rows)
         labels = check_classes(y, n_rows)
         n_train = check_n_train(config, n_train, n_rows)
         network, hooks = check_parts(config, source.shape[1], network, tx, extra_loss, augment)
         others = None
         if unlabeled is not None:
-            more, n_more = own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))
-            check_same_columns(feature_names, source, unlabeled, more)
-            others = Data(more, RowSharding(n_more, mesh))
+            others = own_rows("unlabeled", unlabeled, mesh, column_names(unlabeled))
+            check_same_columns(feature_names, source, unlabeled, others.rows)
         plan = Plan(config, network, data.sharding, hooks)
         is_streamed = streams(rows, data, config)
         if autoencoder_params is not None:
@@ -196,7 +195,7 @@ def fit(
         run = Run(
             plan,
             split_run_key(key),
-            StreamedRows(source, scaling) if is_streamed else data.put(scaling),
+            data.stream(scaling) if is_streamed else data.put(scaling),
             reporter,
             save=journal.save,
             describe=lambda found: (

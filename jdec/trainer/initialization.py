@@ -114,7 +114,7 @@ def _sampled(run: Run) -> tuple[Run, Int[np.ndarray, "S"] | None]:
         indices = np.sort(np.random.default_rng(0).choice(n_rows, size, replace=False))
     rows = RowSharding(size, run.plan.rows.mesh)
     if isinstance(x, StreamedRows):
-        x = x.subset(indices) if stays else jnp.asarray(x.take(indices))
+        x = x.subset(indices) if stays else rows.put(x.take(indices[rows.local()]))
     else:
         padding = np.zeros(rows.padded_length - size, int)
         x = select_rows(x, np.concatenate([indices, padding]), rows=rows)

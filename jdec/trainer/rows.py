@@ -1,7 +1,7 @@
 """Where rows come from and lie: of this process, scaled, on the devices."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from jdec._checks import check_choice, check_rank
 from jdec._columns import identifier_columns
 from jdec._environment import free_device_bytes
 from jdec._rows import DataWarning, IdentifierWarning
-from jdec._sources import RowSource, as_source
+from jdec._sources import RowSource, SparseRows, as_source
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import rows_digest
 from jdec.trainer.processes import allgather, is_primary
@@ -32,6 +32,11 @@ class Data(NamedTuple):
     rows: RowSource
     sharding: RowSharding
     feature_names: tuple[str, ...] | None = None
+    of_all: Any = None  # those of all processes, unchecked, where there are several
+
+    def stream(self, scaling: Scaling) -> StreamedRows:
+        """Return the scaled rows of all processes, to be read where they are asked for."""
+        return StreamedRows(self.rows if self.of_all is None else self.of_all, scaling)
 
     def put(self, scaling: Scaling) -> Float[Array, "M D"]:
         """Scale the rows and put them onto the devices."""
@@ -40,39 +45,41 @@ class Data(NamedTuple):
 
 
 def own_rows(
-    name: str, x: Any, mesh: Mesh | None, columns: Sequence[str] | None
-) -> tuple[RowSource, int]:
-    """Return the rows of this process, and how many there are in all."""
+    name: str, x: Any, mesh: Mesh | None = None, columns: tuple[str, ...] | None = None
+) -> Data:
+    """Return the rows of this process, checked."""
     if mesh is None or jax.process_count() == 1:
-        rows = as_source(name, x, columns=columns)
-        return rows, len(rows)
+        every = as_source(name, x, columns=columns)
+        return Data(every, RowSharding(len(every), mesh), columns)
     if scipy.sparse.issparse(x):
         x = scipy.sparse.csr_array(x)
     elif not isinstance(x, np.ndarray):
         x = np.asarray(x)
     check_rank(name, x, 2)
-    mine = RowSharding(len(x), mesh).local()
-    if mine.start >= mine.stop:  # there may be more devices than rows
-        return np.zeros((0, x.shape[1]), np.float32), x.shape[0]
-    return as_source(name, x[mine], first_row=mine.start, columns=columns), x.shape[0]
+    sharding = RowSharding(x.shape[0], mesh)
+    mine = sharding.local()
+    rows: RowSource = np.zeros((0, x.shape[1]), np.float32)
+    if mine.start < mine.stop:  # there may be more devices than rows
+        rows = as_source(name, x[mine], first_row=mine.start, columns=columns)
+    of_all = SparseRows(x) if scipy.sparse.issparse(x) else x
+    return Data(rows, sharding, columns, of_all)
 
 
 def streams(placement: Any, data: Data, config: Config) -> bool:
     """Whether the rows stay on the host: as ``placement`` says, or by what memory is free."""
     check_choice("rows", placement, PLACEMENTS)
-    mesh, (n_rows, n_features) = data.sharding.mesh, data.rows.shape
-    if mesh is not None:
-        if placement == "stream":
-            raise ValueError(
-                "rows: expected device with a mesh, whose devices share the rows, got stream"
-            )
-        return False
+    if placement == "stream" and data.of_all is not None and data.of_all.dtype.kind not in "iuf":
+        raise ValueError(
+            "x: expected integers or floats, to be streamed to several processes, got dtype "
+            f"{data.of_all.dtype}"
+        )
     free = free_device_bytes()
-    if placement != "auto" or free is None:
+    if placement != "auto" or free is None or data.of_all is not None:
         return placement == "stream"
+    (n_rows, n_features), is_cpu = data.rows.shape, jax.default_backend() == "cpu"
     # On a CPU the scaled rows are there twice while they are put; and P and Q are of their number.
-    copies = 2 if jax.default_backend() == "cpu" else 1
-    return 4 * n_rows * (copies * n_features + 2 * config.n_clusters) > free
+    n_bytes = 4 * n_rows * ((2 if is_cpu else 1) * n_features + 2 * config.n_clusters)
+    return n_bytes > free * (1 if is_cpu else data.sharding.n_shards)
 
 
 def digest_rows(data: Data) -> str:
@@ -108,7 +115,7 @@ def add_rows(run: Run, n_rows: int, others: Data, scaling: Scaling) -> tuple[Any
     """Return the first rows of a run and others together, and how many they are."""
     n_all = n_rows + others.sharding.n_rows
     if isinstance(run.x, StreamedRows):
-        return JoinedRows(run.x, n_rows, StreamedRows(others.rows, scaling)), n_all
+        return JoinedRows(run.x, n_rows, others.stream(scaling)), n_all
     of_run = RowSharding(n_rows, run.plan.rows.mesh)
     return concatenate_rows(run.x, of_run, others.put(scaling), others.sharding)[0], n_all
 
@@ -116,7 +123,8 @@ def add_rows(run: Run, n_rows: int, others: Data, scaling: Scaling) -> tuple[Any
 def scaled_blocks(run: Run, data: Data, scaling: Scaling) -> Iterator[Float[np.ndarray, "B D"]]:
     """Yield the scaled rows of this process, from the device where it has them all."""
     if isinstance(run.x, StreamedRows):
-        yield from run.x.blocks(BLOCK_SIZE)
+        for _, block in run.x.blocks(BLOCK_SIZE, run.plan.rows.local()):
+            yield block
         return
     if run.plan.rows.mesh is None:
         x = np.asarray(run.x)

@@ -96,9 +96,10 @@ def refresh_targets(run: Run, params: DECParams, labels: Any = None) -> tuple[Ta
     """Return the targets of all rows, and the sizes of the clusters; at first without labels."""
     if labels is None:  # -1, which no label is
         rows = run.plan.rows
-        labels = np.full(rows.local().stop - rows.local().start, -1, np.int32)
-        if not isinstance(run.x, StreamedRows):
-            labels = rows.put(labels)
+        is_streamed = isinstance(run.x, StreamedRows)
+        mine = slice(0, rows.n_rows) if is_streamed else rows.local()
+        labels = np.full(mine.stop - mine.start, -1, np.int32)
+        labels = labels if is_streamed else rows.put(labels)
         if run.members is not None:
             labels = jnp.broadcast_to(labels, (len(params.centroids), len(labels)))
     return run.programs.refresh(params, labels, run.x, run.overrides, plan=run.plan)

@@ -31,12 +31,12 @@ class StreamedRows:
     def take(self, indices: Int[np.ndarray, "..."]) -> Float[np.ndarray, "... D"]:
         """Return the rows at some indices, of any shape."""
         flat = indices.reshape(-1) if self._indices is None else self._indices[indices.reshape(-1)]
-        return self._scaled(flat).reshape(*indices.shape, -1)
+        return self._scaled(flat).reshape(*indices.shape, self.shape[1])
 
     def block(self, start: int, stop: int) -> Float[np.ndarray, "B D"]:
         """Return the rows from ``start`` to before ``stop``."""
         if self._indices is not None:
-            return self.take(np.arange(start, min(stop, len(self))))
+            return self.take(np.arange(start, max(start, min(stop, len(self)))))
         return self._scaled(slice(start, stop))
 
     def _scaled(self, index: Any) -> Float[np.ndarray, "B D"]:
@@ -45,11 +45,21 @@ class StreamedRows:
             return self._scaling.apply_sparse(rows.matrix[index])
         return self._scaling.apply(rows[index])
 
-    def blocks(self, size: int | None = None) -> Iterator[Float[np.ndarray, "B D"]]:
-        """Read all rows in order, one block while the last is worked on."""
-        size = size or BLOCK_SIZE * max(1, CHUNK_BYTES // (4 * self.shape[1] * BLOCK_SIZE))
-        starts = range(0, len(self), size)
-        return read_ahead(lambda start: self.block(start, start + size), starts)
+    def blocks(
+        self, size: int, rows: slice, n_rows: int | None = None
+    ) -> Iterator[tuple[int, Float[np.ndarray, "B D"]]]:
+        """Read some rows in order, one block while the last is worked on.
+
+        Each comes with how many were before it. With ``n_rows``, blocks without rows follow until
+        there are as many blocks as so many rows have.
+        """
+        first, last = rows.start, rows.stop
+
+        def read(start: int) -> tuple[int, Float[np.ndarray, "B D"]]:
+            begin = min(first + start, last)
+            return begin - first, self.block(begin, min(begin + size, last))
+
+        return read_ahead(read, range(0, last - first if n_rows is None else n_rows, size))
 
     def subset(self, indices: Int[np.ndarray, "M"]) -> "StreamedRows":
         """Return some of the rows."""

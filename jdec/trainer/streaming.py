@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jdec._typing import Params
+from jdec.core.autoencoder import network_shapes
 from jdec.core.dec import DECBatch, DECState
 from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
 from jdec.core.pretraining import PretrainState
-from jdec.core.targets import DECParams, Targets, all_finite, embed_in_blocks
+from jdec.core.targets import DECParams, Targets, all_finite
 from jdec.core.training import Batches, scan_batches, step_indices
 from jdec.trainer.config import ClusteringConfig, PretrainConfig
 from jdec.trainer.host_arrays import empty_on_host
@@ -29,8 +30,10 @@ from jdec.trainer.programs import (
     alter_pretraining,
     build_pretraining,
     build_self_training,
+    embed_all,
 )
 from jdec.trainer.streamed_rows import BLOCK_SIZE, CHUNK_BYTES, JoinedRows, StreamedRows, read_ahead
+from jdec.trainer.transfer import map_blocks, put_batches
 
 
 class HostTargets(NamedTuple):
@@ -97,7 +100,8 @@ def pretrain_steps(
     def steps(state: Any, rows: Any, done: int) -> Any:
         return _pretrain_batches(key, state, rows, first_step + done, plan=plan, stage=stage)
 
-    return _train(steps, state, x.take, indices, 4 * x.shape[1])
+    read = partial(put_batches, plan.rows, x.take)
+    return _train(steps, state, read, indices, 4 * x.shape[1])
 
 
 @partial(jax.jit, static_argnames=("plan", "stage"), donate_argnames="state")
@@ -138,7 +142,10 @@ def train(
     frequencies = jnp.asarray(of_host.frequencies, jnp.float32)
 
     def read(indices: Int[np.ndarray, "S B"]) -> tuple[Any, Any]:
-        return x.take(indices), of_host.q[indices]
+        return (
+            put_batches(plan.rows, x.take, indices),
+            put_batches(plan.rows, of_host.q.__getitem__, indices),
+        )
 
     def steps(state: Any, rows: Any, done: int) -> Any:
         return _train_batches(key, state, *rows, frequencies, first_step + done, plan=plan)
@@ -186,15 +193,15 @@ def refresh(
 ) -> tuple[Targets, Int[np.ndarray, "K"]]:
     """Recompute the targets in one pass over the rows, and count the rows of each cluster."""
     del overrides
-    n_rows, n_clusters = len(x), plan.config.n_clusters
-    q = empty_on_host((n_rows, n_clusters), np.float32)
-    new_labels, finite, start = np.empty(n_rows, np.int32), True, 0
-    for block in x.blocks():
-        stop = start + len(block)
-        found = _assign_block(params, _padded(block), plan=plan)
-        q[start:stop] = np.asarray(found[0])[: len(block)]
-        new_labels[start:stop] = np.asarray(found[1])[: len(block)]
-        finite, start = finite and bool(found[2]), stop
+    n_rows, n_clusters, mine = len(x), plan.config.n_clusters, plan.rows.local()
+    n_mine, finite = mine.stop - mine.start, True
+    q = empty_on_host((n_mine, n_clusters), np.float32)
+    new_labels = np.empty(n_mine, np.int32)
+    for rows, found in map_blocks(plan.rows, x, partial(_assign_block, params, plan=plan)):
+        q[rows], new_labels[rows] = found[:2]
+        finite = finite and bool(found[2])
+    # Mini-batches are of all rows, in every process.
+    q, new_labels = plan.rows.join(q), plan.rows.join(new_labels)
     frequencies = np.zeros(n_clusters)
     for part in _parts(q):
         frequencies += part.sum(axis=0, dtype=np.float64)
@@ -223,7 +230,7 @@ def _padded(block: np.ndarray) -> np.ndarray:
 def _assign_block(
     params: DECParams, block: Float[Array, "B D"], *, plan: Plan
 ) -> tuple[Float[Array, "B K"], Int[Array, "B"], Bool[Array, ""]]:
-    embeddings = _embed_block(params.encoder, block, plan=plan)
+    embeddings = embed_all(plan.rows, plan.network.encode, params.encoder, block)
     log_q = log_soft_assignment(embeddings, params.centroids, alpha=plan.config.clustering.alpha)
     q = jnp.exp(log_q)
     return q, q.argmax(axis=1).astype(jnp.int32), all_finite((params, embeddings, q))
@@ -238,13 +245,16 @@ def _sum_kl(q: Float[Array, "B K"], frequencies: Float[Array, "K"]) -> Float[Arr
 
 def embed(params: Params, x: StreamedRows, *, plan: Plan) -> Float[np.ndarray, "N Z"]:
     """Embed all rows."""
-    parts = (
-        np.asarray(_embed_block(params, _padded(block), plan=plan))[: len(block)]
-        for block in x.blocks()
-    )
-    return np.concatenate(list(parts))
+    mine = plan.rows.local()
+    width = network_shapes(plan.network, x.shape[1]).latent_dim
+    found = empty_on_host((mine.stop - mine.start, width), np.float32)
+    for rows, (part,) in map_blocks(plan.rows, x, partial(_embed_block, params, plan=plan)):
+        found[rows] = part
+    return plan.rows.join(found)
 
 
 @partial(jax.jit, static_argnames="plan")
-def _embed_block(params: Params, block: Float[Array, "B D"], *, plan: Plan) -> Float[Array, "B Z"]:
-    return embed_in_blocks(plan.network.encode, params, block, block_size=BLOCK_SIZE)
+def _embed_block(
+    params: Params, block: Float[Array, "B D"], *, plan: Plan
+) -> tuple[Float[Array, "B Z"]]:
+    return (embed_all(plan.rows, plan.network.encode, params, block),)

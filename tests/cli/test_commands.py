@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 import quick
+import scipy.sparse
 from sklearn.datasets import make_blobs
 
 from jdec.cli import main
@@ -159,6 +160,33 @@ def test_files_of_other_kinds_give_the_same(tmp_path, data):
         assert (out / name).read_bytes() == Path("run", name).read_bytes()
     scores = json.loads((out / "metrics.json").read_text())["scores"]
     assert (scores is None) == (data == "x.npy")
+
+
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csc_array], ids=["dense", "sparse"])
+def test_rows_that_are_streamed_give_the_same(tmp_path, make, capsys):
+    data = tmp_path / ("rows.npy" if make is np.asarray else "rows.npz")
+    (np.save if make is np.asarray else scipy.sparse.save_npz)(data, make(X))
+    out = tmp_path / "run"
+    assert main(["fit", str(data), "--out", str(out), "--rows", "stream", *FIT]) == 0
+    # A sparse matrix has no pictures, though its rows are told to be some.
+    assert names(out) == [name for name in FILES if make is np.asarray or "samples" not in name]
+    np.testing.assert_array_equal(np.load(out / "labels.npy"), np.load("run/labels.npy"))
+    for name in ("embedding", "soft_assignment"):
+        found, expected = np.load(out / f"{name}.npy"), np.load(f"run/{name}.npy")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert json.loads((out / "metrics.json").read_text())["rows"] == "stream"
+    capsys.readouterr()
+    assert main(["predict", str(out), str(data)]) == 0
+    expected = "".join(f"{label}\n" for label in np.load("run/labels.npy"))
+    assert capsys.readouterr().out == expected
+
+
+def test_k_means_on_rows_that_are_streamed_is_left_out(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["fit", "xy.npz", "--out", str(out), "--rows", "stream", *FIT]) == 0
+    assert "k-means on the input: left out, as the rows were streamed" in capsys.readouterr().out
+    scores = json.loads((out / "metrics.json").read_text())["scores"]
+    assert list(scores) == ["AE + k-means", "DEC initialisation", "DEC"]
 
 
 def test_the_settings_of_an_earlier_run_give_the_same(tmp_path):
@@ -468,6 +496,7 @@ MISTAKES = {
         *(1, ["fit", "x.npy", "--out", "new", "--n-clusters", "91"]),
         ["got n_clusters=91 for n_samples=90"],
     ),
+    "rows nowhere": (2, ["fit", "x.npy", "--rows", "host"], ["host", "auto", "stream"]),
     "no clusters": (1, ["fit", "x.npy", "--n-clusters", "0"], ["expected an integer >= 1, got 0"]),
     "out is a file": (
         *(1, ["fit", "x.npy", "--n-clusters", "3", "--out", "file"]),

@@ -84,16 +84,19 @@ def alone(folder):
     return results(folder, "alone")
 
 
-def test_two_processes_find_what_one_does(folder, alone):
-    processes = start_two(folder, *GRAPH)
+@pytest.mark.parametrize("rows", ["device", "stream"])
+def test_two_processes_find_what_one_does(folder, alone, rows):
+    out = f"runs/{rows}"
+    processes = start_two(folder, *GRAPH, "--rows", rows, "--out", out)
     for code, errors in [end(process) for process in processes]:
         assert code == 0, errors
-    labels, q = results(folder, "runs/rows")
+    labels, q = results(folder, out)
     assert np.array_equal(labels, alone[0])
     assert np.abs(q - alone[1]).max() < 1e-5
     assert len(labels) == N_ROWS
-    metrics = json.loads((folder / "runs/rows/metrics.json").read_text())
+    metrics = json.loads((folder / out / "metrics.json").read_text())
     assert metrics["environment"]["n_devices"] == 4
+    assert metrics["rows"] == rows
 
 
 def test_a_killed_process_ends_the_other(folder, capfd):

@@ -240,7 +240,7 @@ import jax
 import numpy as np
 from jdec import Config, fit
 
-folder, phase, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder, (phase, how, rows) = Path(sys.argv[1]), sys.argv[2:]
 config = Config.from_json((folder / "settings.json").read_text())
 seen = []
 
@@ -255,16 +255,24 @@ def callback(record):
         time.sleep(60)
 
 data = np.load(folder / "data.npz")
-fit(jax.random.key(3), data["x"], config, y=data["y"], workdir=folder / "run", callbacks=[callback])
+options = {"y": data["y"], "rows": rows, "callbacks": [callback]}
+fit(jax.random.key(3), data["x"], config, workdir=folder / "run", **options)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
-@pytest.mark.parametrize(("phase", "how"), [("finetune", "itself"), ("clustering", "other")])
-def test_a_killed_process_can_be_resumed(tmp_path, unbroken, phase, how):
+@pytest.mark.parametrize(
+    ("phase", "how", "rows"),
+    [
+        ("finetune", "itself", "device"),
+        ("clustering", "other", "device"),
+        ("clustering", "itself", "stream"),
+    ],
+)
+def test_a_killed_process_can_be_resumed(tmp_path, unbroken, phase, how, rows):
     (tmp_path / "settings.json").write_text(CONFIG.to_json())
     np.savez(tmp_path / "data.npz", x=X, y=Y)
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), phase, how]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), phase, how, rows]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment(**quick.READ_ONLY)
     ) as process:
@@ -276,8 +284,8 @@ def test_a_killed_process_can_be_resumed(tmp_path, unbroken, phase, how):
     folder = tmp_path / "run"
     assert any(path.suffix == ".npz" for path in (folder / "checkpoints").iterdir())
     seen = []
-    result = run(folder, resume=True, callbacks=[seen.append])
-    check_same_result(result, unbroken)
+    result = run(folder, resume=True, rows=rows, callbacks=[seen.append])
+    check_same_result(result, unbroken if rows == "device" else run(rows=rows))
     # It did go on, and not start again.
     n_before = N_PRETRAINING - 10 + 4 if phase == "finetune" else N_PRETRAINING + 4
     assert N_RECORDS - n_before <= len(seen) < N_RECORDS - n_before + 4

@@ -84,6 +84,15 @@ def test_a_streamed_fit_is_the_resident_one(changes):
     assert_same_run(fit(KEY, X, config, rows="stream"), fit(KEY, X, config, rows="device"))
 
 
+@pytest.mark.parametrize("batch_size", [48, 47])
+def test_over_devices(batch_size):
+    """Each takes its part of every mini-batch and block; 3 have neither in equal parts."""
+    config = CONFIG.replace(GRAPH | {"clustering.batch_size": batch_size})
+    mesh = data_mesh(3)
+    found = fit(KEY, X, config, rows="stream", mesh=mesh)
+    assert_same_run(found, fit(KEY, X, config, rows="device", mesh=mesh))
+
+
 def test_as_users_compile_it(full_compilation_here):
     config = CONFIG.replace(GRAPH)
     assert_same_run(fit(KEY, X, config, rows="stream"), fit(KEY, X, config, rows="device"))
@@ -189,10 +198,16 @@ def test_rows_are_read_where_they_are_asked_for():
     indices = np.array([[3, 0], [499, 3]])
     np.testing.assert_array_equal(rows.take(indices), expected[indices])
     np.testing.assert_array_equal(rows.block(490, 600), expected[490:])
-    np.testing.assert_array_equal(np.concatenate(list(rows.blocks(64))), expected)
+    starts, blocks = zip(*rows.blocks(64, slice(100, 300)), strict=True)
+    assert starts == (0, 64, 128, 192)
+    np.testing.assert_array_equal(np.concatenate(blocks), expected[100:300])
+    # Another process has more: this one goes along without rows.
+    starts, blocks = zip(*rows.blocks(64, slice(480, 500), 130), strict=True)
+    assert (starts, [len(block) for block in blocks]) == ((0, 20, 20), [20, 0, 0])
     some = rows.subset(np.arange(0, 500, 7))
     assert some.shape == (72, 64)
-    np.testing.assert_array_equal(np.concatenate(list(some.blocks(10))), expected[::7])
+    found = np.concatenate([block for _, block in some.blocks(10, slice(0, 72))])
+    np.testing.assert_array_equal(found, expected[::7])
     few = some.subset(np.array([71, 2]))
     np.testing.assert_array_equal(few.block(0, 2), expected[[497, 14]])
 
@@ -226,17 +241,9 @@ def test_rows_that_the_device_has_no_room_for_are_streamed(shape, is_streamed):
     assert streams("stream", data, CONFIG) is True
 
 
-@pytest.mark.parametrize(
-    ("x", "options", "message"),
-    [
-        (X, {"rows": "host"}, "^rows: expected one of auto, device, stream; got 'host'"),
-        (X, {"rows": "stream", "mesh": data_mesh(2)}, "^rows: expected device with a mesh"),
-    ],
-    ids=str,
-)
-def test_bad_placements_are_refused(x, options, message):
-    with pytest.raises(ValueError, match=message):
-        fit(KEY, x, CONFIG, **options)
+def test_a_placement_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="^rows: expected one of auto, device, stream; got 'host'"):
+        fit(KEY, X, CONFIG, rows="host")
 
 
 def test_what_overflows_when_scaled_is_named_before_any_work():
