@@ -445,7 +445,37 @@ def kills_table() -> str:
     return _table(["what", "how often", "machine"], rows)
 
 
+def streaming_table() -> str:
+    """Streamed rows beside resident ones, and whole fits of them."""
+    rows = []
+    for record in newest(read_records("streaming"), "figure", *_STREAMED):
+        shape = " × ".join(map(_size, record["shape"]))
+        if record["figure"] == "steps":
+            for phase in ("pretraining", "self-training"):
+                rates = record[phase]["steps_per_second"]
+                what = f"steps/s, {phase}, {record['kind']}"
+                both = f"{_number(rates['streamed'])} / {_number(rates['resident'])}"
+                rows.append([what, shape, both, f"{record[phase]['ratio']:.2f}", _where(record)])
+        elif record["figure"] == "refresh":
+            rates = record["gigabytes_per_second"]
+            both = f"{_number(rates['refresh'])} / {_number(rates['reading'])}"
+            about = ["refresh / reading, GB/s", shape, both, f"{record['ratio']:.2f}"]
+            rows.append([*about, _where(record)])
+        else:
+            limit = record["memory_limit_gib"]
+            told = f"peak {record['peak_resident_gib']:.2f} GiB resident"
+            told += f", allocations limited to {limit:g} GiB" if limit else ""
+            scores = f"ACC {record['scores']['acc']:.3f}, {record['process_seconds']:.0f} s"
+            what = f"whole fit, {record['rows']} of {record['gigabytes']:.2g} GB"
+            rows.append([what, shape, told, scores, _where(record)])
+    return _table(["what", "rows", "streamed / resident", "ratio or result", "machine"], rows)
+
+
+#: What tells records of bench_streaming from each other, where they have it.
+_STREAMED = ("kind", "rows", "shape", "memory_limit_gib")
+
 TABLES: dict[str, Callable[[], str]] = {
+    "streaming": streaming_table,
     "quality": quality_table,
     "start": start_table,
     "step": step_table,
@@ -474,7 +504,7 @@ def newest(records: list[Record], *names: str) -> list[Record]:
         [{'a': 1, 'b': 3}]
     """
     found = {
-        (_device(record), *(json.dumps(record[name]) for name in names)): record
+        (_device(record), *(json.dumps(record.get(name)) for name in names)): record
         for record in records
     }
     return list(found.values())

@@ -1,11 +1,13 @@
 """Where rows come from: matrices that are read a few rows at a time, dense or sparse."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.sparse
 
+from jdec._host_arrays import empty_on_host
 from jdec._rows import are_usable, as_real, as_rows, check_finite_rows, check_has_entries
 
 _BLOCK = 2**20  # entries compared at once
@@ -88,6 +90,7 @@ def as_source(
     if isinstance(x, SparseRows):
         return x
     if not scipy.sparse.issparse(x):
+        x = _copied(x) if _is_stored(x) else x
         return as_rows(name, x, first_row=first_row, columns=columns)
     if x.ndim != 2:
         raise ValueError(f"{name}: Expected 2D array [rows, columns], got a sparse {x.ndim}D one")
@@ -102,6 +105,21 @@ def as_source(
         matrix.sum_duplicates()
     _check_finite(name, matrix, first_row, columns)
     return SparseRows(matrix)
+
+
+def _is_stored(x: Any) -> bool:
+    """Whether ``x`` is a matrix of HDF5 or zarr, which is slow to read but in order."""
+    library = type(x).__module__.partition(".")[0]
+    return library in ("h5py", "zarr") and len(getattr(x, "shape", ())) == 2
+
+
+def _copied(x: Any) -> np.ndarray:
+    """Copy a stored matrix block by block, so that rows can be read in any order."""
+    rows = empty_on_host(x.shape, x.dtype)
+    size = max(1, _BLOCK // max(1, x.shape[1]))
+    for start in range(0, len(rows), size):
+        rows[start : start + size] = x[start : start + size]
+    return rows
 
 
 def _check_indices(name: str, x: Any) -> None:
@@ -139,3 +157,42 @@ def _check_finite(
             row = int(np.searchsorted(matrix.indptr, entry, side="right")) - 1
             dense = matrix[[row]].toarray()
             check_finite_rows(name, dense, first_row=first_row + row, columns=columns)
+
+
+class SourceFile(NamedTuple):
+    """A memory-mapped file, as it was when it was opened."""
+
+    path: str
+    size: int
+    modified: int | None  # in nanoseconds; None where it was mapped to be written to
+
+    def check(self) -> None:
+        """Raise if the file is gone or another: what is read beyond its end kills the process."""
+        try:
+            status = Path(self.path).stat()
+        except OSError as error:
+            raise ValueError(
+                f"x: {self.path} cannot be read any more ({error.strerror}), which rows were "
+                "streamed from; put it back and resume"
+            ) from error
+        same = self.modified is None or status.st_mtime_ns == self.modified
+        if status.st_size != self.size or not same:
+            raise ValueError(
+                f"x: {self.path} changed while its rows were streamed, from {self.size} to "
+                f"{status.st_size} bytes, or in its contents; start a new run on a file that stays "
+                "as it is"
+            )
+
+
+def source_files(rows: Any) -> list[SourceFile]:
+    """Return the memory-mapped files that rows lie in."""
+    found = {}
+    for array in rows.parts if isinstance(rows, SparseRows) else (rows,):
+        while isinstance(array, np.ndarray):
+            if isinstance(array, np.memmap) and array.filename is not None:
+                path = str(array.filename)
+                status = Path(path).stat()
+                modified = status.st_mtime_ns if array.mode in ("r", "c") else None
+                found[path] = SourceFile(path, status.st_size, modified)
+            array = array.base
+    return list(found.values())

@@ -73,6 +73,8 @@ def keep(folder: Path, kept: list[dict]) -> None:
         (["bench_ablation", "--sets", "digits", "--seeds", "0"], {"dataset", "acc"}, ["ablation"]),
         (["bench_fit"], {"seconds_to", "phases", "compiling"}, ["time_to_quality"]),
         (["bench_scaling", "--series", "targets"], {"sizes", "seconds", "fit"}, ["scaling"]),
+        (["bench_streaming"], {"figure", "shape", "network"}, ["streaming"]),
+        (["bench_streaming", "--fit", "rows"], {"peak_resident_gib", "scores"}, ["streaming"]),
         (["bench_peers", "--groups", "steps"], {"peers", "ratios"}, []),
         (["kill_campaign"], {"kills", "kills_by_phase", "same_bits", "failures"}, ["kills"]),
     ],

@@ -32,6 +32,24 @@ def test_entries_given_twice_are_added():
     assert as_source("x", twice)[:].tolist() == [[0, 0], [3, 0], [0, 0]]
 
 
+@pytest.mark.parametrize("library", ["h5py", "zarr"])
+@pytest.mark.parametrize("n_rows", [40, 30_000, 0])
+def test_stored_matrices_are_read_in_blocks(tmp_path, library, n_rows):
+    dense = np.resize(DENSE, (n_rows, 70))
+    stored = pytest.importorskip(library, reason=f"{library} is not installed")
+    if library == "h5py":
+        file = stored.File(tmp_path / "x.h5", "w")
+        x = file.create_dataset("x", data=dense, chunks=True if n_rows else None)
+    else:
+        x = stored.create_array(tmp_path / "x.zarr", shape=dense.shape, dtype=dense.dtype)
+        x[:] = dense
+    if n_rows:
+        np.testing.assert_array_equal(as_source("x", x), dense)
+    else:
+        with pytest.raises(ValueError, match="at least one row"):
+            as_source("x", x)
+
+
 def test_dense_rows_are_left_as_they_are(tmp_path):
     np.save(tmp_path / "x.npy", DENSE)
     stored = np.load(tmp_path / "x.npy", mmap_mode="r")

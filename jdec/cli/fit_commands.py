@@ -41,7 +41,10 @@ def run_fit(argv: Sequence[str]) -> None:
     arguments = parse(Fit, argv, default=_with_config(first, base))
     settings = {name: getattr(arguments, name) for name in vars(base) if name != "n_clusters"}
     config = replace(base, **settings)
-    check_memory(config, dataset.x.shape[0], dataset.x.shape[1], 1 if mesh is None else mesh.size)
+    n_rows, n_features = dataset.x.shape
+    # Of rows that are streamed, P is on the host.
+    n_on_device = 0 if arguments.rows == "stream" else n_rows
+    check_memory(config, n_on_device, n_features, 1 if mesh is None else mesh.size)
     out = arguments.out or Path("runs") / dataset.name
     say = print if is_primary() and not arguments.quiet else lambda line: None
     recipe = _recipe(arguments)

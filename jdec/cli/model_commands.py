@@ -18,6 +18,8 @@ from jdec.trainer.model import assign
 from jdec.trainer.model_file import load_model
 from jdec.trainer.workdir import RESULT_FILES
 
+_BLOCK = 2**16  # rows written at once
+
 
 def run_predict(arguments: Predict) -> None:
     """Run ``jdec predict``."""
@@ -25,14 +27,17 @@ def run_predict(arguments: Predict) -> None:
         _check_output(arguments.out, arguments)
     dataset, q = _assign(arguments)
     labels = q.argmax(axis=1).astype(np.int32)
+    parts = [slice(start, start + _BLOCK) for start in range(0, len(labels), _BLOCK)]
     if arguments.out is None:
-        print("\n".join(map(str, labels.tolist())))
+        for part in parts:
+            print("\n".join(map(str, labels[part].tolist())))
         return
     with atomic_write(arguments.out) as file:
         if arguments.out.suffix == ".npy":
             np.save(file, labels, allow_pickle=False)
         else:
-            file.write(_table(dataset, labels, q.max(axis=1)).encode())
+            for part in parts:
+                file.write(_table(dataset, labels, q, part).encode())
     print(f"{len(labels)} labels written to {arguments.out}")
 
 
@@ -75,12 +80,14 @@ def _check_output(out: Path, arguments: Predict) -> None:
         raise ValueError(f"out: {error.strerror}: '{out}'; expected a writable folder") from error
 
 
-def _table(dataset: Dataset, labels: np.ndarray, probabilities: np.ndarray) -> str:
-    """Return a CSV table of labels and their probabilities."""
-    columns = {} if dataset.ids is None else {"id": dataset.ids.tolist()}
-    columns |= {"label": labels.tolist(), "probability": [f"{p:.6f}" for p in probabilities]}
+def _table(dataset: Dataset, labels: np.ndarray, q: np.ndarray, part: slice) -> str:
+    """Return some rows of a CSV table of labels and their probabilities; its header at first."""
+    columns = {} if dataset.ids is None else {"id": dataset.ids[part].tolist()}
+    probabilities = [f"{p:.6f}" for p in q[part].max(axis=1)]
+    columns |= {"label": labels[part].tolist(), "probability": probabilities}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    if part.start == 0:
+        writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()

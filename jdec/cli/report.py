@@ -90,6 +90,8 @@ def fit_summary(out: Path, config: Config, metrics: dict[str, Any], total: float
     lines = [""]
     if metrics["scores"] is not None:
         lines += [score_table(metrics["scores"]), "", *_legend(config, metrics["scores"])]
+    if metrics["start_rows"] is not None:
+        lines.append(f"start    found on a sample of {metrics['start_rows']} rows")
     lines += [
         f"sizes    {', '.join(map(str, sizes[:20]))}{', …' if len(sizes) > 20 else ''}",
         f"stopped  after {n_intervals} interval{'s' * (n_intervals != 1)}, "

@@ -127,6 +127,7 @@ def write_results(
         "n_clusters": config.n_clusters,
         "cluster_sizes": np.bincount(result.labels, minlength=config.n_clusters).tolist(),
         "rows": result.placement,
+        "start_rows": next((record["rows"] for record in result.history if "rows" in record), None),
         "stop_reason": result.stop_reason,
         "n_intervals": result.n_intervals,
         "label_change": result.history[-1]["label_change"],

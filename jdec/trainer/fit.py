@@ -86,8 +86,9 @@ def fit(
 
     Args:
         key: Typed random key; with the data and the configuration it determines the result.
-        x: Rows, [N D], numeric and finite: an array, a memory-mapped file, a data frame, or a
-            sparse matrix of SciPy, which is not made dense as a whole if its rows are streamed.
+        x: Rows, [N D], numeric and finite: an array, a memory-mapped file, a data frame, a matrix
+            of h5py or zarr, which is copied to a file that is read faster, or a sparse matrix of
+            SciPy, which is not made dense as a whole if its rows are streamed.
         config: All settings.
         y: Classes, [N], only to report ACC, NMI and ARI along the way; training never sees them.
         feature_names: Names of the columns of ``x``; those of a data frame by default. They are

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 
 from jdec._checks import shown
 from jdec._columns import check_feature_names, column_names, names_to_compare
+from jdec._host_arrays import empty_on_host
 from jdec._rows import as_rows
 from jdec._sources import RowSource, as_source
 from jdec._typing import Params
 from jdec.core.autoencoder import Autoencoder, network_shapes
 from jdec.trainer.config import Config
-from jdec.trainer.host_arrays import empty_on_host
 from jdec.trainer.programs import assign_block, build_network
 from jdec.trainer.scaling import Scaling
 from jdec.trainer.streamed_rows import BLOCK_SIZE

@@ -55,6 +55,8 @@ def begin(run: Run, params: Params, start: Start) -> tuple[DECState, Targets]:
             check_losses(losses, "warm-up", 0)
         members = {} if run.members is None else {"members": run.members.tolist()}
         record: Record = {"phase": "warm-up", "step": settings.warmup_steps, **members}
+        if start.run.plan.rows.n_rows < run.plan.rows.n_rows:
+            record["rows"] = start.run.plan.rows.n_rows  # the sample
         record["loss"] = mean_losses(losses)
         run.reporter.report(record, Snapshot(*state.params))
     with run.reporter.timed("target refresh"):

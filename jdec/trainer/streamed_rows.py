@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jdec._sources import RowSource, SparseRows
+from jdec._sources import RowSource, SparseRows, source_files
 from jdec.trainer.scaling import Scaling
 
 #: Rows encoded at once outside of training: on the host, blocks have a multiple of so many.
@@ -23,6 +23,7 @@ class StreamedRows:
         self, rows: RowSource, scaling: Scaling, indices: Int[np.ndarray, "M"] | None = None
     ) -> None:
         self._rows, self._scaling, self._indices = rows, scaling, indices
+        self._files = source_files(rows)
         self.shape = (len(rows) if indices is None else len(indices), rows.shape[1])
 
     def __len__(self) -> int:
@@ -41,6 +42,8 @@ class StreamedRows:
 
     def _scaled(self, index: Any) -> Float[np.ndarray, "B D"]:
         rows = self._rows
+        for file in self._files:
+            file.check()
         if isinstance(rows, SparseRows) and not self._scaling.shift.any():
             return self._scaling.apply_sparse(rows.matrix[index])
         return self._scaling.apply(rows[index])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jdec._host_arrays import empty_on_host
 from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
 from jdec.core.dec import DECBatch, DECState
@@ -21,7 +22,6 @@ from jdec.core.pretraining import PretrainState
 from jdec.core.targets import DECParams, Targets, all_finite
 from jdec.core.training import Batches, scan_batches, step_indices
 from jdec.trainer.config import ClusteringConfig, PretrainConfig
-from jdec.trainer.host_arrays import empty_on_host
 from jdec.trainer.programs import (
     MemberOverrides,
     Plan,

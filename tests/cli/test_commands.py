@@ -181,6 +181,13 @@ def test_rows_that_are_streamed_give_the_same(tmp_path, make, capsys):
     assert capsys.readouterr().out == expected
 
 
+def test_a_start_found_on_a_sample_is_told(tmp_path, capsys):
+    out, sample = tmp_path / "run", ["--kmeans.max-rows", "50", "--clustering.warmup-steps", "5"]
+    assert main(["fit", "xy.npz", "--out", str(out), *FIT, *sample]) == 0
+    assert "start    found on a sample of 50 rows" in capsys.readouterr().out
+    assert json.loads((out / "metrics.json").read_text())["start_rows"] == 50
+
+
 def test_k_means_on_rows_that_are_streamed_is_left_out(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["fit", "xy.npz", "--out", str(out), "--rows", "stream", *FIT]) == 0

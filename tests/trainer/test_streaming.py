@@ -1,5 +1,7 @@
 """Rows that stay on the host: the same run as with all of them on the device."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +9,13 @@ import pytest
 import scipy.sparse
 from sklearn.datasets import load_digits
 
+from jdec._host_arrays import empty_on_host
 from jdec.core.functional import soft_assignment, target_distribution
 from jdec.core.targets import DECParams
 from jdec.metrics import clustering_accuracy
 from jdec.trainer import assign, data_mesh
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
-from jdec.trainer.host_arrays import empty_on_host
 from jdec.trainer.programs import Hooks, Plan, build_network
 from jdec.trainer.rows import Data, streams
 from jdec.trainer.scaling import Scaling
@@ -124,6 +126,41 @@ def test_a_memory_mapped_file(tmp_path):
     stored = np.load(tmp_path / "x.npy", mmap_mode="r")
     config = CONFIG.replace(GRAPH)
     assert_same_run(fit(KEY, stored, config, rows="stream"), fit(KEY, X, config))
+
+
+@pytest.mark.parametrize("change", ["shrinks", "is written to", "is removed"])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_a_file_that_changes_under_the_run_is_named(tmp_path, change, is_sparse):
+    path = tmp_path / "x.npy"
+    sparse = scipy.sparse.csr_array(X)
+    np.save(path, sparse.data if is_sparse else X)
+    rows = np.load(path, mmap_mode="r")
+    if is_sparse:
+        rows = scipy.sparse.csr_array((rows, sparse.indices, sparse.indptr), shape=X.shape)
+
+    def interfere(record):
+        if record["step"] == 30:
+            if change == "shrinks":
+                os.truncate(path, 4096)
+            elif change == "is removed":
+                path.unlink()
+            else:
+                np.save(path, np.load(path) + 1)
+
+    message = (
+        r"x\.npy cannot be read any more" if change == "is removed" else r"x\.npy changed while"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(KEY, rows, CONFIG, rows="stream", callbacks=[interfere], workdir=tmp_path / "run")
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_file_that_is_mapped_to_be_written_to_is_not_taken_for_another(tmp_path):
+    rows = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", X.dtype, X.shape)
+    rows[:] = X
+    streamed = StreamedRows(rows, Scaling(np.zeros(64), np.ones(64)))
+    os.utime(tmp_path / "x.npy", (0, 0))  # as when it is written back
+    np.testing.assert_array_equal(streamed.block(0, 500), X.astype(np.float32))
 
 
 class StopError(BaseException):
@@ -242,7 +279,9 @@ def test_rows_that_the_device_has_no_room_for_are_streamed(shape, is_streamed):
 
 
 def test_a_placement_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="^rows: expected one of auto, device, stream; got 'host'"):
+    with pytest.raises(
+        ValueError, match=r"^rows: expected one of auto, device, stream; got 'host'"
+    ):
         fit(KEY, X, CONFIG, rows="host")
 
 
