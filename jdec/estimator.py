@@ -41,7 +41,7 @@ _SAVED: dict[str, type] = {
 }
 
 # Arguments of the estimator that are arguments of the fit.
-_HANDED_ON = ("network", "extra_loss", "augment", "tx", "callbacks", "workdir", "resume")
+_HANDED_ON = ("network", "extra_loss", "augment", "tx", "rows", "callbacks", "workdir", "resume")
 
 
 # scikit-learn reads the parameters off the signature, and compares estimators by identity.
@@ -69,6 +69,8 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
         extra_loss: Added to the KL, as in :func:`jdec.fit`.
         augment: Alters mini-batches, as in :func:`jdec.fit`.
         tx: Optax optimizers by phase, as in :func:`jdec.fit`.
+        rows: Where the rows are while it trains: ``auto``, ``device`` or ``stream``, as in
+            :func:`jdec.fit`.
         callbacks: Called with each record of the history, as in :func:`jdec.fit`.
         random_state: Integer seed (``jax.random.key`` of it is the key of :func:`jdec.fit`), NumPy
             RandomState, or None.
@@ -115,6 +117,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     extra_loss: ExtraLossFn | None = None
     augment: AugmentFn | None = None
     tx: Mapping[str, Any] | None = None
+    rows: str = "auto"
     callbacks: Sequence[Callback] = ()
     random_state: int | np.random.RandomState | None = None
     workdir: str | Path | None = None

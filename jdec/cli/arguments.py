@@ -158,8 +158,8 @@ class Predict:
     """Assign rows to the clusters of a finished run.
 
     Attributes:
-        out: Output file: .npy (labels) or .csv (labels and their probabilities); by default one
-            label per line on standard output.
+        out: Output file: .npy (labels), .csv or .parquet (labels and their probabilities); by
+            default one label per line on standard output.
     """
 
     run: _Run

@@ -4,7 +4,9 @@ import csv
 import io
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from jdec.cli.arguments import Evaluate, Predict
 from jdec.cli.fit_commands import check_platform, load_data
 from jdec.cli.report import score_table
 from jdec.datasets import Dataset
+from jdec.datasets._parquet import write_parquet
 from jdec.metrics import clustering_scores
 from jdec.trainer.model import assign
 from jdec.trainer.model_file import load_model
@@ -32,12 +35,15 @@ def run_predict(arguments: Predict) -> None:
         for part in parts:
             print("\n".join(map(str, labels[part].tolist())))
         return
+    columns = (_columns(dataset, labels, q, part) for part in parts)
     with atomic_write(arguments.out) as file:
         if arguments.out.suffix == ".npy":
             np.save(file, labels, allow_pickle=False)
+        elif arguments.out.suffix == ".parquet":
+            write_parquet(arguments.out, file, columns)
         else:
-            for part in parts:
-                file.write(_table(dataset, labels, q, part).encode())
+            for number, some in enumerate(columns):
+                file.write(_lines(some, with_header=number == 0).encode())
     print(f"{len(labels)} labels written to {arguments.out}")
 
 
@@ -62,8 +68,8 @@ def _assign(arguments: Predict | Evaluate) -> tuple[Dataset, np.ndarray]:
 
 def _check_output(out: Path, arguments: Predict) -> None:
     """Raise, before any work, if ``out`` cannot be written or must not be overwritten."""
-    if out.suffix not in (".npy", ".csv"):
-        raise ValueError(f"out: expected a name that ends in .npy or .csv, got {out}")
+    if out.suffix not in (".npy", ".csv", ".parquet"):
+        raise ValueError(f"out: expected a name that ends in .npy, .csv or .parquet, got {out}")
     if out.is_dir():
         raise ValueError(f"out: expected a file, got the folder {out}")
     data = Path(os.path.expanduser(arguments.data))  # noqa: PTH111 (no error without a home)
@@ -80,14 +86,18 @@ def _check_output(out: Path, arguments: Predict) -> None:
         raise ValueError(f"out: {error.strerror}: '{out}'; expected a writable folder") from error
 
 
-def _table(dataset: Dataset, labels: np.ndarray, q: np.ndarray, part: slice) -> str:
-    """Return some rows of a CSV table of labels and their probabilities; its header at first."""
+def _columns(dataset: Dataset, labels: np.ndarray, q: np.ndarray, part: slice) -> dict[str, Any]:
+    """Return identifiers, labels and their probabilities of some rows."""
     columns = {} if dataset.ids is None else {"id": dataset.ids[part].tolist()}
-    probabilities = [f"{p:.6f}" for p in q[part].max(axis=1)]
-    columns |= {"label": labels[part].tolist(), "probability": probabilities}
+    return columns | {"label": labels[part], "probability": q[part].max(axis=1)}
+
+
+def _lines(columns: Mapping[str, Any], *, with_header: bool) -> str:
+    """Return lines of a CSV table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if part.start == 0:
+    if with_header:
         writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    probabilities = [f"{p:.6f}" for p in columns["probability"]]
+    writer.writerows(zip(*(columns | {"probability": probabilities}).values(), strict=True))
     return text.getvalue()

@@ -1,9 +1,9 @@
-"""Tables in parquet files: the only module that imports pyarrow."""
+"""Tables in parquet files, read and written: the only module that imports pyarrow."""
 
 import collections
 import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from jdec._archives import unpacked_limit
 from jdec._files import Table, reading
+from jdec._host_arrays import empty_on_host
 from jdec._io import parse_json
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
@@ -27,13 +28,7 @@ def read_parquet(path: Path, choice: Choice) -> Table:
     Columns that are neither features, label nor ids are not read. A row index that pandas has
     marked is not a feature.
     """
-    try:
-        pyarrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading parquet needs pyarrow: pip install "jdec[parquet]"'
-        ) from error
+    pyarrow, parquet = _pyarrow(path)
     with reading(path, "an intact parquet file"):
         file = parquet.ParquetFile(path)
     with file:
@@ -68,11 +63,62 @@ def read_parquet(path: Path, choice: Choice) -> Table:
     )
 
 
+def read_parquet_folder(path: Path, files: Sequence[Path], choice: Choice) -> Table:
+    """Read parquet files of the same columns as one table, in the order of their names."""
+    tables = [read_parquet(file, choice) for file in files]
+    first = tables[0]
+    for file, table in zip(files, tables, strict=True):
+        pairs = zip(_columns(first), _columns(table), strict=True)
+        if different := [
+            f"{mine} in {files[0].name}, {theirs}" for mine, theirs in pairs if mine != theirs
+        ]:
+            raise ValueError(
+                f"{file}: expected the columns of the other files in {path}: {different[0][:300]}"
+            )
+    n_rows = sum(len(table.x) for table in tables)
+    x = empty_on_host((n_rows, first.x.shape[1]), np.result_type(*(t.x.dtype for t in tables)))
+    end = 0
+    for table in tables:
+        start, end = end, end + len(table.x)
+        x[start:end] = table.x
+    joined = [
+        None if parts[0] is None else np.concatenate(parts)
+        for parts in ([table.labels for table in tables], [table.ids for table in tables])
+    ]
+    return first._replace(x=x, labels=joined[0], ids=joined[1])
+
+
+def _columns(table: Table) -> list[str]:
+    """Name what must be the same in all files of a folder."""
+    roles = {"label": table.label_name, "id": None if table.ids is None else "one"}
+    named = [f"{role} {name!r}" for role, name in roles.items()]
+    return [*named, ", ".join(table.feature_names or ())]
+
+
+def write_parquet(path: Path, file: Any, parts: Iterable[Mapping[str, Any]]) -> None:
+    """Write columns, some rows at a time, to an open file of the name ``path``."""
+    pyarrow, parquet = _pyarrow(path)
+    writer = None
+    for part in parts:
+        table = pyarrow.table(dict(part))
+        writer = writer or parquet.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ImportError(f'{path}: parquet needs pyarrow: pip install "jdec[parquet]"') from error
+
+
 def _read(
     path: Path, file: Any, names: Sequence[str], roles: Roles, dtype: np.dtype[Any]
 ) -> tuple[np.ndarray, dict[int, list[Any]]]:
     n_rows = file.metadata.num_rows
-    x = np.empty((n_rows, len(roles.features)), dtype)
+    x = empty_on_host((n_rows, len(roles.features)), dtype)
     targets = {place: target for target, place in enumerate(roles.features)}
     columns: dict[int, list[Any]] = {
         place: [] for place in (roles.label, roles.id) if place is not None

@@ -15,7 +15,7 @@ from jdec._files import Table, read_numpy, reading
 from jdec._rows import as_rows
 from jdec._sources import as_source
 from jdec.datasets._labels import encode_labels
-from jdec.datasets._parquet import read_parquet
+from jdec.datasets._parquet import read_parquet, read_parquet_folder
 from jdec.datasets._roles import Choice, way_out
 from jdec.datasets._text import read_text
 from jdec.datasets.dataset import Dataset
@@ -59,9 +59,13 @@ def load_file(path: Path, choice: Choice, image_shape: Any = None) -> Dataset:
 
 def _read(path: Path, choice: Choice) -> Table:
     if path.is_dir():
+        with reading(path, "a readable folder"):
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet")
+        if files:
+            return read_parquet_folder(path, files, choice)
         raise ValueError(
-            f"{path}: expected a file, got a folder; for a known data set pass its name, and the "
-            "folder above as data_dir"
+            f"{path}: expected a file, or a folder of .parquet files, got another folder; for a "
+            "known data set pass its name, and the folder above as data_dir"
         )
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

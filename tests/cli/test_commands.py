@@ -349,6 +349,17 @@ def test_predict_writes_csv(tmp_path):
     np.testing.assert_allclose(probabilities, q.max(axis=1), atol=1e-6)
 
 
+def test_predict_writes_parquet(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra jdec[parquet]")
+    out = tmp_path / "labels.parquet"
+    assert main(["predict", "run", "x.npy", "--out", str(out)]) == 0
+    table = parquet.read_table(out)
+    assert table.column_names == ["label", "probability"]
+    np.testing.assert_array_equal(table["label"], np.load("run/labels.npy"))
+    q = np.load("run/soft_assignment.npy")
+    np.testing.assert_array_equal(table["probability"], q.max(axis=1))
+
+
 def test_predict_takes_new_rows(tmp_path, capsys):
     np.save(tmp_path / "new.npy", X[[80, 3]])
     assert main(["predict", "run", str(tmp_path / "new.npy")]) == 0
@@ -580,7 +591,7 @@ MISTAKES = {
     "predict: NaN": (1, ["predict", "run", "nan.csv"], ["got NaN in row 7"]),
     "predict: another ending": (
         *(1, ["predict", "run", "x.npy", "--out", "labels.txt"]),
-        ["expected a name that ends in .npy or .csv, got labels.txt"],
+        ["expected a name that ends in .npy, .csv or .parquet, got labels.txt"],
     ),
     "predict: no folder to write to": (
         *(1, ["predict", "run", "x.npy", "--out", "absent/labels.npy"]),

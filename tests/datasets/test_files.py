@@ -941,6 +941,27 @@ def test_parquet_keeps_the_type_of_its_columns(tmp_path, pandas, kinds, dtype):
     check_form(load_dataset(tmp_path / "a.parquet"), [[0, 0], [1, 1], [2, 2]], dtype)
 
 
+def test_a_folder_of_parquet_files_is_one_table(tmp_path, pandas):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    frame = pandas.DataFrame({"a": [1, 2, 3], "b": [4.5, 5, 6], "label": ["u", "v", "u"]})
+    frame["id"] = ["x", "y", "z"]
+    frame[2:].to_parquet(folder / "part-1.parquet")
+    frame[:2].astype({"a": np.int8, "b": np.float32}).to_parquet(folder / "part-0.parquet")
+    (folder / "_SUCCESS").write_text("")
+    data = load_dataset(folder, id="id")
+    check_form(data, [[1, 4.5], [2, 5], [3, 6]], np.float64)
+    assert (data.y.tolist(), data.class_names) == ([0, 1, 0], ("u", "v"))
+    assert (data.ids.tolist(), data.feature_names, data.name) == (
+        ["x", "y", "z"],
+        ("a", "b"),
+        "parts",
+    )
+    for columns in (["b", "a", "label", "id"], ["a", "label", "id"], ["a", "b", "id"]):
+        frame[columns].to_parquet(folder / "part-2.parquet")
+        rejected(folder, "part-2.parquet: expected the columns of the other files", id="id")
+
+
 def test_parquet_of_many_row_groups_and_equal_names(tmp_path, pandas):
     import pyarrow
     from pyarrow import parquet
@@ -1048,7 +1069,7 @@ def test_other_suffixes_are_rejected(tmp_path, file):
 @pytest.mark.parametrize("file", ["folder", "folder.csv"])
 def test_a_folder_is_rejected(tmp_path, file):
     (tmp_path / file).mkdir()
-    rejected(tmp_path / file, "expected a file, got a folder")
+    rejected(tmp_path / file, "expected a file, or a folder of .parquet files, got another folder")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".tsv", ".parquet"])
