@@ -496,3 +496,11 @@ def test_a_workdir_lets_a_fit_be_resumed(tmp_path, fitted):
 
 def test_the_configuration_of_a_fit_is_a_plain_one(fitted):
     assert Config.from_json(fitted.model_.config.to_json()) == fitted.model_.config
+
+
+def test_rows_may_be_streamed(tmp_path):
+    """As those of a memory-mapped file."""
+    np.save(tmp_path / "x.npy", X)
+    stored = np.load(tmp_path / "x.npy", mmap_mode="r")
+    labels = [small(rows=rows).fit_predict(stored) for rows in ("stream", "device")]
+    np.testing.assert_array_equal(*labels)

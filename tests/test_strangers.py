@@ -185,6 +185,8 @@ STATE = ALGORITHM.init(jnp.eye(3, 2), MU[:2])
 ROWS_OF_PHASE = {"key": KEY, "state": STATE, "x": jnp.asarray(X), "algorithm": ALGORITHM}
 INTERVAL = {**ROWS_OF_PHASE, "targets": jax.jit(ALGORITHM.refresh)(STATE.params, jnp.asarray(X))}
 STEPS = {"algorithm": ALGORITHM, "key": KEY, "state": STATE, "data": X, "n_steps": 1}
+DRAWN = {"key": KEY, "n_steps": 1, "n_rows": 12}
+GATHERED = {"algorithm": ALGORITHM, "key": KEY, "state": STATE, "rows": X[None]}
 REFRESH = {"params": STATE.params, "x": jnp.asarray(X), "encode": encode}
 BLOCKS = {"encode": encode, "params": jnp.eye(3, 2), "x": jnp.asarray(X)}
 CONVOLUTIONS = {"image_shape": (8, 8)}
@@ -229,6 +231,7 @@ CALLS = {
     **calls(fit, "workdir", f"None {NAMES_OF_FILES}"),
     **calls(fit, "resume progress", "True"),
     **calls(fit, "network extra_loss augment", "None"),
+    **calls(fit, "rows"),
     **calls(fit, "tx", "None {}"),
     "fit tx, one": (lambda value: fit(tx={"clustering": value}), "tx", ""),
     **calls(fit, "callbacks", "[] () generator void"),
@@ -277,6 +280,7 @@ CALLS = {
     **estimator(jdec.DEC, "resume verbose", "True"),
     **estimator(jdec.DEC, "network extra_loss augment", "None"),
     **estimator(jdec.DEC, "tx", "None {}"),
+    **estimator(jdec.DEC, "rows"),
     **estimator(jdec.DEC, "callbacks", "[] () generator void"),
     **estimator(jdec.baselines.SEC, "n_clusters n_neighbors n_init weights"),
     **estimator(jdec.baselines.SEC, "mu gamma", LARGE),
@@ -484,6 +488,12 @@ CALLS = {
     **calls(scan_steps, "n_rows", "None", **STEPS),
     **calls(scan_steps, "gather", CALLABLE, **STEPS),
     **calls(jdec.core.scan_steps, "batches", **STEPS),
+    **calls(jdec.core.step_indices, "n_steps n_rows batches", **DRAWN),
+    **calls(jdec.core.step_indices, "key", "key", **DRAWN),
+    **calls(jdec.core.scan_batches, "algorithm", **GATHERED),
+    **calls(jdec.core.scan_batches, "key", "key", **GATHERED),
+    **calls(jdec.core.scan_batches, "rows", "[nan] keys raw raw-key", **GATHERED),
+    **calls(jdec.core.scan_batches, "alter", CALLABLE, **GATHERED),
     **calls(jdec.run, "state x algorithm max_intervals update_interval", **ROWS_OF_PHASE),
     **calls(jdec.run, "key", "key", **ROWS_OF_PHASE),
     **calls(jdec.run, "tol", LARGE, **ROWS_OF_PHASE),

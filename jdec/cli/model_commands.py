@@ -88,7 +88,9 @@ def _check_output(out: Path, arguments: Predict) -> None:
 
 def _columns(dataset: Dataset, labels: np.ndarray, q: np.ndarray, part: slice) -> dict[str, Any]:
     """Return identifiers, labels and their probabilities of some rows."""
-    columns = {} if dataset.ids is None else {"id": dataset.ids[part].tolist()}
+    columns: dict[str, Any] = {}
+    if dataset.ids is not None:
+        columns["id"] = dataset.ids[part].tolist()
     return columns | {"label": labels[part], "probability": q[part].max(axis=1)}
 
 
@@ -99,5 +101,5 @@ def _lines(columns: Mapping[str, Any], *, with_header: bool) -> str:
     if with_header:
         writer.writerow(columns)
     probabilities = [f"{p:.6f}" for p in columns["probability"]]
-    writer.writerows(zip(*(columns | {"probability": probabilities}).values(), strict=True))
+    writer.writerows(zip(*({**columns, "probability": probabilities}).values(), strict=True))
     return text.getvalue()

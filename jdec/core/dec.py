@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jdec import _checks as checks
 from jdec._typing import EncodeFn, Params
 from jdec.core.functional import clustering_loss, log_soft_assignment
+from jdec.core.optimizers import apply_gradients
 from jdec.core.targets import DECParams, EmbedFn, Targets, embed_in_blocks, refresh_targets
-from jdec.core.training import Algorithm, Batches, apply_gradients, check_batches, scan_steps
+from jdec.core.training import Algorithm, Batches, check_batches, scan_steps
 
 
 class DECState(NamedTuple):

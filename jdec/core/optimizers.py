@@ -142,3 +142,13 @@ def _leaves_named(name: str) -> Callable[[Params], PyTree[bool]]:
         return bool(path) and getattr(path[-1], "key", None) == name
 
     return partial(jax.tree_util.tree_map_with_path, is_named)
+
+
+def apply_gradients(
+    tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """Return parameters and optimizer state after one step."""
+    # Optax adds its int32 step counts to floats, which strict promotion would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

@@ -15,7 +15,8 @@ from jdec import _checks as checks
 from jdec._typing import Params
 from jdec.core.augmentation import INPUT_STREAM, corrupt
 from jdec.core.autoencoder import Autoencoder, check_autoencoder, is_layered
-from jdec.core.training import Algorithm, apply_gradients
+from jdec.core.optimizers import apply_gradients
+from jdec.core.training import Algorithm
 
 
 class PretrainState(NamedTuple):

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Int, Key, UInt
 
 from jdec._checks import check_choice, check_function, check_integer, check_key, check_kind, shown
-from jdec._typing import Params
 
 #: Sampling order of mini-batches: random (with replacement), or sequential and cyclic.
 BATCH_ORDERS = ("random", "sequential")
@@ -151,9 +149,7 @@ def scan_steps(
     """
     check_kind("algorithm", algorithm, Algorithm)
     check_key("key", key)
-    check_integer("n_steps", n_steps, minimum=0)
-    if not isinstance(first_step, jax.Array):
-        check_integer("first_step", first_step, minimum=0)
+    _check_steps(first_step, n_steps)
     n_all = _count_rows(data)
     check_batches(batches)
     n_rows = n_all if batches.n_rows is None else batches.n_rows
@@ -185,11 +181,18 @@ def step_indices(
     Returns:
         Indices [S B], int32.
 
+    Raises:
+        ValueError: If an argument is not of its kind or out of range.
+
     Examples:
         >>> batches = Batches(size=2, order="sequential")
         >>> step_indices(jax.random.key(0), n_steps=2, n_rows=3, batches=batches).tolist()
         [[0, 1], [2, 0]]
     """
+    check_key("key", key)
+    _check_steps(first_step, n_steps)
+    check_integer("n_rows", n_rows)
+    check_batches(batches)
 
     def draw(row_key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, "B"]:
         return batch_indices(row_key, step, n_rows, batches.size, batches.order)
@@ -233,8 +236,15 @@ def scan_batches(
     check_kind("algorithm", algorithm, Algorithm)
     check_key("key", key)
     check_function("alter", alter)
-    keys = _keys_of_steps(key, first_step, _count_rows(rows))
+    _check_steps(first_step)
+    keys = _keys_of_steps(key, first_step, _count_rows(rows, "rows"))
     return _scan(algorithm, state, keys, rows, alter)
+
+
+def _check_steps(first_step: Any, n_steps: Any = 0) -> None:
+    check_integer("n_steps", n_steps, minimum=0)
+    if not isinstance(first_step, jax.Array):
+        check_integer("first_step", first_step, minimum=0)
 
 
 def _steps(first_step: Int[Array, ""] | int, n_steps: int) -> Int[Array, "S"]:
@@ -262,16 +272,16 @@ def _scan(
     return jax.lax.scan(body, state, (keys, items))
 
 
-def _count_rows(data: Any) -> int:
+def _count_rows(data: Any, name: str = "data") -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of JAX, about objects that are no leaves
         leaves = jax.tree.leaves(data)
     for leaf in leaves:
         if not isinstance(leaf, np.ndarray | jax.Array | jax.ShapeDtypeStruct):
-            raise ValueError(f"data: expected arrays of N rows each, got {shown(leaf)}")
+            raise ValueError(f"{name}: expected arrays of N rows each, got {shown(leaf)}")
     lengths = {leaf.shape[:1] for leaf in leaves}
     if len(lengths) != 1 or lengths == {()}:
-        raise ValueError(f"data: expected arrays of N rows each, got {shown(data)}")
+        raise ValueError(f"{name}: expected arrays of N rows each, got {shown(data)}")
     return lengths.pop()[0]
 
 
@@ -283,13 +293,3 @@ def check_batches(batches: Any) -> None:
     if batches.n_rows is not None:
         check_integer("n_rows", batches.n_rows)
     check_function("gather", batches.gather)
-
-
-def apply_gradients(
-    tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
-) -> tuple[Params, optax.OptState]:
-    """Return parameters and optimizer state after one step."""
-    # Optax adds its int32 step counts to floats, which strict promotion would refuse.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state

@@ -81,10 +81,9 @@ def read_parquet_folder(path: Path, files: Sequence[Path], choice: Choice) -> Ta
     for table in tables:
         start, end = end, end + len(table.x)
         x[start:end] = table.x
-    joined = [
-        None if parts[0] is None else np.concatenate(parts)
-        for parts in ([table.labels for table in tables], [table.ids for table in tables])
-    ]
+    labels: Any = None if first.labels is None else [table.labels for table in tables]
+    ids: Any = None if first.ids is None else [table.ids for table in tables]
+    joined = [parts and np.concatenate(parts) for parts in (labels, ids)]
     return first._replace(x=x, labels=joined[0], ids=joined[1])
 
 

@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdec.core.optimizers import make_optimizer
-from jdec.core.training import apply_gradients
+from jdec.core.optimizers import apply_gradients, make_optimizer
 from jdec.trainer.checkpoint import Checkpoints
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits, make_blobs
 
 from jdec.core.dec import run, self_training
+from jdec.core.optimizers import apply_gradients
 from jdec.core.pretraining import finetune
-from jdec.core.training import Batches, apply_gradients, scan_steps
+from jdec.core.training import Batches, scan_steps
 from jdec.metrics import clustering_accuracy
 from jdec.trainer import programs
 from jdec.trainer.config import Config, OptimizerConfig
