@@ -12,8 +12,8 @@ from jdec._columns import column_name
 #: Names of the scalings.
 SCALINGS = ("rms", "standard", "minmax", "none")
 
-#: Rows are turned into float64 so many at a time.
-_BLOCK = 8192
+# Rows are turned into float64 a few at a time: so many, or so many numbers.
+_MAX_ROWS, _MAX_NUMBERS = 8192, 2**21
 
 # Of a ufunc: NumPy turns a few numbers at a time, and makes no array of float64.
 _IN_FLOAT64: Any = {"dtype": np.float64, "casting": "unsafe"}
@@ -34,8 +34,9 @@ class Scaling(NamedTuple):
             )
         scaled = np.empty(x.shape, np.float32)
         factor = self._uniform_factor()
-        for start in range(0, len(x), _BLOCK):
-            block = x[start : start + _BLOCK]
+        size = _block_size(x)
+        for start in range(0, len(x), size):
+            block = x[start : start + size]
             part = scaled[start : start + len(block)]
             with np.errstate(over="ignore", invalid="ignore"):
                 rest = np.subtract(block, self.shift, **_IN_FLOAT64) if self.shift.any() else block
@@ -76,8 +77,13 @@ def only_part(array: np.ndarray) -> np.ndarray:
 
 
 def _blocks(x: Any) -> Iterator[tuple[int, Float[np.ndarray, "B D"]]]:
-    for start in range(0, len(x), _BLOCK):
-        yield start, np.asarray(x[start : start + _BLOCK], np.float64)
+    size = _block_size(x)
+    for start in range(0, len(x), size):
+        yield start, np.asarray(x[start : start + size], np.float64)
+
+
+def _block_size(x: Any) -> int:
+    return max(1, min(_MAX_ROWS, _MAX_NUMBERS // max(1, x.shape[1])))
 
 
 class ColumnStatistics(NamedTuple):
