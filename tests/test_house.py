@@ -180,6 +180,10 @@ def test_settings_are_documented_defaulted_and_validated(name):
     assert "__post_init__" in [name for name, _ in functions_of(SETTINGS[name])]
 
 
+#: Of functions, with the name of a setting that is something else: where rows are, and which.
+ARGUMENTS = {"rows"}
+
+
 @pytest.mark.parametrize(
     "module",
     sorted(
@@ -195,7 +199,7 @@ def test_settings_are_validated_nowhere_else(module):
         for call in calls
         if getattr(call.func, "id", "").startswith("check_")
     }
-    assert not checked & names
+    assert not checked & names - ARGUMENTS
 
 
 # Rule 8: tests mirror the tree; tests and benchmarks use public names.

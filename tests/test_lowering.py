@@ -139,7 +139,12 @@ def program(name, config, kind, mesh):
             if kind == "population" and neighbors is not None and points is None:
                 neighbors = jax.ShapeDtypeStruct((N_MEMBERS, *neighbors.shape), jnp.int32)
             graph = programs.Graph(neighbors, points)
-            return partial(function, plan=plan), (keys, params, X, overrides, graph)
+            leading = (N_MEMBERS,) if kind == "population" else ()
+            embeddings = jax.ShapeDtypeStruct((*leading, N_ROWS, 5), jnp.float32)
+            return partial(function, plan=plan), (keys, embeddings, overrides, graph)
+        case "select_rows":
+            indices = jax.ShapeDtypeStruct((8,), jnp.int32)
+            return partial(function, rows=RowSharding(8, mesh)), (X, indices)
         case "components":
             return partial(function, plan=plan), (X,)
         case "warm_up":
@@ -161,6 +166,25 @@ def program(name, config, kind, mesh):
         case "_concatenate":
             joined = RowSharding(2 * N_ROWS - 1, mesh)
             return partial(function, n_a=plan.rows.n_rows, joined=joined), (X, X)
+        case "step_indices":
+            return partial(function, n_steps=3, n_rows=N_ROWS), (keys,)
+        case "_pretrain_batches":
+            states = jax.eval_shape(partial(programs.init_stage, plan=plan, stage=stage), params)
+            rows = jax.ShapeDtypeStruct((3, 8, 16), jnp.float32)
+            return partial(function, plan=plan, stage=stage), (keys, states, rows, 0)
+        case "_train_batches":
+            rows, q, frequencies = (
+                jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 8, 16), (3, 8, 3), (3,))
+            )
+            return partial(function, plan=plan), (keys, state, rows, q, frequencies, 0)
+        case "_reset_optimizer":
+            return partial(function, plan=plan), (state,)
+        case "_assign_block":
+            return partial(function, plan=plan), (DECParams(*state.params), X)
+        case "_embed_block":
+            return partial(function, plan=plan), (state.params.encoder, X)
+        case "_sum_kl":
+            return function, (p, jax.ShapeDtypeStruct((3,), jnp.float32))
         case "_neighbors_of_block":
             norms = jax.ShapeDtypeStruct((N_ROWS,), jnp.float32)
             return partial(function, rows=8, n_neighbors=3), (X, norms, jnp.int32(0))
@@ -176,6 +200,8 @@ TRAINING = ["pretrain_steps, layer", "pretrain_steps, all", "partition", "train"
 STARTS = ["partition, data", "partition, embedding", "warm_up"]
 OF_A_FIT = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed", "assign_block"]
 OF_A_FIT += ["components", *STARTS, "_concatenate", "_neighbors_of_block"]
+STREAMED = ["_pretrain_batches", "_train_batches", "_assign_block", "_embed_block"]
+OF_A_FIT += [*STREAMED, "_step_indices", "_reset_optimizer", "_sum_kl", "select_rows"]
 OF_MEMBERS = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed"]
 PROGRAMS = [
     *((name, "fast", "fit", None) for name in [*TRAINING, *OF_A_FIT]),
@@ -184,7 +210,10 @@ PROGRAMS = [
     *(("pretrain_steps, all", config, "fit", None) for config in ("bfloat16", "convolutions")),
     *(
         (name, "fast", "fit", "rows")
-        for name in [*TRAINING[1:], *STARTS, "components", "embed", "_concatenate"]
+        for name in [
+            *(*TRAINING[1:], *STARTS, "components", "embed", "_concatenate"),
+            *(*STREAMED, "select_rows"),
+        ]
     ),
     *((name, "fast", "population", None) for name in [*TRAINING[1:], *STARTS, *OF_MEMBERS]),
     *((name, "fast", "population", "members") for name in [*TRAINING[1:], *STARTS]),

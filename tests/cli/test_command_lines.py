@@ -327,7 +327,7 @@ def test_a_full_disk_is_reported_in_one_line(tmp_path, monkeypatch, capfd):
         ("sweep/members.csv", "is a result of the run there"),
         ("nowhere/a.csv", "No such file or directory: 'nowhere/a.csv'"),
         ("file/a.csv", "Not a directory: 'file/a.csv'"),
-        ("run", "expected a name that ends in .npy or .csv"),
+        ("run", "expected a name that ends in .npy, .csv or .parquet"),
         ("folder.csv", "expected a file, got the folder folder.csv"),
     ],
 )

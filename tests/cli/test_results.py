@@ -87,7 +87,7 @@ def test_metrics_tell_about_the_run(tmp_path, result, scores):
     metrics = write(tmp_path, result, scores=scores, about=about)
     assert list(metrics) == [
         *("dataset", "variant", "note", "n_rows", "n_features", "feature_names", "label_name"),
-        *("n_clusters", "cluster_sizes"),
+        *("n_clusters", "cluster_sizes", "rows", "start_rows"),
         *("stop_reason", "n_intervals", "label_change", "scores", "seconds", "environment"),
         *("recipe", "seed"),
     ]
@@ -97,6 +97,7 @@ def test_metrics_tell_about_the_run(tmp_path, result, scores):
     assert metrics["cluster_sizes"] == np.bincount(result.labels, minlength=6).tolist()
     assert (metrics["stop_reason"], metrics["n_intervals"]) == ("max_intervals", 2)
     assert metrics["label_change"] == result.history[-1]["label_change"]
+    assert (metrics["rows"], metrics["start_rows"]) == ("device", None)
     assert metrics["scores"] == scores
     assert (metrics["recipe"], metrics["seed"]) == ("by hand", 7)
     assert metrics["environment"]["jax"] == jax.__version__

@@ -8,8 +8,13 @@ import optax
 import pytest
 import reference
 
-from jdec.core.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, takes_weight_decay
-from jdec.core.training import apply_gradients
+from jdec.core.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    apply_gradients,
+    make_optimizer,
+    takes_weight_decay,
+)
 
 WITHOUT_DECAY = [name for name in OPTIMIZERS if not takes_weight_decay(name)]
 

@@ -6,13 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jdec.core.optimizers import apply_gradients
 from jdec.core.training import (
     BATCH_ORDERS,
     Algorithm,
     Batches,
-    apply_gradients,
     batch_indices,
+    scan_batches,
     scan_steps,
+    step_indices,
     take_rows,
 )
 
@@ -125,6 +127,26 @@ def test_pieces_of_a_scan_are_the_scan_to_the_bit(order):
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
     jax.tree.map(np.testing.assert_array_equal, joined, infos)
     assert infos["batch"].shape == (12, 4)
+
+
+@pytest.mark.parametrize("order", BATCH_ORDERS)
+def test_rows_gathered_elsewhere_give_the_same_to_the_bit(order):
+    def alter(key, batch):
+        return batch + jax.random.normal(key, batch.shape)
+
+    def step(key, state, batch):
+        state = state + (batch * jax.random.uniform(key, batch.shape)).sum()
+        return state, state
+
+    algorithm = Algorithm(init=lambda: 0.0, step=step)
+    data = jax.random.normal(jax.random.key(1), (13, 3))
+    batches = Batches(4, order, gather=lambda key, data, i: alter(key, data[i]))
+    steps = {"first_step": 5, "n_steps": 7}
+    expected = scan_steps(algorithm, KEY, jnp.float32(0), data, **steps, batches=batches)
+    indices = step_indices(KEY, **steps, n_rows=13, batches=batches)
+    assert indices.shape == (7, 4)
+    found = scan_batches(algorithm, KEY, jnp.float32(0), data[indices], first_step=5, alter=alter)
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 def test_steps_draw_anew_and_other_keys_draw_otherwise():

@@ -177,6 +177,7 @@ CHANGES = {
     "kmeans.tol": 0.0,
     "kmeans.overclustering_factors": [1, 7],
     "kmeans.select": "kl",
+    "kmeans.max_rows": 7,
     "graph.space": "data",
     "graph.n_components": 2,
     "graph.n_neighbors": 1,

@@ -9,7 +9,6 @@ import pytest
 import scipy.sparse
 from sklearn.datasets import load_digits
 
-from jdec._host_arrays import empty_on_host
 from jdec.core.functional import soft_assignment, target_distribution
 from jdec.core.targets import DECParams
 from jdec.metrics import clustering_accuracy
@@ -260,14 +259,6 @@ def test_what_is_read_ahead_comes_in_order_and_raises_in_its_place():
     with pytest.raises(OSError, match="gone"):
         next(found)
     assert list(read_ahead(read, [])) == []
-
-
-def test_large_arrays_lie_in_a_file():
-    for max_bytes in (0, 100):
-        array = empty_on_host((3, 4), np.float32, max_bytes=max_bytes)
-        array[:] = np.arange(12).reshape(3, 4)
-        assert isinstance(array, np.memmap) == (max_bytes == 0)
-        assert array[2].tolist() == [8, 9, 10, 11]
 
 
 @pytest.mark.parametrize(("shape", "is_streamed"), [((1000, 64), False), ((10**9, 1000), True)])
