@@ -72,8 +72,9 @@ def main() -> None:
         for kind in ("dense", "sparse"):
             figures = measure_steps(kind, Path(folder), smoke=arguments.smoke)
             append_record("streaming", figures, smoke=arguments.smoke)
-        figures = measure_refresh(Path(folder), smoke=arguments.smoke)
-        append_record("streaming", figures, smoke=arguments.smoke)
+        for cold in (True, False):
+            figures = measure_refresh(Path(folder), cold=cold, smoke=arguments.smoke)
+            append_record("streaming", figures, smoke=arguments.smoke)
 
 
 def dense_rows(folder: Path, n_rows: int, n_features: int) -> np.ndarray:
@@ -166,7 +167,7 @@ def _in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, lis
     return seconds
 
 
-def measure_refresh(folder: Path, *, smoke: bool) -> dict[str, Any]:
+def measure_refresh(folder: Path, *, cold: bool, smoke: bool) -> dict[str, Any]:
     """Compare the refresh of a memory-mapped file with reading it, by a small encoder."""
     n_rows, n_features, repeats = (4000, 64, 2) if smoke else (4_000_000, 64, 5)
     rows = dense_rows(folder, n_rows, n_features)
@@ -175,15 +176,25 @@ def measure_refresh(folder: Path, *, smoke: bool) -> dict[str, Any]:
     plan = Plan(config, build_network(config), RowSharding(n_rows))
     params = encoder_params(plan.network, plan.network.init(jax.random.key(0), n_features))
     centroids = jax.random.normal(jax.random.key(1), (4, 4))
-    streamed = StreamedRows(rows, Scaling(np.zeros(n_features), np.full(n_features, 0.9)))
+    scaling = Scaling(np.zeros(n_features), np.full(n_features, 0.9))
     labels, buffer = np.full(n_rows, -1, np.int32), np.empty((2**16, n_features), np.float32)
+    path, n_bytes = folder / "rows.npy", rows.nbytes
+    del rows
+
+    def mapped() -> np.ndarray:
+        if cold:
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return np.load(path, mmap_mode="r")
 
     def sweep() -> None:
+        streamed = StreamedRows(mapped(), scaling)
         jax.block_until_ready(
             streaming.refresh(DECParams(params, centroids), labels, streamed, plan=plan)[0].kl
         )
 
     def read() -> None:
+        rows = mapped()
         for start in range(0, n_rows, len(buffer)):
             part = rows[start : start + len(buffer)]
             np.copyto(buffer[: len(part)], part)
@@ -192,10 +203,11 @@ def measure_refresh(folder: Path, *, smoke: bool) -> dict[str, Any]:
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     return {
         "figure": "refresh",
+        "kind": "from the disk" if cold else "in the page cache",
         "shape": [n_rows, n_features],
         "network": [4],
         "gigabytes_per_second": {
-            name: float(f"{rows.nbytes / 1e9 / each:.3g}") for name, each in medians.items()
+            name: float(f"{n_bytes / 1e9 / each:.3g}") for name, each in medians.items()
         },
         "ratio": round(medians["reading"] / medians["refresh"], 3),
     }

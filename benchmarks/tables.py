@@ -459,7 +459,8 @@ def streaming_table() -> str:
         elif record["figure"] == "refresh":
             rates = record["gigabytes_per_second"]
             both = f"{_number(rates['refresh'])} / {_number(rates['reading'])}"
-            about = ["refresh / reading, GB/s", shape, both, f"{record['ratio']:.2f}"]
+            what = f"refresh / reading, GB/s, {record['kind']}"
+            about = [what, shape, both, f"{record['ratio']:.2f}"]
             rows.append([*about, _where(record)])
         else:
             limit = record["memory_limit_gib"]

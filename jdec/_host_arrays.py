@@ -8,6 +8,15 @@ import numpy as np
 
 #: Larger arrays lie in a file, which the system reads and writes as they are used.
 MAX_BYTES = 2**28
+_ALIGNMENT = 64  # bytes
+
+
+def empty_aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array to fill whose memory a CPU backend of JAX can use without a copy."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
+    offset = -memory.ctypes.data % _ALIGNMENT
+    return memory[offset : offset + n_bytes].view(dtype).reshape(shape)
 
 
 def empty_on_host(shape: tuple[int, ...], dtype: Any, *, max_bytes: int = MAX_BYTES) -> np.ndarray:

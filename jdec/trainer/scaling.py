@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from jdec._checks import check_choice, check_positive
 from jdec._columns import column_name
+from jdec._host_arrays import empty_aligned
 
 #: Names of the scalings.
 SCALINGS = ("rms", "standard", "minmax", "none")
@@ -25,14 +26,19 @@ class Scaling(NamedTuple):
     shift: Float[np.ndarray, "D"]
     factor: Float[np.ndarray, "D"]
 
-    def apply(self, x: Any, *, first_row: int = 0) -> Float[np.ndarray, "N D"]:
-        """Scale rows [N D] of any real dtype, and round to float32, or raise if one overflows."""
+    def apply(
+        self, x: Any, *, first_row: int = 0, is_checked: bool = False
+    ) -> Float[np.ndarray, "N D"]:
+        """Scale rows [N D] of any real dtype, and round to float32, or raise if one overflows.
+
+        Of rows that are checked it is known that none does.
+        """
         if x.shape[1] != len(self.shift):
             raise ValueError(
                 f"x: X has {x.shape[1]} features, but the model is expecting "
                 f"{len(self.shift)} features as input"
             )
-        scaled = np.empty(x.shape, np.float32)
+        scaled = empty_aligned(x.shape, np.float32)
         factor = self._uniform_factor()
         size = _block_size(x)
         for start in range(0, len(x), size):
@@ -41,7 +47,7 @@ class Scaling(NamedTuple):
             with np.errstate(over="ignore", invalid="ignore"):
                 rest = np.subtract(block, self.shift, **_IN_FLOAT64) if self.shift.any() else block
                 np.multiply(rest, factor, out=part, **_IN_FLOAT64)
-            if not np.isfinite(part).all():
+            if not is_checked and not np.isfinite(part).all():
                 row, column = np.argwhere(~np.isfinite(part))[0].tolist()
                 raise ValueError(
                     "x: expected values that stay finite in float32 when scaled, got "
@@ -56,7 +62,7 @@ class Scaling(NamedTuple):
         factor = of_column if np.ndim(of_column) == 0 else of_column[matrix.indices]
         matrix.data = np.empty(len(x.data), np.float32)
         np.multiply(x.data, factor, out=matrix.data, **_IN_FLOAT64)
-        return matrix.toarray()
+        return matrix.toarray(out=empty_aligned(x.shape, np.float32))
 
     def _uniform_factor(self) -> Any:
         """Return one number where all factors are the same."""

@@ -17,7 +17,7 @@ CHUNK_BYTES = 2**24
 
 
 class StreamedRows:
-    """Scaled rows, read and scaled where they are asked for."""
+    """Scaled rows, read and scaled where they are asked for; none may overflow when scaled."""
 
     def __init__(
         self, rows: RowSource, scaling: Scaling, indices: Int[np.ndarray, "M"] | None = None
@@ -46,7 +46,7 @@ class StreamedRows:
             file.check()
         if isinstance(rows, SparseRows) and not self._scaling.shift.any():
             return self._scaling.apply_sparse(rows.matrix[index])
-        return self._scaling.apply(rows[index])
+        return self._scaling.apply(rows[index], is_checked=True)
 
     def blocks(
         self, size: int, rows: slice, n_rows: int | None = None

@@ -1,10 +1,9 @@
 """Rows of the host to the devices and back: mini-batches, and blocks in their order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
@@ -20,7 +19,7 @@ def put_batches(
 ) -> Shaped[Array, "S B ..."]:
     """Put mini-batches onto the devices; each process reads the rows of its own devices."""
     if rows.mesh is None:
-        return jnp.asarray(read(indices))
+        return jax.device_put(read(indices))
     shape = (*indices.shape, *read(indices[:0, :0]).shape[2:])
     is_even = indices.shape[1] % rows.n_shards == 0
     spec = PartitionSpec(None, DATA) if is_even else PartitionSpec()
@@ -48,19 +47,28 @@ def map_blocks(
     size = unit * max(1, CHUNK_BYTES // (4 * x.shape[1] * unit))
     # Processes with fewer rows than others go along: all devices work on each block.
     n_rows = -(-rows.padded_length // (1 if rows.mesh is None else jax.process_count()))
+    last = None
     for start, block in x.blocks(size, mine, n_rows):
         length = size if rows.mesh is not None else -(-len(block) // unit) * unit
-        padded = np.pad(block, ((0, length - len(block)), (0, 0)))
-        found = function(_put_block(rows, padded))
-        yield (
-            slice(start, start + len(block)),
-            tuple(_fetch_block(part)[: len(block)] if part.ndim else part for part in found),
-        )
+        if len(block) < length:
+            block = np.pad(block, ((0, length - len(block)), (0, 0)))
+        found = function(_put_block(rows, block))
+        # What was found of a block is waited for when the devices work on the next.
+        if last is not None:
+            yield _fetch(*last)
+        last = (start, min(length, mine.stop - mine.start - start), found)
+    if last is not None:
+        yield _fetch(*last)
+
+
+def _fetch(start: int, n_rows: int, found: Sequence[Any]) -> tuple[slice, tuple[Any, ...]]:
+    parts = [_fetch_block(part)[:n_rows] if part.ndim else part for part in found]
+    return slice(start, start + n_rows), tuple(parts)
 
 
 def _put_block(rows: RowSharding, block: Shaped[np.ndarray, "b D"]) -> Shaped[Array, "B D"]:
     if rows.mesh is None:
-        return jnp.asarray(block)
+        return jax.device_put(block)
     sharding = NamedSharding(rows.mesh, PartitionSpec(DATA))
     return jax.make_array_from_process_local_data(sharding, block)
 
