@@ -39,14 +39,11 @@ class Scaling(NamedTuple):
                 f"{len(self.shift)} features as input"
             )
         scaled = empty_aligned(x.shape, np.float32)
-        factor = self._uniform_factor()
         size = _block_size(x)
         for start in range(0, len(x), size):
             block = x[start : start + size]
             part = scaled[start : start + len(block)]
-            with np.errstate(over="ignore", invalid="ignore"):
-                rest = np.subtract(block, self.shift, **_IN_FLOAT64) if self.shift.any() else block
-                np.multiply(rest, factor, out=part, **_IN_FLOAT64)
+            self._apply_to(block, part)
             if not is_checked and not np.isfinite(part).all():
                 row, column = np.argwhere(~np.isfinite(part))[0].tolist()
                 raise ValueError(
@@ -54,6 +51,21 @@ class Scaling(NamedTuple):
                     f"{block[row, column]:.3g} in row {first_row + start + row}, column {column}"
                 )
         return scaled
+
+    def apply_at(
+        self, x: Any, indices: Int[np.ndarray, "B"], *, at_once: int = 256
+    ) -> Float[np.ndarray, "B D"]:
+        """Scale the rows at some indices, which are checked, as :meth:`apply`."""
+        scaled = empty_aligned((len(indices), x.shape[1]), np.float32)
+        for start in range(0, len(indices), at_once):  # so few that they stay in the cache
+            rows = x[indices[start : start + at_once]]
+            self._apply_to(rows, scaled[start : start + len(rows)])
+        return scaled
+
+    def _apply_to(self, x: Any, scaled: Float[np.ndarray, "N D"]) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            rest = np.subtract(x, self.shift, **_IN_FLOAT64) if self.shift.any() else x
+            np.multiply(rest, self._uniform_factor(), out=scaled, **_IN_FLOAT64)
 
     def apply_sparse(self, x: Any) -> Float[np.ndarray, "N D"]:
         """Scale rows [N D] of a sparse matrix, by a scaling without a shift, as :meth:`apply`."""

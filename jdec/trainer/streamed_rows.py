@@ -46,6 +46,8 @@ class StreamedRows:
             file.check()
         if isinstance(rows, SparseRows) and not self._scaling.shift.any():
             return self._scaling.apply_sparse(rows.matrix[index])
+        if isinstance(index, np.ndarray):
+            return self._scaling.apply_at(rows, index)
         return self._scaling.apply(rows[index], is_checked=True)
 
     def blocks(
