@@ -276,9 +276,10 @@ def measure_fit(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def fit_rows(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fit the rows of a folder, and return what it took."""
+    unlimited = resource.getrlimit(resource.RLIMIT_DATA)
     if arguments.memory:
         limit = int(arguments.memory * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, unlimited[1]))
     read, _, n_clusters = SOURCES[arguments.fit]
     x, y = read(arguments.folder, arguments.n_rows)
     config = preset_config("fast", n_clusters=n_clusters, n_rows=arguments.n_rows)
@@ -293,6 +294,7 @@ def fit_rows(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.smoke:
         config = config.replace({"pretrain.finetune_steps": 20, "graph.n_init": 1})
     result = fit(jax.random.key(0), x, config, rows=arguments.placement)
+    resource.setrlimit(resource.RLIMIT_DATA, unlimited)  # scoring is no part of the fit
     y = np.asarray(y)
     scores = clustering_scores(y, result.labels)
     status = Path("/proc/self/status").read_text()
