@@ -95,8 +95,7 @@ def test_over_devices(batch_size):
 
 
 def test_as_users_compile_it(full_compilation_here):
-    config = CONFIG.replace(GRAPH)
-    assert_same_run(fit(KEY, X, config, rows="stream"), fit(KEY, X, config, rows="device"))
+    assert_same_run(fit(KEY, X, CONFIG, rows="stream"), fit(KEY, X, CONFIG, rows="device"))
 
 
 def test_pretraining_on_some_rows_and_on_others():
