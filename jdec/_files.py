@@ -213,11 +213,6 @@ def _read_sparse(path: Path) -> scipy.sparse.csr_array:
             f"mini-batches are dense, got the shape {shape}; reduce the number of features first, "
             "as with sklearn.decomposition.TruncatedSVD"
         )
-    if not np.isfinite(data).all():
-        raise ValueError(
-            f"{path}: expected finite numbers, got {data[~np.isfinite(data)].ravel()[0]} in the "
-            "sparse matrix; fill or drop such rows first"
-        )
     if 0 in shape:
         return scipy.sparse.csr_array(shape, dtype=dtype)
     with reading(path, expected):

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import weakref
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,39 @@ def empty_aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     offset = -memory.ctypes.data % _ALIGNMENT
     return memory[offset : offset + n_bytes].view(dtype).reshape(shape)
+
+
+class RowBuffer:
+    """Rows that are written one after another, in a temporary file beyond ``max_bytes``.
+
+    Examples:
+        >>> buffer = RowBuffer(2, np.float32)
+        >>> buffer.append([[1, 2], [3, 4]])
+        >>> buffer.append([[5, 6]])
+        >>> buffer.finish().tolist()
+        [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    """
+
+    def __init__(self, n_columns: int, dtype: Any, *, max_bytes: int = 2**24) -> None:
+        self._n_columns, self._dtype, self._max_bytes = n_columns, np.dtype(dtype), max_bytes
+        self._file = tempfile.SpooledTemporaryFile(max_bytes)  # noqa: SIM115 (see below)
+        weakref.finalize(self, self._file.close)  # where an error comes before the end
+        self._n_bytes = 0
+
+    def append(self, rows: Any) -> None:
+        """Write rows [M D], or their entries one after another."""
+        content = np.ascontiguousarray(rows, self._dtype).reshape(-1, self._n_columns)
+        self._n_bytes += self._file.write(content.data)
+
+    def finish(self) -> np.ndarray:
+        """Return all rows."""
+        shape = (self._n_bytes // (self._n_columns * self._dtype.itemsize), self._n_columns)
+        with self._file as file:
+            if self._n_bytes > self._max_bytes:  # the array keeps the file
+                file.flush()
+                return np.memmap(file, self._dtype, "r+", shape=shape)
+            file.seek(0)
+            return np.frombuffer(bytearray(file.read()), self._dtype).reshape(shape)
 
 
 def empty_on_host(shape: tuple[int, ...], dtype: Any, *, max_bytes: int = MAX_BYTES) -> np.ndarray:

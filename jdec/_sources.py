@@ -90,7 +90,7 @@ def as_source(
     if isinstance(x, SparseRows):
         return x
     if not scipy.sparse.issparse(x):
-        x = _copied(x) if _is_stored(x) else x
+        x = copy_stored(x) if is_stored(x) else x
         return as_rows(name, x, first_row=first_row, columns=columns)
     if x.ndim != 2:
         raise ValueError(f"{name}: Expected 2D array [rows, columns], got a sparse {x.ndim}D one")
@@ -107,13 +107,13 @@ def as_source(
     return SparseRows(matrix)
 
 
-def _is_stored(x: Any) -> bool:
+def is_stored(x: Any) -> bool:
     """Whether ``x`` is a matrix of HDF5 or zarr, which is slow to read but in order."""
     library = type(x).__module__.partition(".")[0]
     return library in ("h5py", "zarr") and len(getattr(x, "shape", ())) == 2
 
 
-def _copied(x: Any) -> np.ndarray:
+def copy_stored(x: Any) -> np.ndarray:
     """Copy a stored matrix block by block, so that rows can be read in any order."""
     rows = empty_on_host(x.shape, x.dtype)
     size = max(1, _BLOCK // max(1, x.shape[1]))

@@ -20,8 +20,8 @@ _Data = Annotated[
     Positional,
     arg(
         metavar="DATA",
-        help="Name of a data set (see jdec datasets), or a .npy, .npz, .csv, .tsv or .parquet "
-        "file.",
+        help="Name of a data set (see jdec datasets), or a .npy, .npz, .csv, .tsv, .parquet, "
+        ".arrow, .feather or .h5ad file.",
     ),
 ]
 _Run = Annotated[

@@ -1,5 +1,6 @@
 """Data sets by name or from a file. Labels are only passed on; nothing here trains with them."""
 
+from jdec.datasets.blocks import stack_blocks as stack_blocks
 from jdec.datasets.dataset import Dataset as Dataset
 from jdec.datasets.dataset import imbalanced_subset as imbalanced_subset
 from jdec.datasets.download import download_dataset as download_dataset
@@ -14,4 +15,5 @@ __all__ = [
     "download_dataset",
     "imbalanced_subset",
     "load_dataset",
+    "stack_blocks",
 ]

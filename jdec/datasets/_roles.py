@@ -95,7 +95,7 @@ def choose_roles(
     if choice.label:
         label = position_of("label", choice.label)
     elif choice.label is None and named:
-        label = _default_label(path, names, sorted(rest))
+        label = default_label(path, names, sorted(rest))
     features = sorted(rest - {label})
     for position in features:
         name = names[position]
@@ -139,7 +139,8 @@ def _argument(name: str) -> str:
     return name if plain and len(name) <= _SHOWN.maxstring else _SHOWN.repr(name)
 
 
-def _default_label(path: Path, names: Sequence[str], places: Sequence[int]) -> int | None:
+def default_label(path: Path, names: Sequence[str], places: Sequence[int]) -> int | None:
+    """Return which of some columns has a name of :data:`LABEL_NAMES`, or raise if several have."""
     found = [place for place in places if names[place].lower() in LABEL_NAMES]
     if len(found) > 1:
         raise ValueError(

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from jdec._files import LABEL_NAMES, Table, reading
+from jdec._host_arrays import RowBuffer
 from jdec.datasets._labels import parse_labels
 from jdec.datasets._roles import LARGEST_EXACT, Choice, Roles, as_text, choose_roles, way_out
 
 #: A line may have this many cells.
 MAX_COLUMNS = 1_000_000
+
+_MAX_VALUES = 2**17  # that are held before they are written to the array
 
 _Records = Iterator[tuple[int, list[str]]]  # each with the number of its line
 
@@ -46,13 +49,14 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
     chosen = set(roles.features)
     keep = [position in chosen for position in range(len(names))]
     features = [names[position] for position in roles.features]
-    values = array.array("d")
+    rows = RowBuffer(len(features), np.float64)
+    values = array.array("d")  # of the rows that are not in the buffer yet
     labels: list[str] = []
     ids: list[str] = []
     stripped: dict[str, str] = {}  # one copy of each label
-    for line, cells in records:
+    for row, (line, cells) in enumerate(records):
         if len(cells) != len(names):
-            raise _ragged(path, delimiter, names, cells, line, first=named and not values)
+            raise _ragged(path, delimiter, names, cells, line, first=named and row == 0)
         if roles.label is not None:
             label = cells[roles.label]
             labels.append(stripped.setdefault(label, label.strip()))
@@ -67,7 +71,11 @@ def read_text(path: Path, delimiter: str, choice: Choice) -> Table:
         text = "".join(cells)
         if "_" in text or not text.isascii():
             raise _no_number(path, delimiter, features, cells, line)
-    x = np.asarray(values).reshape(-1, len(features))
+        if len(values) >= _MAX_VALUES:
+            rows.append(values)
+            del values[:]
+    rows.append(values)
+    x = rows.finish()
     if x.size and max(x.max(), -x.min()) >= LARGEST_EXACT:
         _check_exact(path, _records(path, delimiter), names, roles, x)
     if roles.id is not None and "" in ids:

@@ -56,7 +56,8 @@ def load_dataset(
 
     Args:
         name: A name in :func:`dataset_table`, or the path of a ``.npy``, ``.npz`` (dense or
-            scipy-sparse), ``.csv``, ``.tsv`` or ``.parquet`` file.
+            scipy-sparse), ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.feather`` or ``.h5ad``
+            file, or of a folder of files of Parquet or Arrow.
         data_dir: The folder to search first.
         label: Column, or array of an ``.npz`` file, with the classes; ``"none"`` or empty for none.
             By default the one called y, label, labels, target or class. Columns of a text file
@@ -72,7 +73,8 @@ def load_dataset(
     Raises:
         ValueError: If name, file or options cannot be used.
         FileNotFoundError: If files of a known data set are missing.
-        ImportError: If pyarrow (for parquet) or scikit-image (for image features) is not installed.
+        ImportError: If pyarrow (Parquet, Arrow), anndata (``.h5ad``) or scikit-image (image
+            features) is not installed.
 
     Examples:
         >>> digits = load_dataset("digits")

@@ -1,5 +1,8 @@
 """Rows that stay on the host, or in their file: read and scaled where they are asked for."""
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,6 +17,7 @@ from jdec.trainer.scaling import Scaling
 BLOCK_SIZE = 2048
 #: Rows are sent so many bytes at a time: enough for the device to work on while the next are read.
 CHUNK_BYTES = 2**24
+_NICENESS = 10  # of the thread that reads, more than of the others
 
 
 class StreamedRows:
@@ -94,9 +98,17 @@ class JoinedRows(NamedTuple):
         return rows
 
 
+def _yield_to_others() -> None:
+    # A CPU backend computes on all cores at once: a core that reads holds all of them up, unless
+    # it reads while that one waits. Elsewhere than on Linux the priority is that of the process.
+    if sys.platform == "linux":
+        niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 def read_ahead(read: Callable[[Any], Any], items: Any) -> Iterator[Any]:
     """Yield ``read(item)`` of each item, read by a thread while the one before is worked on."""
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, initializer=_yield_to_others) as thread:
         pending: Any = None
         for item in items:
             following = thread.submit(read, item)

@@ -413,7 +413,7 @@ MISTAKES = {
     "many digits": (2, ["fit", "x.npy", "--n-clusters", BIGGER], ["--n-clusters"]),
     "a help of the wrong kind": (2, ["help"], ["unknown command 'help'"]),
     "no data": (1, ["fit", ""], ["or a file; got ''"]),
-    "a folder": (1, ["fit", "."], ["or a folder of .parquet files, got another folder"]),
+    "a folder": (1, ["fit", "."], ["or a folder of .parquet or .arrow or .feather files, got"]),
     "deep settings": (1, ["fit", "x.npy", "--config", "deep.json"], ["nested too deeply"]),
     "huge settings": (
         *(1, ["fit", "x.npy", "--config", "huge.json"]),

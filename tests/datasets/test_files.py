@@ -388,9 +388,22 @@ def test_sparse_indices_out_of_range_are_rejected(tmp_path, form, index):
 @pytest.mark.parametrize("form", ["csr", "bsr", "coo", "dia"])
 def test_sparse_numbers_that_are_not_finite_are_rejected(tmp_path, form, value):
     path, arrays = sparse_arrays(tmp_path, form)
-    arrays["data"].reshape(-1)[2] = value
+    arrays["data"].reshape(-1)[-4 if form == "dia" else 2] = value
     np.savez(path, **arrays)
-    rejected(path, f"expected finite numbers, got {value}")
+    row, column = np.argwhere(~np.isfinite(scipy.sparse.load_npz(path).toarray()))[0]
+    shown = {"nan": "NaN", "inf": "infinity", "-inf": "infinity"}[str(value)]
+    rejected(path, f"expected finite numbers, got {shown} in row {row}, column {column}")
+
+
+def test_what_lies_outside_of_a_matrix_of_diagonals_is_not_read(tmp_path):
+    path, arrays = sparse_arrays(tmp_path, "dia")
+    inside = scipy.sparse.load_npz(path).toarray()
+    places = np.arange(arrays["data"].shape[1]) - arrays["offsets"][:, None]
+    outside = (places < 0) | (places >= len(inside))
+    assert outside.any()
+    arrays["data"][outside] = np.nan
+    np.savez(path, **arrays)
+    np.testing.assert_array_equal(load_dataset(path).x.toarray(), inside)
 
 
 @pytest.mark.parametrize(
@@ -881,6 +894,13 @@ def test_identifiers_without_a_header_are_warned_of(tmp_path, caplog):
     assert "--drop 2" in message
 
 
+def test_tables_larger_than_what_is_held_at_once_are_read_in_order(tmp_path):
+    n_rows = 1_100_000  # of 16 bytes
+    path = write(tmp_path / "a.csv", "\n".join(f"{i},{-i}" for i in range(n_rows)))
+    data = load_dataset(path)
+    np.testing.assert_array_equal(data.x, np.arange(n_rows)[:, None] * [1.0, -1.0])
+
+
 # Parquet.
 
 
@@ -1004,7 +1024,13 @@ def test_identifiers_of_parquet_keep_whole_numbers(tmp_path, pandas):
         ({"a": [None, None]}, ["column 'a'", "missing"]),
         ({"a": [1.0, 1e300]}, ["row 1, column 'a'", "too large"]),
         ({"a": [1.0, np.inf]}, ["infinity in row 1, column 'a'"]),
-        ({"a": [[1.0], [2.0]]}, ["column 'a'", "list"]),
+        ({"a": [[1.0, 2.0], [2.0]]}, ["lists of 2 numbers in column 'a'", "got 1 in row 1"]),
+        ({"a": [[1.0, 2.0], [None, 2.0]]}, ["column 'a'", "got none in row 1"]),
+        ({"a": [[1.0, 2.0], None]}, ["column 'a'", "got none in row 1"]),
+        ({"a": [["u"], ["v"]]}, ["column 'a'", "text"]),
+        ({"a": [[1, 2], [2, 2**60 + 1]]}, ["column 'a', row 1", "2**53"]),
+        ({"a": [[1.0, 2.0], [1.0, np.inf]]}, ["infinity in row 1, column 'a[1]'"]),
+        ({"a": [np.array([]), np.array([])]}, ["0 feature(s)"]),
         ({"a": [[[1.0, 2.0], [3.0]], [[2.0]]]}, ["column 'a'", "list"]),
         ({"a": [{"b": 1}, {"b": 2}]}, ["column 'a'", "struct"]),
         ({"a": np.array(["2020-01-01", "2020-01-02"], "M8[ns]")}, ["column 'a'", "times"]),
@@ -1069,7 +1095,9 @@ def test_other_suffixes_are_rejected(tmp_path, file):
 @pytest.mark.parametrize("file", ["folder", "folder.csv"])
 def test_a_folder_is_rejected(tmp_path, file):
     (tmp_path / file).mkdir()
-    rejected(tmp_path / file, "expected a file, or a folder of .parquet files, got another folder")
+    rejected(
+        tmp_path / file, "expected a file, or a folder of .parquet or .arrow or .feather files, got"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".tsv", ".parquet"])
@@ -1224,6 +1252,6 @@ def test_hostile_files_fill_no_memory(tmp_path):
 
 def test_a_file_of_another_type_is_rejected(tmp_path):
     (tmp_path / "notes.txt").write_text("1")
-    types = r"\.npy, \.npz, \.csv, \.tsv, \.parquet"
+    types = r"\.npy, \.npz, \.csv, \.tsv, \.parquet, \.arrow, \.feather, \.h5ad"
     with pytest.raises(ValueError, match=rf"expected a file of type {types}; got '\.txt'"):
         load_dataset(tmp_path / "notes.txt")
