@@ -2,13 +2,13 @@
 
     python -m benchmarks.kill_campaign --kills 100
 
-A tiny fit is killed by SIGKILL in all of its phases and resumed until it is done; so are fits in
-double precision, several in the threads of one process, whole commands from their first import on,
-``predict`` and ``sweep``. Then the disk is full at 20 sizes, every file of an interrupted run is
-damaged in turn, and second runs are let loose on a folder in use. After each kill all files under
-their final names must be whole, after the next run nothing half-written may be left, and the
-results must have the bits of the run that was left alone. All but the whole commands are forked
-from one process that has imported everything, which spares most of a start.
+A tiny fit is killed by SIGKILL in all of its phases and resumed until it is done; so are fits that
+stream their rows or are in double precision, several in the threads of one process, whole commands
+from their first import on, ``predict`` and ``sweep``. Then the disk is full at 20 sizes, every file
+of an interrupted run is damaged in turn, and second runs are let loose on a folder in use. After
+each kill all files under their final names must be whole, after the next run nothing half-written
+may be left, and the results must have the bits of the run that was left alone. All but the whole
+commands are forked from one process that has imported everything, which spares most of a start.
 """
 
 import argparse
@@ -41,8 +41,9 @@ from jdec.trainer.model_file import load_model
 
 #: Kills, in percent of those asked for; sizes of a disk, damages a file, second runs.
 SHARES = {
-    "fit": 45,
-    "fit in double precision": 15,
+    "fit": 35,
+    "streamed fit": 20,
+    "fit in double precision": 10,
     "threads": 10,
     "predict": 10,
     "sweep": 15,
@@ -221,7 +222,7 @@ class Campaign:
         self.failures: list[str] = []
         self.counts: collections.Counter[str] = collections.Counter()
         self.phases: collections.Counter[str] = collections.Counter()
-        self.references: dict[bool, Reference] = {}
+        self.references: dict[Any, Reference] = {}
         self.n_folders = 0
 
     def fresh(self) -> Path:
@@ -256,15 +257,16 @@ class Campaign:
         self.counts["same bits"] += not reasons
         self.fail(part, reasons)
 
-    def reference(self, *, x64: bool = False) -> Reference:
+    def reference(self, *more: str, x64: bool = False) -> Reference:
         """Fit twice without interruption, to know the bits and the seconds."""
-        if x64 not in self.references:
+        kind = (more, x64)
+        if kind not in self.references:
             part, folders = "reference", [self.fresh(), self.fresh()]
             for folder in folders:
-                seconds = self.complete(part, jdec, self.fit_command(folder), x64=x64)
-            self.references[x64] = Reference(folders[0], bits(folders[0]), seconds)
-            self.compare(part, folders[1], self.references[x64].bits)
-        return self.references[x64]
+                seconds = self.complete(part, jdec, self.fit_command(folder, *more), x64=x64)
+            self.references[kind] = Reference(folders[0], bits(folders[0]), seconds)
+            self.compare(part, folders[1], self.references[kind].bits)
+        return self.references[kind]
 
     def kill_at_random(self, process: Any, folder: Path, seconds: float) -> bool:
         """Kill a process at some moment, half of the times in a phase chosen beforehand."""
@@ -309,12 +311,12 @@ class Campaign:
 
     # Parts ---------------------------------------------------------------------------------------
 
-    def fits(self, part: str, kills: int, *, x64: bool = False) -> None:
-        """Fits, forked."""
-        reference = self.reference(x64=x64)
+    def fits(self, part: str, kills: int, *more: str, x64: bool = False) -> None:
+        """Fits, forked, with more options."""
+        reference = self.reference(*more, x64=x64)
 
         def start(folder: Path, again: bool) -> Process:
-            command = self.fit_command(folder, *(["--resume"] if again else []))
+            command = self.fit_command(folder, *more, *(["--resume"] if again else []))
             return Process(jdec, command, x64=x64)
 
         self.kill_runs(part, kills, start, reference.seconds, reference.bits)
@@ -510,6 +512,7 @@ def _quick_compilation(folder: Path) -> Iterator[None]:
 
 PARTS: dict[str, Callable[[Campaign, int], None]] = {
     "fit": lambda campaign, n: campaign.fits("fit", n),
+    "streamed fit": lambda campaign, n: campaign.fits("streamed fit", n, "--rows", "stream"),
     "fit in double precision": lambda campaign, n: campaign.fits(
         "fit in double precision", n, x64=True
     ),
@@ -551,7 +554,7 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="one kill, nothing recorded")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    sizes = {"fit": 1}
+    sizes = {"fit": 1, "streamed fit": 1}
     if not arguments.smoke:
         sizes = {part: -(-arguments.kills * share // 100) for part, share in SHARES.items()} | SIZES
     figures = run(sizes, arguments.seed)

@@ -1,8 +1,11 @@
 """Arrays of the host that may be larger than its memory."""
 
+import contextlib
 import math
+import os
 import tempfile
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,14 +43,17 @@ class RowBuffer:
     def append(self, rows: Any) -> None:
         """Write rows [M D], or their entries one after another."""
         content = np.ascontiguousarray(rows, self._dtype).reshape(-1, self._n_columns)
-        self._n_bytes += self._file.write(content.data)
+        self._n_bytes += content.nbytes
+        with _explained(self._n_bytes):
+            self._file.write(content.data)
 
     def finish(self) -> np.ndarray:
         """Return all rows."""
         shape = (self._n_bytes // (self._n_columns * self._dtype.itemsize), self._n_columns)
         with self._file as file:
             if self._n_bytes > self._max_bytes:  # the array keeps the file
-                file.flush()
+                with _explained(self._n_bytes):
+                    file.flush()
                 return np.memmap(file, self._dtype, "r+", shape=shape)
             file.seek(0)
             return np.frombuffer(bytearray(file.read()), self._dtype).reshape(shape)
@@ -64,6 +70,20 @@ def empty_on_host(shape: tuple[int, ...], dtype: Any, *, max_bytes: int = MAX_BY
     """
     if math.prod(shape) * np.dtype(dtype).itemsize <= max_bytes:
         return np.empty(shape, dtype)
-    # The array keeps it; where it is ($TMPDIR) there has to be room.
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    with tempfile.TemporaryFile() as file, _explained(n_bytes):
+        # A page that the disk has no room for would kill the process when it is written to.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        return np.memmap(file, dtype, "r+" if file.seek(0, 2) else "w+", shape=shape)
+
+
+@contextlib.contextmanager
+def _explained(n_bytes: int) -> Iterator[None]:
+    """Say of a disk without room how much it needs, and where."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror} in {tempfile.gettempdir()}, where {n_bytes} bytes of rows go"
+        message = f"{reason}; make room, or set TMPDIR to a folder that has it"
+        raise OSError(error.errno, message) from error

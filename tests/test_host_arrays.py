@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -15,3 +18,32 @@ def test_large_arrays_lie_in_a_file_without_a_name(max_bytes, in_a_file):
 
 def test_arrays_without_entries_are_no_files():
     assert empty_on_host((0, 4), np.int64, max_bytes=0).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "empty_on_host((2**20, 4), np.float32)[:] = 1",
+        "empty_on_host((2**20, 4), np.float32, max_bytes=0)[:] = 1",
+        "rows = RowBuffer(4, np.float32, max_bytes=2**19)\nfor _ in range(64):"
+        " rows.append(np.ones((2**14, 4)))\nrows.finish()",
+    ],
+)
+def test_a_disk_without_room_is_told_of_before_anything_is_lost(tmp_path, code):
+    mount = f"mount -t tmpfs -o size=1m none {tmp_path}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("needs to mount a small disk")
+    start = "import numpy as np\nfrom jdec._host_arrays import RowBuffer, empty_on_host\n"
+    command = f'{mount} && TMPDIR={tmp_path} exec "$0" -c "$1"'
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command, sys.executable, start + code],
+        capture_output=True,
+        text=True,
+    )
+    if "max_bytes" not in code:  # memory has room
+        assert ended.returncode == 0, ended.stderr
+        return
+    assert ended.returncode == 1
+    message = ended.stderr.splitlines()[-1]
+    assert f"No space left on device in {tmp_path}, where" in message
+    assert "set TMPDIR" in message
