@@ -15,7 +15,7 @@ from jdec.cli.arguments import Evaluate, Predict
 from jdec.cli.fit_commands import check_platform, load_data
 from jdec.cli.report import score_table
 from jdec.datasets import Dataset
-from jdec.datasets._arrow import write_parquet
+from jdec.datasets._arrow_files import write_parquet
 from jdec.metrics import clustering_scores
 from jdec.trainer.model import assign
 from jdec.trainer.model_file import load_model

@@ -22,6 +22,8 @@ _BLOCK_ENTRIES = 2**20
 #: Matrix product in full precision, also on accelerators.
 product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
+_ROUNDING = 1e-5  # of a cost, a sum over the rows in whatever order
+
 #: ``map_restarts(function, keys, shared)``: stacks what ``function(key, *shared)`` returns.
 MapFn = Callable[[Callable[..., Any], Key[Array, "R"], tuple[Any, ...]], Any]
 
@@ -128,13 +130,22 @@ def kmeans(
     keys, shared = jax.random.split(key, n_init), (x, weights, blocks, block_weights, threshold)
     runs = map_restarts(restart, keys, shared)
     # A restart that ended in NaN must not win.
-    best = jnp.argmin(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
+    best = first_of_lowest(jnp.where(jnp.isnan(runs.inertia), jnp.inf, runs.inertia))
     run: _Lloyd = jax.tree.map(lambda leaf: leaf[best], runs)
     labels, distances = jax.lax.map(partial(_assign, centroids=run.centroids), blocks)
     # Compiled for a CPU, minima drop NaN.
     inertia = jnp.where(is_finite, (distances * block_weights).sum(), jnp.nan)
     labels = labels.reshape(-1)[: len(x)]
     return KMeansResult(run.centroids + mean, labels, inertia, run.n_iter, run.converged)
+
+
+def first_of_lowest(cost: Float[Array, "R"]) -> Int[Array, ""]:
+    """Return which is the lowest, and of those that differ from it by rounding the first.
+
+    Restarts often end with the same partition, of whose numberings rounding would choose one.
+    """
+    lowest = cost.min()
+    return jnp.argmax(cost <= lowest + _ROUNDING * jnp.abs(lowest))
 
 
 def rows_to_cluster(x: Any, n_clusters: Any) -> Any:

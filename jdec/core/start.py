@@ -10,7 +10,15 @@ from jaxtyping import Array, Float, Int, Key
 
 from jdec import _checks as checks
 from jdec.core.functional import log_soft_assignment, mean_kl
-from jdec.core.kmeans import KMeansResult, MapFn, kmeans, map_in_turn, product, rows_to_cluster
+from jdec.core.kmeans import (
+    KMeansResult,
+    MapFn,
+    first_of_lowest,
+    kmeans,
+    map_in_turn,
+    product,
+    rows_to_cluster,
+)
 
 #: What the best of several partitions is chosen by.
 CRITERIA = ("inertia", "kl")
@@ -88,8 +96,8 @@ def initial_partition(
         value = mean_kl(log_soft_assignment(embeddings, run.centroids, alpha=alpha))
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
-    score = -runs.inertia if select == "inertia" else jax.lax.map(kl, runs)
-    return jax.tree.map(lambda leaf: leaf[jnp.argmax(score)], runs)
+    cost = runs.inertia if select == "inertia" else -jax.lax.map(kl, runs)
+    return jax.tree.map(lambda leaf: leaf[first_of_lowest(cost)], runs)
 
 
 def partition_of_labels(

@@ -53,7 +53,8 @@ def read_anndata(path: Path, choice: Choice) -> Table:
 def _read(path: Path) -> tuple[Any, Any, list[str]]:
     """Return the matrix, what is known of its rows, and the names of its columns."""
     try:
-        anndata, h5py = (importlib.import_module(name) for name in ("anndata.io", "h5py"))
+        parts = ("anndata", "anndata.io", "h5py")
+        _, anndata, h5py = (importlib.import_module(name) for name in parts)
     except ImportError as error:
         raise ImportError(f'{path}: .h5ad needs anndata: pip install "jdec[anndata]"') from error
     with (

@@ -14,15 +14,16 @@ from jdec._columns import identifier_columns
 from jdec._files import Table, read_numpy, reading
 from jdec._rows import as_rows
 from jdec._sources import as_source
-from jdec.datasets import _arrow
+from jdec.datasets import _arrow_files
 from jdec.datasets._anndata import read_anndata
+from jdec.datasets._arrow import read_arrow, read_arrow_folder
 from jdec.datasets._labels import encode_labels
 from jdec.datasets._roles import Choice, way_out
 from jdec.datasets._text import read_text
 from jdec.datasets.dataset import Dataset
 
 #: Suffixes that :func:`load_file` can read.
-SUFFIXES = (".npy", ".npz", ".csv", ".tsv", *_arrow.SUFFIXES, ".h5ad")
+SUFFIXES = (".npy", ".npz", ".csv", ".tsv", *_arrow_files.SUFFIXES, ".h5ad")
 
 _LOGGER = logging.getLogger("jdec")
 _CHANNELS = (1, 3, 4)
@@ -62,11 +63,12 @@ def _read(path: Path, choice: Choice) -> Table:
     if path.is_dir():
         with reading(path, "a readable folder"):
             every = sorted(path.iterdir())
-        if files := [file for file in every if file.suffix.lower() in _arrow.SUFFIXES]:
-            return _arrow.read_arrow_folder(path, files, choice)
+        if files := [file for file in every if file.suffix.lower() in _arrow_files.SUFFIXES]:
+            return read_arrow_folder(path, files, choice)
         raise ValueError(
-            f"{path}: expected a file, or a folder of {' or '.join(_arrow.SUFFIXES)} files, got "
-            "another folder; for a known data set pass its name, and the folder above as data_dir"
+            f"{path}: expected a file, or a folder of {' or '.join(_arrow_files.SUFFIXES)} files, "
+            "got another folder; for a known data set pass its name, and the folder above as "
+            "data_dir"
         )
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -75,8 +77,8 @@ def _read(path: Path, choice: Choice) -> Table:
         size = path.stat().st_size
     if size == 0:
         raise ValueError(f"{path}: expected data, got an empty file")
-    if suffix in _arrow.SUFFIXES:
-        return _arrow.read_arrow(path, choice)
+    if suffix in _arrow_files.SUFFIXES:
+        return read_arrow(path, choice)
     if suffix == ".h5ad":
         return read_anndata(path, choice)
     if suffix in (".csv", ".tsv"):

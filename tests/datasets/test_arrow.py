@@ -106,7 +106,7 @@ def test_damaged_files_are_rejected(tmp_path, name):
     cut = [content[: len(content) // 2], content[:7], b"a,b\n1,2\n", content[3:]]
     changed = [
         content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
-        for place in range(0, len(content), max(1, len(content) // 400))
+        for place in range(0, len(content), max(1, len(content) // 150))
     ]
     for damaged in cut:
         path.write_bytes(damaged)

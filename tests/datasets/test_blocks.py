@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-import jdec
 from jdec.datasets import stack_blocks
 
 
@@ -28,14 +27,6 @@ def test_sparse_blocks_stay_sparse():
     assert scipy.sparse.issparse(found)
     assert found.format == "csr"
     np.testing.assert_array_equal(found.toarray(), x.toarray())
-
-
-def test_stacked_rows_can_be_fitted():
-    rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(3 * i, 1, (60, 8)) for i in range(3)]).astype(np.float32)
-    parts = stack_blocks(np.split(x, 6))
-    of_parts, of_all = (jdec.DEC(3, random_state=0).fit_predict(rows) for rows in (parts, x))
-    np.testing.assert_array_equal(of_parts, of_all)
 
 
 @pytest.mark.parametrize(
