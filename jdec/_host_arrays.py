@@ -13,14 +13,53 @@ import numpy as np
 #: Larger arrays lie in a file, which the system reads and writes as they are used.
 MAX_BYTES = 2**28
 _ALIGNMENT = 64  # bytes
+_MAX_REUSED = 2**26  # larger memory is given back to the system
 
 
-def empty_aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def empty_aligned(shape: tuple[int, ...], dtype: Any, memory: np.ndarray | None = None) -> Any:
     """Return an array to fill whose memory a CPU backend of JAX can use without a copy."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
+    if memory is None:
+        memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     offset = -memory.ctypes.data % _ALIGNMENT
     return memory[offset : offset + n_bytes].view(dtype).reshape(shape)
+
+
+class ReusedMemory:
+    """Memory for arrays of about the same size, one after another: new pages cost a CPU dearly.
+
+    An array can be kept as long as it is needed, by JAX too; its memory is used again when it is
+    gone.
+
+    Examples:
+        >>> memory = ReusedMemory()
+        >>> first = memory.empty((2, 3), np.float32)
+        >>> place = first.ctypes.data
+        >>> memory.empty((2, 3), np.float32).ctypes.data == place
+        False
+        >>> del first
+        >>> memory.empty((1, 3), np.float32).ctypes.data == place
+        True
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Any] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return an array to fill, as :func:`empty_aligned`."""
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize + _ALIGNMENT
+        if n_bytes > _MAX_REUSED:
+            return empty_aligned(shape, dtype)
+        try:
+            owner: Any = self._free.pop()
+        except IndexError:  # asked beforehand, another thread might come between
+            owner = np.empty(n_bytes, np.uint8)
+        if owner.nbytes < n_bytes:
+            owner = np.empty(n_bytes, np.uint8)
+        # NumPy's views keep the array that has their memory: here one that no other view keeps.
+        lent = np.frombuffer(memoryview(owner), np.uint8)
+        weakref.finalize(lent, self._free.append, owner).atexit = False
+        return empty_aligned(shape, dtype, lent)
 
 
 class RowBuffer:

@@ -27,18 +27,19 @@ class Scaling(NamedTuple):
     factor: Float[np.ndarray, "D"]
 
     def apply(
-        self, x: Any, *, first_row: int = 0, is_checked: bool = False
+        self, x: Any, *, first_row: int = 0, is_checked: bool = False, empty: Any = empty_aligned
     ) -> Float[np.ndarray, "N D"]:
         """Scale rows [N D] of any real dtype, and round to float32, or raise if one overflows.
 
-        Of rows that are checked it is known that none does.
+        Of rows that are checked it is known that none does. ``empty(shape, dtype)`` makes the
+        array.
         """
         if x.shape[1] != len(self.shift):
             raise ValueError(
                 f"x: X has {x.shape[1]} features, but the model is expecting "
                 f"{len(self.shift)} features as input"
             )
-        scaled = empty_aligned(x.shape, np.float32)
+        scaled = empty(x.shape, np.float32)
         size = _block_size(x)
         for start in range(0, len(x), size):
             block = x[start : start + size]
@@ -53,10 +54,10 @@ class Scaling(NamedTuple):
         return scaled
 
     def apply_at(
-        self, x: Any, indices: Int[np.ndarray, "B"], *, at_once: int = 256
+        self, x: Any, indices: Int[np.ndarray, "B"], *, at_once: int = 256, empty: Any
     ) -> Float[np.ndarray, "B D"]:
         """Scale the rows at some indices, which are checked, as :meth:`apply`."""
-        scaled = empty_aligned((len(indices), x.shape[1]), np.float32)
+        scaled = empty((len(indices), x.shape[1]), np.float32)
         # NumPy copies all of an array that is not in this order before it takes from it.
         in_place = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned
         in_place = in_place and self._keeps_float32(x)
@@ -81,14 +82,14 @@ class Scaling(NamedTuple):
             return False
         return bool(_is_float32(factor))
 
-    def apply_sparse(self, x: Any) -> Float[np.ndarray, "N D"]:
+    def apply_sparse(self, x: Any, *, empty: Any) -> Float[np.ndarray, "N D"]:
         """Scale rows [N D] of a sparse matrix, by a scaling without a shift, as :meth:`apply`."""
         matrix = x.copy()
         of_column = self._uniform_factor()
         factor = of_column if np.ndim(of_column) == 0 else of_column[matrix.indices]
         matrix.data = np.empty(len(x.data), np.float32)
         np.multiply(x.data, factor, out=matrix.data, **_IN_FLOAT64)
-        return matrix.toarray(out=empty_aligned(x.shape, np.float32))
+        return matrix.toarray(out=empty(x.shape, np.float32))
 
     def _uniform_factor(self) -> Any:
         """Return one number where all factors are the same."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jdec._host_arrays import ReusedMemory
 from jdec._sources import RowSource, SparseRows, source_files
 from jdec.trainer.scaling import Scaling
 
@@ -27,7 +28,7 @@ class StreamedRows:
         self, rows: RowSource, scaling: Scaling, indices: Int[np.ndarray, "M"] | None = None
     ) -> None:
         self._rows, self._scaling, self._indices = rows, scaling, indices
-        self._files = source_files(rows)
+        self._files, self._empty = source_files(rows), ReusedMemory().empty
         self.shape = (len(rows) if indices is None else len(indices), rows.shape[1])
 
     def __len__(self) -> int:
@@ -49,10 +50,10 @@ class StreamedRows:
         for file in self._files:
             file.check()
         if isinstance(rows, SparseRows) and not self._scaling.shift.any():
-            return self._scaling.apply_sparse(rows.matrix[index])
+            return self._scaling.apply_sparse(rows.matrix[index], empty=self._empty)
         if isinstance(index, np.ndarray):
-            return self._scaling.apply_at(rows, index)
-        return self._scaling.apply(rows[index], is_checked=True)
+            return self._scaling.apply_at(rows, index, empty=self._empty)
+        return self._scaling.apply(rows[index], is_checked=True, empty=self._empty)
 
     def blocks(
         self, size: int, rows: slice, n_rows: int | None = None
