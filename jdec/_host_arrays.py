@@ -1,4 +1,4 @@
-"""Arrays of the host that may be larger than its memory."""
+"""Arrays of the host: in memory that is aligned or used again, or in files where they are large."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ def empty_aligned(shape: tuple[int, ...], dtype: Any, memory: np.ndarray | None 
 
 
 class ReusedMemory:
-    """Memory for arrays of about the same size, one after another: new pages cost a CPU dearly.
+    """Memory for arrays of about the same size, one after another: fresh pages take time.
 
     An array can be kept as long as it is needed, by JAX too; its memory is used again when it is
     gone.

@@ -12,6 +12,7 @@ from jdec._files import reading
 #: Suffixes of the files that are read: of Parquet, and of Arrow, which feather files are of.
 SUFFIXES = (".parquet", ".arrow", ".feather")
 
+_FEATHER_1 = b"FEA1"
 _ARROW_FILE = b"ARROW1"  # other files of Arrow are streams, which are read in order
 
 
@@ -58,7 +59,10 @@ class ArrowFile:
         self._ipc = importlib.import_module("pyarrow.ipc")
         with reading(path, self.expected):
             with path.open("rb") as file:
-                self._is_stream = file.read(len(_ARROW_FILE)) != _ARROW_FILE
+                start = file.read(len(_ARROW_FILE))
+            if start.startswith(_FEATHER_1):
+                raise ValueError("feather of version 1; write it as version 2")
+            self._is_stream = start != _ARROW_FILE
             with self._open([]) as (reader, _):
                 self.schema = reader.schema
             self.n_rows = sum(batch.num_rows for batch in self._all([0]))

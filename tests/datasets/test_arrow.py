@@ -118,3 +118,9 @@ def test_damaged_files_are_rejected(tmp_path, name):
             load_dataset(path)
         except ValueError as error:
             assert "\n" not in str(error)  # noqa: PT017 (most are read)
+
+
+def test_feather_of_version_1_is_told_of(tmp_path):
+    (tmp_path / "a.feather").write_bytes(b"FEA1" + bytes(40))
+    with pytest.raises(ValueError, match="feather of version 1; write it as version 2"):
+        load_dataset(tmp_path / "a.feather")
