@@ -34,7 +34,12 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     path = Path(path).expanduser()
     temporary = path
     try:
-        handle, temporary = _open_temporary(path)
+        while True:
+            # Named before it is made: an interrupt may arrive as soon as it is there.
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+            handle = _create_locked(temporary)
+            if handle is not None:
+                break
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             remove_temporaries(path.parent, [glob.escape(path.name)])
             yield file
@@ -46,7 +51,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             temporary.replace(path)
     except BaseException as error:
         if temporary != path:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it was never made
+                temporary.unlink()
         # The caller does not know of the temporary file.
         if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
@@ -59,25 +65,22 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             os.close(folder)
 
 
-def _open_temporary(path: Path) -> tuple[int, Path]:
-    """Create a file beside a path, and lock it: those of killed processes are not locked."""
-    while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        try:
-            handle = os.open(temporary, flags, 0o666)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(path)) from None
-        try:
-            is_ours = try_lock(handle)
-        except OSError:  # the file system has no locks
-            return handle, temporary
-        # Before it was locked, another writer may have removed it as left over.
-        if is_ours and temporary.exists():
-            return handle, temporary
-        os.close(handle)
+def _create_locked(path: Path) -> int | None:
+    """Create a file and lock it: those of killed processes are not locked. None if it is taken."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags, 0o666)
+    except FileExistsError:
+        return None
+    try:
+        is_ours = try_lock(handle)
+    except OSError:  # the file system has no locks
+        return handle
+    # Before it was locked, another writer may have removed it as left over.
+    if is_ours and path.exists():
+        return handle
+    os.close(handle)
+    return None
 
 
 def try_lock(handle: int) -> bool:

@@ -1,5 +1,6 @@
 """Files: whole and durable, or not at all; foreign ones are read within limits."""
 
+import contextlib
 import errno
 import json
 import os
@@ -72,6 +73,44 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
         write()
     assert names(tmp_path) == ["a.txt"]
     assert path.read_text() == "old"
+
+
+# A file that an interrupt leaves open is closed by the collector, or with the process.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:Exception ignored in")
+def test_an_interrupt_at_any_line_leaves_the_old_file_or_the_new_one_alone(tmp_path):
+    """Ctrl-C may arrive between any two lines, also right after a file was made."""
+    path = tmp_path / "a.json"
+    sources = {write_json.__code__.co_filename, contextlib.__file__}
+    lines = 0
+
+    def interrupt(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename not in sources:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == nth:
+                raise KeyboardInterrupt
+        return interrupt
+
+    kept = set()
+    for nth in range(1, 200):
+        lines = 0
+        write_json(path, "old")
+        try:
+            sys.settrace(interrupt)
+            write_json(path, "new")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert names(tmp_path) == ["a.json"], nth
+        kept.add(read_json(path))
+        if lines < nth:
+            break
+    assert lines < nth
+    assert lines > 20
+    assert kept == {"old", "new"}
 
 
 @pytest.mark.parametrize("place", ["absent/a.txt", "file/a.txt"])
