@@ -56,7 +56,7 @@ FIT = (
     f"--n-clusters 4 {NETWORK} --pretrain.layerwise-steps 40 --pretrain.finetune-steps 2000 "
     "--kmeans.n-init 20 --kmeans.overclustering-factors 1 --kmeans.select inertia "
     "--clustering.batch-size 64 --clustering.update-interval 20 --clustering.max-intervals 12 "
-    "--clustering.tol 0"
+    "--clustering.tol 0 --checkpoint-seconds 0"
 ).split()
 PHASES = ("start", "layer 1", "layer 2", "finetune", "kmeans", "clustering", "results")
 
@@ -115,7 +115,8 @@ def _fit_in_threads(data: str, config: str, folders: Sequence[str]) -> int:
     done = []
 
     def work(folder: str) -> None:
-        result = fit(jax.random.key(0), x, Config.from_json(config), workdir=folder, resume=True)
+        options: Any = {"workdir": folder, "resume": True, "checkpoint_seconds": 0}
+        result = fit(jax.random.key(0), x, Config.from_json(config), **options)
         done.append((folder, result))
 
     threads = [threading.Thread(target=work, args=(folder,)) for folder in folders]
@@ -399,6 +400,7 @@ class Campaign:
 
         def command(folder: Path, *more: str) -> list[str]:
             grid = ["--n-clusters", "3,4", "--seeds", "2", "--config", config]
+            grid += ["--checkpoint-seconds", "0"]
             return ["sweep", self.data, *grid, "--out", str(folder), "--quiet", *more]
 
         def start(folder: Path, again: bool) -> Process:

@@ -41,7 +41,10 @@ _SAVED: dict[str, type] = {
 }
 
 # Arguments of the estimator that are arguments of the fit.
-_HANDED_ON = ("network", "extra_loss", "augment", "tx", "rows", "callbacks", "workdir", "resume")
+_HANDED_ON = (
+    *("network", "extra_loss", "augment", "tx", "rows", "callbacks"),
+    *("workdir", "resume", "checkpoint_seconds"),
+)
 
 
 # scikit-learn reads the parameters off the signature, and compares estimators by identity.
@@ -76,6 +79,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
             RandomState, or None.
         workdir: Folder for checkpoints of one fit; None for GridSearchCV, which fits many times.
         resume: Resume the interrupted run in ``workdir``.
+        checkpoint_seconds: As in :func:`jdec.fit`.
         verbose: Show progress bars.
 
     Attributes:
@@ -122,6 +126,7 @@ class DEC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseE
     random_state: int | np.random.RandomState | None = None
     workdir: str | Path | None = None
     resume: bool = False
+    checkpoint_seconds: float = 30.0
     verbose: bool = False
 
     def fit(self, X: Any, y: Any = None) -> Self:

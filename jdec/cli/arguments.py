@@ -63,6 +63,7 @@ class Fit:
         seed: Seed of the random key.
         out: Output directory; by default runs/NAME.
         resume: Resume an interrupted run in the output directory.
+        checkpoint_seconds: How long after a checkpoint the next is written, within a stage.
         devices: Shard the rows over this many devices.
         rows: device (all of them on the device), stream (on the host or in their file, and sent
             to the device a few at a time), or auto: stream what the device has no room for.
@@ -91,6 +92,7 @@ class Fit:
     drop: _Drop = None
     out: Path | None = None
     resume: bool = False
+    checkpoint_seconds: float = 30.0
     data_dir: _DataDir = None
     quiet: _Quiet = False
     devices: int | None = None
@@ -129,6 +131,7 @@ class Sweep:
         members_at_once: Number of fits that run side by side; by default as many as fit in memory.
         devices: Distribute the fits over this many devices.
         resume: Resume the interrupted sweep in the output directory.
+        checkpoint_seconds: How long after a checkpoint the next is written, within a stage.
         out: Output directory; by default runs/NAME-sweep.
     """
 
@@ -148,6 +151,7 @@ class Sweep:
     drop: _Drop = None
     image_shape: _ImageShape = None
     resume: bool = False
+    checkpoint_seconds: float = 30.0
     out: Path | None = None
     data_dir: _DataDir = None
     quiet: _Quiet = False

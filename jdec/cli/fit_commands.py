@@ -64,6 +64,7 @@ def run_fit(argv: Sequence[str]) -> None:
             unlabeled=dataset.unlabeled,
             workdir=out,
             resume=arguments.resume,
+            checkpoint_seconds=arguments.checkpoint_seconds,
             mesh=mesh,
             rows=arguments.rows,
             progress=not arguments.quiet and sys.stderr is not None,
@@ -203,6 +204,7 @@ def run_sweep_command(arguments: Sweep) -> None:
             members_at_once=arguments.members_at_once,
             workdir=workdir,
             resume=True,
+            checkpoint_seconds=arguments.checkpoint_seconds,
             mesh=mesh,
             progress=not arguments.quiet and sys.stderr is not None,
         )

@@ -74,6 +74,7 @@ def fit(
     tx: Mapping[str, optax.GradientTransformation] | None = None,
     workdir: str | Path | None = None,
     resume: bool = False,
+    checkpoint_seconds: float = 30.0,
     mesh: Mesh | None = None,
     rows: str = "auto",
     callbacks: Sequence[Callback] = (),
@@ -81,8 +82,9 @@ def fit(
 ) -> FitResult:
     """Pretrain, initialise by k-means and self-train: Deep Embedded Clustering from rows to labels.
 
-    With a ``workdir``, every stage and interval ends with a checkpoint there; a run that was
-    interrupted and is called again with ``resume`` ends with the same bits as one that was not.
+    With a ``workdir``, there is a checkpoint at the end of each stage, and within it by time; a run
+    that was interrupted and is called again with ``resume`` ends with the same bits as one that was
+    not.
 
     Args:
         key: Typed random key; with the data and the configuration it determines the result.
@@ -100,6 +102,8 @@ def fit(
         workdir: Folder for checkpoints, config.json and history.jsonl.
         resume: Resume the run in ``workdir``; starts from the beginning if it holds nothing yet,
             and on any number of devices.
+        checkpoint_seconds: How long after a checkpoint the next is written within a stage; 0 writes
+            one at each record of the history.
         network: The autoencoder, in place of the built-in one of ``config.network``: an
             :class:`jdec.Autoencoder`, or a Flax module with methods ``encode`` and ``decode``.
         extra_loss: ``extra_loss(key, params, batch) -> scalar``, added to the KL in self-training:
@@ -145,7 +149,9 @@ def fit(
     with raised_everywhere():
         check_key("key", key)
         check_mesh(mesh, (DATA,))
-        callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
+        callbacks, folder = check_shell(
+            config, callbacks, workdir, resume, checkpoint_seconds, progress
+        )
         feature_names = check_feature_names(feature_names, x)
         data = own_rows("x", x, mesh, feature_names)
         source, n_rows = data.rows, data.sharding.n_rows
@@ -192,7 +198,7 @@ def fit(
             }
             folder = open_run(folder, fingerprint(key, config, record), config, resume, stack)
         scaling = scale_rows(data, config)
-        journal = Journal(folder, reporter)
+        journal = Journal(folder, reporter, seconds=checkpoint_seconds)
         run = Run(
             plan,
             split_run_key(key),

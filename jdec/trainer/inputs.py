@@ -34,7 +34,7 @@ def check_config(config: Any) -> None:
 
 
 def check_shell(
-    config: Any, callbacks: Any, workdir: Any, resume: Any, progress: Any
+    config: Any, callbacks: Any, workdir: Any, resume: Any, checkpoint_seconds: Any, progress: Any
 ) -> tuple[tuple[Callback, ...], Path | None]:
     """Validate what is around the work of a fit or population; return callbacks and folder."""
     check_config(config)
@@ -42,6 +42,7 @@ def check_shell(
     for callback in callbacks:
         checks.check_function("callbacks", callback, "functions of a record")
     checks.check_flag("resume", resume)
+    checks.check_non_negative("checkpoint_seconds", checkpoint_seconds)
     checks.check_flag("progress", progress)
     return callbacks, None if workdir is None else checks.as_path("workdir", workdir)
 

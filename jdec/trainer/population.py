@@ -56,6 +56,7 @@ def fit_population(
     tx: Mapping[str, optax.GradientTransformation] | None = None,
     workdir: str | Path | None = None,
     resume: bool = False,
+    checkpoint_seconds: float = 30.0,
     mesh: Mesh | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = False,
@@ -86,6 +87,7 @@ def fit_population(
         workdir: Folder for checkpoints, config.json and history.jsonl.
         resume: As in :func:`jdec.fit`; with the batches of before, where ``members_at_once`` is not
             given.
+        checkpoint_seconds: As in :func:`jdec.fit`.
         mesh: From :func:`jdec.trainer.member_mesh`: shards members over devices, and rows too where
             it has ``data_devices``; or from :func:`jdec.trainer.data_mesh`: rows alone.
         callbacks: As in :func:`jdec.fit`; the arrays of a snapshot have an axis of members.
@@ -111,7 +113,9 @@ def fit_population(
     Source: Xie et al. 2016, section 3; members by ``jax.vmap``.
     """
     keys = as_keys(keys)
-    callbacks, folder = check_shell(config, callbacks, workdir, resume, progress)
+    callbacks, folder = check_shell(
+        config, callbacks, workdir, resume, checkpoint_seconds, progress
+    )
     check_mesh(mesh, (MEMBER,), (DATA,), (MEMBER, DATA))
     feature_names = check_feature_names(feature_names, x)
     rows = as_source("x", x, columns=feature_names)
@@ -153,7 +157,7 @@ def fit_population(
         parts, batches = [], batches_of(traits.keys, members_at_once)
         for index, members in enumerate(batches):
             name = f"checkpoints/batch-{index}" if len(batches) > 1 else "checkpoints"
-            journal = Journal(folder, reporter, name)
+            journal = Journal(folder, reporter, name, seconds=checkpoint_seconds)
             parts.append(run_batch(plan, traits, members, x, reporter, journal))
     back = np.argsort(np.concatenate(batches))
     ended, initial_labels = jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)

@@ -93,5 +93,5 @@ def _pretrain_stage(
             reporter.report(record, Snapshot(state.params))
             show(bar, loss=loss)
             bar.update(n_steps)
-            run.save(stage.name, done, state, {})
+            run.save(stage.name, done, state, {}, done == stage.n_steps)
     return state.params

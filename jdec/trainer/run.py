@@ -68,7 +68,8 @@ class Run:
     keys: RunKeys  # [M] each for members
     x: Float[Array, "N D"] | StreamedRows  # scaled rows; on the devices with padding
     reporter: Reporter
-    save: Callable[[str, int, Any, dict[str, Any]], None]  # phase, step, tree, about: a checkpoint
+    # phase, step, tree, about, at_end: a checkpoint, if it is time for one or the end of a stage
+    save: Callable[[str, int, Any, dict[str, Any], bool], None]
     overrides: MemberOverrides = MemberOverrides()  # noqa: RUF009 (immutable)
     members: Int[np.ndarray, "M"] | None = None  # their numbers; None for a fit
     kept: dict[str, Any] = field(default_factory=dict)  # more for the checkpoints of self-training

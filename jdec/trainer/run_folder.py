@@ -1,5 +1,6 @@
 """A run in its folder: its record, its checkpoints and its history."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,6 +29,8 @@ from jdec.trainer.processes import (
 from jdec.trainer.programs import init_stage, init_state, pretraining_stages
 from jdec.trainer.run import Ended, Run, Saved
 from jdec.trainer.workdir import check_no_other_files, explained_writing, lock_folder
+
+_HISTORY_SECONDS = 1.0
 
 #: ``template(phase, about) -> pytree`` of shapes and dtypes of what was saved.
 TemplateFn = Callable[[str, dict[str, Any]], PyTree]
@@ -63,16 +66,32 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path | None, reporter: Reporter, name: str = "checkpoints", *, keep: int = 2
+        self,
+        folder: Path | None,
+        reporter: Reporter,
+        name: str = "checkpoints",
+        *,
+        seconds: float,
+        keep: int = 2,
     ) -> None:
         self.folder, self.reporter, self.n_saved = folder, reporter, 0
+        self.seconds = seconds
         self.checkpoints: Checkpoints | None = None
         if folder is not None:
             self.checkpoints = Checkpoints(folder / name, keep=keep)
+        self._saved_at = self._written_at = time.monotonic()
+        self._place: tuple[str, int] | None = None  # of the newest checkpoint
 
-    def save(self, phase: str, step: int, tree: PyTree, about: Mapping[str, Any]) -> None:
-        """Write a checkpoint and the history."""
-        if self.checkpoints is None:
+    def save(
+        self, phase: str, step: int, tree: PyTree, about: Mapping[str, Any], at_end: bool
+    ) -> None:
+        """Write a checkpoint and the history, at the end of a stage or when it is time to."""
+        now = time.monotonic()
+        if self.checkpoints is None or self._place == (phase, step):
+            return
+        if not at_end and now - self._saved_at < self.seconds:
+            if now - self._written_at >= _HISTORY_SECONDS:
+                self.write_history()
             return
         self.n_saved += 1
         metadata = {
@@ -85,12 +104,15 @@ class Journal:
         with explained_writing():
             self.checkpoints.save(self.n_saved, tree, metadata)
         self.write_history()
+        # After the write: a slow disk is not to take more than its share of the time.
+        self._saved_at, self._place = time.monotonic(), (phase, step)
 
     def write_history(self) -> None:
         """Write history.jsonl."""
         if self.folder is not None:
             with explained_writing():
                 write_json_lines(self.folder / "history.jsonl", self.reporter.history)
+            self._written_at = time.monotonic()
 
     def restore(self, template: TemplateFn) -> Saved | None:
         """Return the latest valid checkpoint, the same on all processes, and continue its history.
@@ -108,6 +130,7 @@ class Journal:
         if found is None:
             return None
         self.n_saved, metadata = found
+        self._place = (metadata["phase"], metadata["step"])
         self.reporter.history = metadata["history"]
         self.reporter.seconds = metadata["seconds"]
         if restored is None:

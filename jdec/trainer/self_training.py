@@ -68,7 +68,7 @@ def begin(run: Run, params: Params, start: Start) -> tuple[DECState, Targets]:
             "pretrain.optimizer.learning_rate"
         )
     _report(run, state, targets, None, sizes, np.ones(change.shape, bool))
-    run.save("clustering", 0, _tree(run, state, targets), run.roster.about())
+    _save(run, 0, state, targets, at_end=True)
     return state, targets
 
 
@@ -83,9 +83,11 @@ def restore(run: Run, saved: Saved) -> tuple[DECState, Targets]:
     return state, targets._replace(label_change=jnp.copy(label_change))
 
 
-def _tree(run: Run, state: DECState, targets: Targets) -> dict[str, Any]:
+def _save(run: Run, step: int, state: DECState, targets: Targets, *, at_end: bool) -> None:
     tree = {**run.kept, "state": state, "label_change": targets.label_change}
-    return tree if run.roster.ended is None else {**tree, "ended": run.roster.ended}
+    if run.roster.ended is not None:
+        tree["ended"] = run.roster.ended
+    run.save("clustering", step, tree, run.roster.about(), at_end)
 
 
 def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECState, Targets]:
@@ -98,7 +100,7 @@ def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECSta
     settings = run.plan.config.clustering
     limits: Any = {"tol": settings.tol, "max_intervals": settings.max_intervals}
     state = copy(state)
-    done = int(np.max(state.interval))
+    done = int(np.max(np.asarray(state.interval)))
     title, total = f"clustering{run.title}", settings.max_intervals
     with run.reporter.bar(title, total, "interval", initial=done) as bar:
         while True:
@@ -106,6 +108,7 @@ def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECSta
                 np.asarray(state.interval), np.asarray(targets.label_change), **limits
             )
             if np.all(finished):
+                _save(run, done, state, targets, at_end=True)
                 return run, state, targets
             if run.members is not None and 2 * np.sum(~finished) <= len(finished):
                 run, state, targets = _retire(run, state, targets, finished)
@@ -115,7 +118,7 @@ def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECSta
             _report(run, state, targets, loss, sizes, ~np.asarray(finished))
             show(bar, loss=loss, changed=np.asarray(targets.label_change).tolist())
             bar.update(1)
-            run.save("clustering", done, _tree(run, state, targets), run.roster.about())
+            _save(run, done, state, targets, at_end=False)
 
 
 def _interval(
@@ -178,7 +181,7 @@ def finish(run: Run, state: DECState, targets: Targets) -> Ended:
 def _report(
     run: Run, state: DECState, targets: Targets, loss: Any, sizes: Any, running: Any
 ) -> None:
-    interval = int(np.max(state.interval))
+    interval = int(np.max(np.asarray(state.interval)))
     change = np.asarray(targets.label_change)
     record: Record = {
         "phase": "clustering",

@@ -33,7 +33,8 @@ SETTINGS = [
     *("--clustering.batch-size", "32", "--clustering.tol", "0"),
     *("--clustering.update-interval", "10", "--clustering.max-intervals", "3"),
 ]
-FIT = ["--n-clusters", "3", "--image-shape", "4", "4", *SETTINGS]
+SAVING = ["--checkpoint-seconds", "0"]
+FIT = ["--n-clusters", "3", "--image-shape", "4", "4", *SETTINGS, *SAVING]
 CONFIG = preset_config("fast", n_clusters=3, n_rows=90, image_shape=(4, 4)).replace(
     {
         "network.hidden_dims": [8],

@@ -48,7 +48,8 @@ class StopError(BaseException):
 
 
 def population(workdir=None, *, members_at_once=None, **kwargs):
-    arguments = TRAITS | {"members_at_once": members_at_once, "workdir": workdir} | kwargs
+    shared = {"members_at_once": members_at_once, "workdir": workdir, "checkpoint_seconds": 0}
+    arguments = TRAITS | shared | kwargs
     return fit_population(KEYS, X, CONFIG, **arguments)
 
 

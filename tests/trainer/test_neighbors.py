@@ -77,7 +77,7 @@ def test_it_can_be_resumed_with_the_same_bits(config, tmp_path):
 
         folder = tmp_path / str(n_records)
         with pytest.raises(StopError):
-            fit(KEY, X, config, workdir=folder, callbacks=[stop])
+            fit(KEY, X, config, workdir=folder, callbacks=[stop], checkpoint_seconds=0)
         found = fit(KEY, X, config, workdir=folder, resume=True)
         assert found.soft_assignment.tobytes() == expected.soft_assignment.tobytes()
         assert np.array_equal(found.initial.labels, expected.initial.labels)

@@ -25,7 +25,7 @@ SETTINGS = [
     *("--kmeans.n-init", "3", "--kmeans.overclustering-factors", "1", "--kmeans.select", "inertia"),
     *("--clustering.update-interval", "25", "--clustering.batch-size", "32"),
     *("--clustering.optimizer.name", "sgd", "--clustering.optimizer.learning-rate", "0.01"),
-    *("--clustering.tol", "0", "--clustering.warmup-steps", "0"),
+    *("--clustering.tol", "0", "--clustering.warmup-steps", "0", "--checkpoint-seconds", "0"),
 ]
 GRAPH = [
     *("--kmeans.select", "modularity", "--graph.n-init", "2", "--graph.kmeans-restarts", "3"),

@@ -182,7 +182,8 @@ from test_programs import CONFIG, IMAGES, KEY, SIDE, Convolutional, fit
 def slowly(record):
     time.sleep(0.1)
 
-fit(KEY, IMAGES, CONFIG, network=Convolutional(SIDE), workdir=sys.argv[1], callbacks=[slowly])
+options = {"callbacks": [slowly], "checkpoint_seconds": 0}
+fit(KEY, IMAGES, CONFIG, network=Convolutional(SIDE), workdir=sys.argv[1], **options)
 """
 
 

@@ -71,7 +71,8 @@ def check_same_result(result, unbroken):
 
 
 def run(workdir=None, **kwargs):
-    kwargs = {"key": jax.random.key(3), "x": X, "config": CONFIG, "y": Y} | kwargs
+    shared = {"key": jax.random.key(3), "x": X, "config": CONFIG, "y": Y, "checkpoint_seconds": 0}
+    kwargs = shared | kwargs
     return fit(workdir=workdir, **kwargs)
 
 
@@ -233,6 +234,31 @@ def environment(**more):
     return quick.environment(jax.config.jax_compilation_cache_dir, **more)
 
 
+def test_checkpoints_are_written_at_the_ends_of_stages_and_by_time(tmp_path, unbroken):
+    """Two layers, the whole network, the partition and self-training end with one each."""
+    for seconds, number in ((30, 5), (1e-9, N_RECORDS), (0, N_RECORDS)):
+        folder = tmp_path / str(seconds)
+        check_same_result(run(folder, checkpoint_seconds=seconds), unbroken)
+        assert newest_of(folder).name == f"{number:08d}.npz"
+        assert len(lines(folder / "history.jsonl")) == N_RECORDS
+        again = run(folder, checkpoint_seconds=seconds, resume=True)
+        check_same_result(again, unbroken)
+        assert newest_of(folder).name == f"{number:08d}.npz"
+
+
+@pytest.mark.parametrize("n_records", [3, 9, N_PRETRAINING + 3, N_RECORDS])
+def test_what_came_after_the_last_checkpoint_is_done_again(tmp_path, unbroken, n_records):
+    folder = interrupted(tmp_path / "run", n_records, checkpoint_seconds=1000)
+    check_same_result(run(folder, resume=True, checkpoint_seconds=1000), unbroken)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "30", None])
+def test_seconds_between_checkpoints_are_checked_first(tmp_path, seconds):
+    with pytest.raises(ValueError, match="checkpoint_seconds: "):
+        run(tmp_path / "run", checkpoint_seconds=seconds)
+    assert not (tmp_path / "run").exists()
+
+
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
@@ -255,7 +281,7 @@ def callback(record):
         time.sleep(60)
 
 data = np.load(folder / "data.npz")
-options = {"y": data["y"], "rows": rows, "callbacks": [callback]}
+options = {"y": data["y"], "rows": rows, "callbacks": [callback], "checkpoint_seconds": 0}
 fit(jax.random.key(3), data["x"], config, workdir=folder / "run", **options)
 """
 
@@ -309,7 +335,8 @@ def run(name, n_records=None, **kwargs):
         seen.append(record)
         if len(seen) == n_records:
             raise KeyboardInterrupt
-    return fit(jax.random.key(3), x, config, workdir=folder / name, callbacks=[callback], **kwargs)
+    options = {"workdir": folder / name, "callbacks": [callback], "checkpoint_seconds": 0}
+    return fit(jax.random.key(3), x, config, **options, **kwargs)
 
 whole = run("whole")
 assert jax.config.jax_enable_x64

@@ -91,7 +91,7 @@ def test_an_interrupted_fit_ends_with_the_same_bits(unbroken, tmp_path, n_record
             raise StopError
 
     with pytest.raises(StopError):
-        fit(KEY, X, CONFIG, workdir=tmp_path, callbacks=[stop])
+        fit(KEY, X, CONFIG, workdir=tmp_path, callbacks=[stop], checkpoint_seconds=0)
     seen.clear()
     resumed = fit(KEY, X, CONFIG, workdir=tmp_path, resume=True, callbacks=[seen.append])
     assert same_bits((*resumed.model[1:3], *resumed[1:6]), (*unbroken.model[1:3], *unbroken[1:6]))

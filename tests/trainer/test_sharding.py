@@ -51,9 +51,8 @@ def mesh_of(n_devices):
 
 
 def run(n_devices=None, **kwargs):
-    return fit(
-        **{"key": KEY, "x": X, "config": CONFIG, "y": Y, "mesh": mesh_of(n_devices)} | kwargs
-    )
+    shared = {"key": KEY, "x": X, "config": CONFIG, "y": Y, "checkpoint_seconds": 0}
+    return fit(**shared | {"mesh": mesh_of(n_devices)} | kwargs)
 
 
 def check_close(one, other, atol=1e-5):

@@ -176,8 +176,9 @@ def test_it_resumes_with_the_same_bits(tmp_path, n_records):
         if len(seen) == n_records:
             raise StopError
 
+    options = {"rows": "stream", "workdir": tmp_path, "checkpoint_seconds": 0}
     with pytest.raises(StopError):
-        fit(KEY, X, config, rows="stream", workdir=tmp_path, callbacks=[stop])
+        fit(KEY, X, config, callbacks=[stop], **options)
     found = fit(KEY, X, config, rows="stream", workdir=tmp_path, resume=True)
     assert found.soft_assignment.tobytes() == expected.soft_assignment.tobytes()
     # Where the rows are is no part of what a run is.
