@@ -122,7 +122,7 @@ def measure(config: Config, *, repeats: int) -> dict[str, Any]:
         return statistics.median(seconds_of(product) for _ in range(4))
 
     def pretrain() -> Any:
-        held["pretrain"], losses = pretrain_steps(
+        held["pretrain"], losses, _ = pretrain_steps(
             key, held["pretrain"], x, 0, plan=plan, stage=stage, n_steps=n_steps, n_rows=n_rows
         )
         return losses

@@ -138,7 +138,7 @@ def _calls(
 
         def pretrain() -> None:
             nonlocal state
-            state, losses = module.pretrain_steps(key, state, x, 0, n_steps=n_steps, **options)
+            state, losses, _ = module.pretrain_steps(key, state, x, 0, n_steps=n_steps, **options)
             jax.block_until_ready((state, losses))
 
         return pretrain

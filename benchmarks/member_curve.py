@@ -86,7 +86,7 @@ def _time_members(
     config = config.replace({"clustering.update_interval": stage.n_steps})
     members = MemberMapping(None, vectorized)
     plan = Plan(config, build_network(config), RowSharding(N_ROWS), members=members)
-    params = init_params(keys, plan=plan, n_features=N_FEATURES)
+    params, _ = init_params(keys, plan=plan, n_features=N_FEATURES)
     options: dict[str, Any] = {"stage": stage, "n_steps": stage.n_steps, "n_rows": N_ROWS}
     pretrain = time_jitted(
         pretrain_steps,

@@ -121,7 +121,7 @@ def program(name, config, kind, mesh):
             (centroids, targets),
         )
     init = partial(programs.init_params, plan=plan, n_features=16)
-    params = jax.eval_shape(init, keys)
+    params, _ = jax.eval_shape(init, keys)
     state = jax.eval_shape(partial(programs.init_state, plan=plan), params, centroids, overrides)
     match function.__name__:
         case "init_params":
@@ -132,8 +132,6 @@ def program(name, config, kind, mesh):
             states = jax.eval_shape(partial(programs.init_stage, plan=plan, stage=stage), params)
             steps = partial(function, plan=plan, stage=stage, n_steps=3, n_rows=N_ROWS - 1)
             return steps, (keys, states, X, 0)
-        case "is_finite":
-            return partial(function, plan=plan), (params,)
         case "partition":
             neighbors, points = GRAPHS[name.partition(", ")[2]]
             if kind == "population" and neighbors is not None and points is None:
@@ -150,7 +148,7 @@ def program(name, config, kind, mesh):
         case "warm_up":
             shape = (N_MEMBERS, N_ROWS - 1) if kind == "population" else (N_ROWS - 1,)
             labels = jax.ShapeDtypeStruct(shape, jnp.int32)
-            return partial(function, plan=plan), (keys, state, labels, X, overrides)
+            return partial(function, plan=plan), (keys, params, centroids, labels, X, overrides)
         case "init_state":
             return partial(function, plan=plan), (params, centroids, overrides)
         case "train":
@@ -161,7 +159,7 @@ def program(name, config, kind, mesh):
         case "embed":
             return partial(function, plan=plan), (state.params.encoder, X)
         case "assign_block":
-            arguments = (state.params.encoder, centroids, X, jnp.float32(1))
+            arguments = (DECParams(state.params.encoder, centroids), jnp.float32(1), X)
             return partial(function, network=plan.network), arguments
         case "_concatenate":
             joined = RowSharding(2 * N_ROWS - 1, mesh)
@@ -198,11 +196,11 @@ GRAPHS = {
 }
 TRAINING = ["pretrain_steps, layer", "pretrain_steps, all", "partition", "train", "refresh"]
 STARTS = ["partition, data", "partition, embedding", "warm_up"]
-OF_A_FIT = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed", "assign_block"]
+OF_A_FIT = ["init_params", "init_stage, layer", "init_state", "embed", "assign_block"]
 OF_A_FIT += ["components", *STARTS, "_concatenate", "_neighbors_of_block"]
 STREAMED = ["_pretrain_batches", "_train_batches", "_assign_block", "_embed_block"]
 OF_A_FIT += [*STREAMED, "_step_indices", "_reset_optimizer", "_sum_kl", "select_rows"]
-OF_MEMBERS = ["init_params", "init_stage, layer", "is_finite", "init_state", "embed"]
+OF_MEMBERS = ["init_params", "init_stage, layer", "init_state", "embed"]
 PROGRAMS = [
     *((name, "fast", "fit", None) for name in [*TRAINING, *OF_A_FIT]),
     *((name, "paper", "fit", None) for name in TRAINING),

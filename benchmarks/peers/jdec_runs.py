@@ -52,7 +52,7 @@ def time_steps(task: Task) -> dict[str, Any]:
     key = jax.random.key(task.seed)
     stage = Stage("finetune", None, task.pretrain_steps)
     plan = Plan(config, build_network(config), RowSharding(n_rows))
-    params = init_params(key, plan=plan, n_features=n_features)
+    params, _ = init_params(key, plan=plan, n_features=n_features)
     centroids = plan.network.encode(params, x[: task.n_clusters])
     state = init_state(params, centroids, plan=plan)
     targets, _ = refresh(state.params, jnp.full(n_rows, -1, jnp.int32), x, plan=plan)
@@ -64,7 +64,7 @@ def time_steps(task: Task) -> dict[str, Any]:
     }
 
     def pretrain() -> float:
-        held["pretrain"], losses = pretrain_steps(
+        held["pretrain"], losses, _ = pretrain_steps(
             key,
             held["pretrain"],
             x,

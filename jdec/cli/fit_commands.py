@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 
 from jdec._checks import check_seed
 from jdec.cli.arguments import Evaluate, Fit, Predict, Sweep
 from jdec.cli.parsing import MISSING, integers, names, numbers, parse
 from jdec.cli.report import fit_summary, introduction, sweep_summary
-from jdec.cli.results import score_methods, scoring_key, write_results
+from jdec.cli.results import score_methods, seed_keys, write_results
 from jdec.cli.sweep_results import begin_sweep, write_sweep
 from jdec.datasets import Dataset, dataset_table, load_dataset
 from jdec.selection.sweep import Grid, run_sweep
@@ -51,11 +52,12 @@ def run_fit(argv: Sequence[str]) -> None:
     what = f", {config.n_clusters} clusters; {recipe}, seed {arguments.seed}"
     say(introduction(dataset, config, what, mesh))
     loaded = time.perf_counter()
+    key, scoring_key = seed_keys(np.uint32(arguments.seed))
     with contextlib.ExitStack() as stack:
         if jax.process_count() == 1:  # else fit() reports to all processes what the first finds
             stack.enter_context(lock_folder(out))
         result = fit(
-            jax.random.key(arguments.seed),
+            key,
             dataset.x,
             config,
             y=dataset.y,
@@ -76,7 +78,7 @@ def run_fit(argv: Sequence[str]) -> None:
         scores = None
         result.seconds["loading"] = loaded - began
         if dataset.y is not None:
-            scores = score_methods(scoring_key(arguments.seed), dataset, config, result)
+            scores = score_methods(scoring_key, dataset, config, result)
             result.seconds["baselines"] = time.perf_counter() - fitted
         about = {"recipe": recipe, "seed": arguments.seed, "compilation": clock.as_record()}
         with explained_writing():
@@ -187,7 +189,7 @@ def run_sweep_command(arguments: Sweep) -> None:
     check_memory(config, dataset.x.shape[0], dataset.x.shape[1])
     out = arguments.out or Path("runs") / f"{dataset.name}-sweep"
     say = print if not arguments.quiet else lambda line: None
-    key, criterion, recipe = scoring_key(seeds[0]), arguments.select, _recipe(arguments)
+    key, criterion, recipe = seed_keys(np.uint32(seeds[0]))[1], arguments.select, _recipe(arguments)
     started = begin_sweep(out, key, dataset, config, grid, criterion, arguments.resume)
     with lock_folder(out), started as workdir:
         n_members = len(grid.members())

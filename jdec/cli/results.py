@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jdec._environment import environment
 from jdec._io import atomic_write, write_json
 from jdec._sources import as_source
-from jdec.core.autoencoder import encoder_params
+from jdec._typing import Params
+from jdec.core.autoencoder import Autoencoder, encoder_params
 from jdec.core.kmeans import kmeans
+from jdec.core.targets import embed_in_blocks
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.plotting import default_style, plot_embedding, plot_history, plot_top_samples, save_figure
@@ -28,11 +30,13 @@ from jdec.trainer.model_file import save_model
 BASELINE_RESTARTS = 5
 
 
-def scoring_key(seed: int) -> Key[Array, ""]:
-    """Return a key for what follows the fits of a seed: baselines, consensus."""
-    # fit() splits jax.random.key(seed), and the children of a threefry key are the images of the
-    # counters 0, 1, …: fold_in(key, 1) is split(key, 4)[1]. No split gets as far as this counter.
-    return jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+@jax.jit
+def seed_keys(seed: Any) -> tuple[Key[Array, ""], Key[Array, ""]]:
+    """Return the key of a seed, and one for what follows its fits: baselines, consensus."""
+    key = jax.random.key(seed)
+    # fit() splits the key, and the children of a threefry key are the images of the counters 0, 1,
+    # …: fold_in(key, 1) is split(key, 4)[1]. No split gets as far as this counter.
+    return key, jax.random.fold_in(key, 2**32 - 1)
 
 
 def score_methods(
@@ -42,29 +46,39 @@ def score_methods(
 
     Rows that were streamed are too many for k-means on the input, which is then left out.
     """
-    n_clusters, settings = config.n_clusters, config.kmeans
-    compiled = jax.jit(kmeans, static_argnames=("n_clusters", "n_init", "max_iter"))
-
-    def partition(key: Key[Array, ""], x: Any, n_init: int) -> Any:
-        limits = {"max_iter": settings.max_iter, "tol": settings.tol}
-        return compiled(key, jnp.asarray(x), n_clusters, n_init=n_init, **limits).labels
-
-    input_key, embedding_key = jax.random.split(key)
-    model, params = result.model, result.autoencoder_params
-    if not model.has_decoder:
-        params = encoder_params(network_of(model), params)
-    before = model._replace(params=params)
-    pretrained, _ = assign(before, dataset.x, feature_names=dataset.feature_names)
-    labels = {}
+    model, network = result.model, network_of(result.model)
+    params = encoder_params(network, result.autoencoder_params)
     if result.placement == "device":  # which has room for all rows
         scaled = model.scaling.apply(as_source("x", dataset.x))
-        labels["k-means"] = partition(input_key, scaled, BASELINE_RESTARTS)
-    labels |= {
-        "AE + k-means": partition(embedding_key, pretrained, settings.n_init),
-        "DEC initialisation": result.initial.labels,
-        "DEC": result.labels,
-    }
+        labels = _baselines(key, scaled, params, config=config, network=network)
+    else:
+        trained = result.autoencoder_params if model.has_decoder else params
+        before = model._replace(params=trained)
+        pretrained, _ = assign(before, dataset.x, feature_names=dataset.feature_names)
+        labels = _baselines(key, pretrained, config=config)
+    labels |= {"DEC initialisation": result.initial.labels, "DEC": result.labels}
     return {name: clustering_scores(dataset.y, each) for name, each in labels.items()}
+
+
+@partial(jax.jit, static_argnames=("config", "network"))
+def _baselines(
+    key: Key[Array, ""],
+    points: Float[Array, "N D"],
+    params: Params = None,
+    *,
+    config: Config,
+    network: Autoencoder | None = None,
+) -> dict[str, Int[Array, "N"]]:
+    """Partition scaled rows and their embeddings, or embeddings alone where no network is given."""
+    input_key, embedding_key = jax.random.split(key)
+    settings, found = config.kmeans, {}
+    limits: Any = {"max_iter": settings.max_iter, "tol": settings.tol}
+    if network is not None:
+        baseline = kmeans(input_key, points, config.n_clusters, n_init=BASELINE_RESTARTS, **limits)
+        found["k-means"] = baseline.labels
+        points = embed_in_blocks(network.encode, params, points)
+    embedded = kmeans(embedding_key, points, config.n_clusters, n_init=settings.n_init, **limits)
+    return found | {"AE + k-means": embedded.labels}
 
 
 def dataset_record(dataset: Dataset) -> dict[str, Any]:

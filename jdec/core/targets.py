@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jdec._checks import check_function, check_integer, check_kind, check_rank, check_same_length
 from jdec._typing import EncodeFn, Params
 from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
-from jdec.core.kmeans import in_blocks
 
 #: ``embed(encode, params, x [N D]) -> embeddings [N Z]``, for all rows at once.
 EmbedFn = Callable[[EncodeFn, Params, Float[Array, "N D"]], Float[Array, "N Z"]]
@@ -35,9 +35,7 @@ class Targets(NamedTuple):
 def embed_in_blocks(
     encode: EncodeFn, params: Params, x: Float[Array, "N D"], *, block_size: int = 2048
 ) -> Float[Array, "N Z"]:
-    """Embed all rows in blocks of one fixed size, so that memory does not grow with N.
-
-    The last is padded, so that a row's embedding does not depend on how many rows came with it.
+    """Embed all rows in blocks of one fixed size, as :func:`map_row_blocks`.
 
     Args:
         encode: ``encode(params, x) -> embeddings``.
@@ -56,11 +54,50 @@ def embed_in_blocks(
         (5, 2)
     """
     check_function("encode", encode)
+    return map_row_blocks(lambda block: encode(params, block), x, block_size=block_size)
+
+
+def map_row_blocks(
+    function: Callable[[Float[Array, "B D"]], PyTree], x: Float[Array, "N D"], *, block_size: int
+) -> PyTree:
+    """Apply a function of rows to blocks of one fixed size, so that memory does not grow with N.
+
+    What it returns for a row then does not depend on how many rows came with it either. The last
+    block begins where it ends with the last row, and does some rows again; fewer rows than a block
+    has are padded. So the rows are never copied as a whole.
+
+    Args:
+        function: ``function(block [B D])`` returns arrays of B rows.
+        x: Rows, [N D].
+        block_size: B.
+
+    Returns:
+        What the function returns, of N rows.
+
+    Raises:
+        ValueError: If an argument is not of its kind, or ``block_size`` below 1.
+
+    Examples:
+        >>> map_row_blocks(lambda block: block.sum(axis=1), jnp.ones((5, 2)), block_size=4).tolist()
+        [2.0, 2.0, 2.0, 2.0, 2.0]
+    """
+    check_function("function", function)
     check_rank("x", x, 2)
     check_integer("block_size", block_size)
-    blocks, _ = in_blocks(x, block_size)
-    embeddings = jax.lax.map(lambda block: encode(params, block), blocks)
-    return embeddings.reshape(len(blocks) * block_size, -1)[: len(x)]
+    n_rows = len(x)
+    if n_rows <= block_size:
+        found = function(jnp.pad(x, ((0, block_size - n_rows), (0, 0))))
+        return jax.tree.map(lambda leaf: leaf[:n_rows], found)
+    starts = np.minimum(np.arange(0, n_rows, block_size), n_rows - block_size)
+    n_new = (n_rows - 1) % block_size + 1  # in the last block
+
+    def of_block(start: Int[Array, ""]) -> PyTree:
+        return function(jax.lax.dynamic_slice_in_dim(x, start, block_size))
+
+    def join(leaf: Array) -> Array:
+        return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1, -n_new:]])
+
+    return jax.tree.map(join, jax.lax.map(of_block, jnp.asarray(starts, jnp.int32)))
 
 
 def refresh_targets(

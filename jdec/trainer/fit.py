@@ -30,7 +30,7 @@ from jdec.trainer.inputs import (
     check_same_columns,
     check_shell,
 )
-from jdec.trainer.model import Model, assign_scaled
+from jdec.trainer.model import Model
 from jdec.trainer.pretraining import pretrain
 from jdec.trainer.processes import check_processes_agree, is_primary, raised_everywhere
 from jdec.trainer.programs import (
@@ -47,7 +47,6 @@ from jdec.trainer.rows import (
     digest_rows,
     own_rows,
     scale_rows,
-    scaled_blocks,
     streams,
 )
 from jdec.trainer.run import Run, Saved, to_host
@@ -245,10 +244,9 @@ def _run(
     params, initial, (encoder, centroids) = to_host((*run.kept.values(), state.params))
     form = (plan.config, data.feature_names, own_network(plan), plan.keeps_decoder)
     model = Model(scaling, encoder, centroids, *form)
-    # A process may have no rows, where there are more devices than rows.
-    n_rows = max(1, len(data.rows))
-    parts = assign_scaled(model, scaled_blocks(run, data, scaling), n_rows)
-    embedding, q = (data.sharding.join(part[: len(data.rows)]) for part in parts)
+    alpha = np.float32(plan.config.clustering.alpha)
+    parts = run.programs.assign(state.params, run.x, alpha, plan=plan)
+    embedding, q = map(run.fetch, parts)
     labels = q.argmax(axis=1).astype(np.int32)
     warn_of_empty_clusters(labels, np.asarray(centroids))
     tol = plan.config.clustering.tol

@@ -133,7 +133,7 @@ def _check_hooks(
     for phase, chain in tx.items():
         checks.check_optimizer("tx", chain, f"an Optax optimizer in {phase}")
     shapes = network_shapes(network, n_features)
-    key = jax.random.key(0)
+    key = jax.eval_shape(lambda: jax.random.key(0))  # nothing is computed, on no device
     x = jax.ShapeDtypeStruct((3, n_features), np.float32)
     if augment is not None:
         got = _shape_from("augment", augment, key, x)

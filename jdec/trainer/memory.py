@@ -75,7 +75,8 @@ def compiled_bytes(plan: programs.Plan, x: Float[Array, "N D"], n_members: int) 
     """Return the bytes on a device that the largest of the programs needs."""
     config, common = plan.config, {"plan": plan}
     keys = jax.random.split(jax.random.key(0), n_members)
-    params = jax.eval_shape(partial(programs.init_params, plan=plan, n_features=x.shape[1]), keys)
+    init = partial(programs.init_params, plan=plan, n_features=x.shape[1])
+    params, _ = jax.eval_shape(init, keys)
     lowered = []
     for stage in programs.pretraining_stages(config, plan.network)[-1:]:
         state = jax.eval_shape(partial(programs.init_stage, plan=plan, stage=stage), params)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -16,6 +15,7 @@ from jdec._rows import as_rows
 from jdec._sources import RowSource, as_source
 from jdec._typing import Params
 from jdec.core.autoencoder import Autoencoder, network_shapes
+from jdec.core.targets import DECParams
 from jdec.trainer.config import Config
 from jdec.trainer.programs import assign_block, build_network
 from jdec.trainer.scaling import Scaling
@@ -155,15 +155,16 @@ def assign_scaled(
     model: Model, blocks: Iterable[Float[np.ndarray, "B D"]], n_rows: int
 ) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
     """Embed and assign N rows that are scaled and checked, at most ``BLOCK_SIZE`` at a time."""
-    params, centroids = jax.device_put((model.params, model.centroids))  # once for all blocks
-    alpha, network = jnp.float32(model.config.clustering.alpha), network_of(model)
+    arrays: Any = (model.params, model.centroids)
+    params = jax.device_put(DECParams(*arrays))  # once for all blocks
+    alpha, network = np.float32(model.config.clustering.alpha), network_of(model)
     widths = (model.centroids.shape[1], len(model.centroids))
     embeddings, assignments = (empty_on_host((n_rows, width), np.float32) for width in widths)
     start = 0
     for block in blocks:
         padded = np.zeros((BLOCK_SIZE, block.shape[1]), np.float32)
         padded[: len(block)] = block
-        z, q = assign_block(params, centroids, padded, alpha, network=network)
+        z, q = assign_block(params, alpha, padded, network=network)
         z, q = np.asarray(z)[: len(block)], np.asarray(q)[: len(block)]
         broken = ~(np.isfinite(z).all(axis=1) & np.isfinite(q).all(axis=1))
         if broken.any():

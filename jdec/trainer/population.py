@@ -7,6 +7,7 @@ of a fit.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jdec._columns import check_feature_names
 from jdec._io import read_json, write_json
 from jdec._sources import as_source
 from jdec.core.dec import ExtraLossFn
+from jdec.core.targets import DECParams
 from jdec.trainer.batch import run_batch
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import digest, fingerprint
@@ -27,15 +29,13 @@ from jdec.trainer.history import Callback, Reporter
 from jdec.trainer.inputs import check_parts, check_shell
 from jdec.trainer.members import Traits, as_keys, batches_of, check_ks, choose_mapping, per_member
 from jdec.trainer.memory import members_that_fit
-from jdec.trainer.model import assign_scaled
-from jdec.trainer.programs import AugmentFn, Plan, describe_plan, own_network
+from jdec.trainer.programs import AugmentFn, Plan, assign, describe_plan, own_network
 from jdec.trainer.results import PopulationResult, warn_of_broken
 from jdec.trainer.rows import Data, digest_rows, scale_rows
 from jdec.trainer.run import Ended
 from jdec.trainer.run_folder import Journal, open_run
 from jdec.trainer.scaling import Scaling
 from jdec.trainer.sharding import DATA, MEMBER, Mesh, RowSharding, check_mesh
-from jdec.trainer.streamed_rows import BLOCK_SIZE
 from jdec.trainer.workdir import explained_writing
 
 
@@ -222,11 +222,15 @@ def _result(
         has_decoder=plan.keeps_decoder,
     )
     with reporter.timed("assignment"):
-        rows = np.asarray(x)[: plan.rows.n_rows]
-        blocks = [rows[first : first + BLOCK_SIZE] for first in range(0, len(rows), BLOCK_SIZE)]
+        of_fit = replace(plan, members=None)
         for index, (k, kl) in enumerate(zip(traits.n_clusters, ended.kl, strict=True)):
-            q = result.soft_assignment[index]
-            member = result.member(index)
-            q[:, :k] = assign_scaled(member, blocks, len(rows))[1] if np.isfinite(kl) else np.nan
+            q, member = result.soft_assignment[index], result.member(index)
+            if np.isfinite(kl):
+                arrays: Any = (member.params, member.centroids)
+                alpha = np.float32(member.config.clustering.alpha)
+                found = assign(DECParams(*arrays), x, alpha, plan=of_fit)[1]
+                q[:, :k] = plan.rows.fetch(found)
+            else:
+                q[:, :k] = np.nan
             result.labels[index] = q[:, :k].argmax(axis=1)
     return result

@@ -1,9 +1,7 @@
 """The host loop of pretraining, of a fit and of a batch of members alike."""
 
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from jdec._typing import Params
@@ -12,7 +10,6 @@ from jdec.trainer.programs import (
     Stage,
     init_params,
     init_stage,
-    is_finite,
     pretraining_stages,
 )
 from jdec.trainer.run import (
@@ -39,26 +36,26 @@ def pretrain(
     stages = pretraining_stages(plan.config, plan.network)
     first = 0
     if saved is None:
-        params = init_params(run.keys.init, plan=plan, n_features=run.x.shape[1])
-        if not np.asarray(is_finite(params, plan=plan)).any():
+        params, finite = init_params(run.keys.init, plan=plan, n_features=run.x.shape[1])
+        if not np.asarray(finite).any():
             raise NotFiniteError("network: init returned parameters that are NaN or infinite")
     else:
         first = [stage.name for stage in stages].index(saved.phase)
         params = saved.tree.params
     for index in range(first, len(stages)):
         if saved is not None and index == first:
-            state, step = saved.tree, saved.step
+            state, step = copy(placed(run, saved.tree)), saved.step
         else:
             state, step = init_stage(params, plan=plan, stage=stages[index]), 0
+            if plan.rows.mesh is not None:
+                state = copy(placed(run, state))
         x, n_rows = rows or (run.x, plan.rows.n_rows)
-        state = copy(placed(run, state))
-        params = _pretrain_stage(run, index, stages[index], state, step, x, n_rows)
+        params = _pretrain_stage(run, stages[index], state, step, x, n_rows)
     return params
 
 
 def _pretrain_stage(
     run: Run,
-    index: int,
     stage: Stage,
     state: Any,
     first_step: int,
@@ -67,17 +64,14 @@ def _pretrain_stage(
 ) -> Params:
     plan, reporter = run.plan, run.reporter
     phase = f"pretraining{run.title}, {stage.name}"
-    fold = partial(jax.random.fold_in, data=index)
-    key = (fold if run.members is None else jax.vmap(fold))(run.keys.pretraining)
     options: Any = {"plan": plan, "stage": stage, "n_rows": n_rows}
     with reporter.bar(phase, stage.n_steps, "step", initial=first_step) as bar:
         for start, n_steps in chunks(stage.n_steps, first_step):
             with reporter.timed("pretraining"):
-                state, losses = run.programs.pretrain_steps(
-                    key, state, x, start, n_steps=n_steps, **options
+                state, losses, finite = run.programs.pretrain_steps(
+                    run.keys.pretraining, state, x, start, n_steps=n_steps, **options
                 )
-                losses = np.asarray(losses)
-                finite = np.asarray(is_finite(state.params, plan=plan))
+                losses, finite = np.asarray(losses), np.asarray(finite)
             if run.members is None:
                 check_losses(losses, phase, start)
                 if not finite:

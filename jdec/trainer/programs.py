@@ -34,7 +34,14 @@ from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import PretrainState, finetune, layerwise
 from jdec.core.start import initial_partition, partition_of_labels
-from jdec.core.targets import DECParams, Targets, all_finite, cluster_sizes, embed_in_blocks
+from jdec.core.targets import (
+    DECParams,
+    Targets,
+    all_finite,
+    cluster_sizes,
+    embed_in_blocks,
+    map_row_blocks,
+)
 from jdec.core.training import Algorithm, Batches, scan_steps, take_rows
 from jdec.trainer.config import Config, OptimizerConfig
 from jdec.trainer.fingerprint import describe
@@ -62,6 +69,7 @@ class RunKeys(NamedTuple):
     clustering: Key[Array, ""]
 
 
+@jax.jit
 def split_run_key(key: Key[Array, ""]) -> RunKeys:
     """Split the key of a run."""
     return RunKeys(*jax.random.split(key, 4))
@@ -73,6 +81,11 @@ class Stage(NamedTuple):
     name: str
     layer: int | None  # None trains the whole autoencoder
     n_steps: int
+    number: int = 0  # among the stages: each has a key of its own
+
+    def key(self, key: Any) -> Any:
+        """Return the key of this stage, given that of pretraining."""
+        return jax.random.fold_in(key, self.number)
 
 
 class Hooks(NamedTuple):
@@ -149,11 +162,11 @@ def pretraining_stages(config: Config, network: Any) -> list[Stage]:
     settings, stages = config.pretrain, []
     if settings.layerwise_steps:
         stages += [
-            Stage(f"layer {layer + 1}", layer, settings.layerwise_steps)
+            Stage(f"layer {layer + 1}", layer, settings.layerwise_steps, layer)
             for layer in range(network.n_layers)
         ]
     if settings.finetune_steps:
-        stages.append(Stage("finetune", None, settings.finetune_steps))
+        stages.append(Stage("finetune", None, settings.finetune_steps, len(stages)))
     return stages
 
 
@@ -271,9 +284,14 @@ def _map_members(plan: Plan, function: Callable[..., Any], items: Any, *shared: 
 
 
 @partial(jax.jit, static_argnames=("plan", "n_features"))
-def init_params(key: Any, *, plan: Plan, n_features: int) -> Params:
-    """Draw fresh parameters."""
-    return _map_members(plan, lambda key: plan.network.init(key, n_features), key)
+def init_params(key: Any, *, plan: Plan, n_features: int) -> tuple[Params, Bool[Array, "*M"]]:
+    """Draw fresh parameters; returns whether they are finite as well."""
+
+    def init(key: Any) -> Any:
+        params = plan.network.init(key, n_features)
+        return params, all_finite(params)
+
+    return _map_members(plan, init, key)
 
 
 @partial(jax.jit, static_argnames=("plan", "stage"))
@@ -294,8 +312,11 @@ def pretrain_steps(
     stage: Stage,
     n_steps: int,
     n_rows: int,
-) -> tuple[PretrainState, Float[Array, "*M S"]]:
-    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
+) -> tuple[PretrainState, Float[Array, "*M S"], Bool[Array, "*M"]]:
+    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated.
+
+    Returns the state, the loss of each step, and whether the parameters are finite.
+    """
     settings = plan.config.pretrain
     batches = Batches(
         settings.batch_size,
@@ -307,18 +328,11 @@ def pretrain_steps(
     def steps(item: Any, x: Any, first_step: Any) -> Any:
         key, state = item
         algorithm = build_pretraining(plan, stage)
-        state, info = scan_steps(
-            algorithm, key, state, x, first_step=first_step, n_steps=n_steps, batches=batches
-        )
-        return state, info.loss
+        of_steps: Any = {"first_step": first_step, "n_steps": n_steps, "batches": batches}
+        state, info = scan_steps(algorithm, stage.key(key), state, x, **of_steps)
+        return state, info.loss, all_finite(state.params)
 
     return _map_members(plan, steps, (key, state), x, first_step)
-
-
-@partial(jax.jit, static_argnames="plan")
-def is_finite(tree: Any, *, plan: Plan) -> Bool[Array, "*M"]:
-    """Whether no array of a pytree holds NaN or infinity, for each member."""
-    return all_finite(tree) if plan.members is None else jax.vmap(all_finite)(tree)
 
 
 @partial(jax.jit, static_argnames="plan")
@@ -418,37 +432,40 @@ def init_state(
     plan: Plan,
 ) -> DECState:
     """Make the first state of self-training from pretrained parameters and centroids."""
-
-    def init(item: Any) -> DECState:
-        params, centroids, overrides = item
-        if not plan.keeps_decoder:
-            params = encoder_params(plan.network, params)
-        return build_self_training(plan, overrides).init(params, centroids)
-
-    state = _map_members(plan, init, (params, centroids, overrides))
+    state = _map_members(plan, partial(_init_state, plan), (params, centroids, overrides))
     return jax.tree.map(jnp.copy, state)  # because the state is donated
 
 
-@partial(jax.jit, static_argnames="plan", donate_argnames="state")
+def _init_state(plan: Plan, item: Any) -> DECState:
+    params, centroids, overrides = item
+    if not plan.keeps_decoder:
+        params = encoder_params(plan.network, params)
+    return build_self_training(plan, overrides).init(params, centroids)
+
+
+@partial(jax.jit, static_argnames="plan")
 def warm_up(
     key: Any,
-    state: DECState,
+    params: Params,
+    centroids: Float[Array, "*M K Z"],
     labels: Int[Array, "*M n"],
     x: Float[Array, "N D"],
     overrides: MemberOverrides = MemberOverrides(),  # noqa: B008 (immutable)
     *,
     plan: Plan,
 ) -> tuple[DECState, Float[Array, "*M S"]]:
-    """Train the steps before the first refresh, with P the initial partition; donates ``state``.
+    """Train the steps before the first refresh, with P the initial partition.
 
-    Returns the state, its optimizer fresh, and the mean KL of each mini-batch. A state that assigns
-    fewer rows as the partition does than the one before is not taken.
+    Returns the first state of self-training, its optimizer fresh, and the mean KL of each
+    mini-batch. One that assigns fewer rows as the partition does than :func:`init_state` is not
+    taken.
     """
     settings = plan.config.clustering
     tx = build_optimizer(settings.warmup_optimizer, settings.warmup_steps)
 
     def steps(item: Any, x: Any) -> Any:
-        key, state, labels, overrides = item
+        key, params, centroids, labels, overrides = item
+        state = _init_state(plan, (params, centroids, overrides))
         algorithm = build_self_training(plan, overrides, tx)
         # Padding is of no cluster, and is not drawn.
         labels = jnp.pad(labels, (0, len(x) - len(labels)), constant_values=-1)
@@ -472,7 +489,8 @@ def warm_up(
         params = jax.tree.map(partial(jnp.where, is_worse), state.params, warmed.params)
         return build_self_training(plan, overrides).init(*params), infos.kl
 
-    return _map_members(plan, steps, (key, state, labels, overrides), x)
+    state, kl = _map_members(plan, steps, (key, params, centroids, labels, overrides), x)
+    return jax.tree.map(jnp.copy, state), kl  # because the state is donated
 
 
 def _clustering_batches(plan: Plan) -> Batches:
@@ -562,15 +580,26 @@ def embed(params: Params, x: Float[Array, "N D"], *, plan: Plan) -> Float[Array,
     return _map_members(plan, partial(embed_all, plan.rows, plan.network.encode), params, x)
 
 
-@partial(jax.jit, static_argnames="network")
-def assign_block(
-    params: Params,
-    centroids: Float[Array, "K Z"],
-    x: Float[Array, "B D"],
-    alpha: Float[Array, ""],
-    *,
-    network: Autoencoder,
+@partial(jax.jit, static_argnames="plan")
+def assign(
+    params: DECParams, x: Float[Array, "N D"], alpha: Float[Array, ""], *, plan: Plan
+) -> tuple[Float[Array, "N Z"], Float[Array, "N K"]]:
+    """Embed all rows of a fit and assign them to clusters, block by block."""
+
+    def assign_rows(arrays: Any, x: Float[Array, "n D"]) -> Any:
+        one = partial(_assign, *arrays, network=plan.network)
+        return map_row_blocks(one, x, block_size=BLOCK_SIZE)
+
+    assigned: Any = plan.rows.map(assign_rows)((params, alpha), x)
+    return assigned
+
+
+def _assign(
+    params: DECParams, alpha: Float[Array, ""], x: Float[Array, "B D"], *, network: Autoencoder
 ) -> tuple[Float[Array, "B Z"], Float[Array, "B K"]]:
-    """Embed scaled rows and assign them to clusters."""
-    embeddings = network.encode(params, x)
-    return embeddings, soft_assignment(embeddings, centroids, alpha=alpha)
+    embeddings = network.encode(params.encoder, x)
+    return embeddings, soft_assignment(embeddings, params.centroids, alpha=alpha)
+
+
+#: Embed a block of scaled rows and assign them to clusters, as :func:`assign` does.
+assign_block = jax.jit(_assign, static_argnames="network")

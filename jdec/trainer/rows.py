@@ -1,7 +1,6 @@
 """Where rows come from and lie: of this process, scaled, on the devices."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -118,19 +117,3 @@ def add_rows(run: Run, n_rows: int, others: Data, scaling: Scaling) -> tuple[Any
         return JoinedRows(run.x, n_rows, others.stream(scaling)), n_all
     of_run = RowSharding(n_rows, run.plan.rows.mesh)
     return concatenate_rows(run.x, of_run, others.put(scaling), others.sharding)[0], n_all
-
-
-def scaled_blocks(run: Run, data: Data, scaling: Scaling) -> Iterator[Float[np.ndarray, "B D"]]:
-    """Yield the scaled rows of this process, from the device where it has them all."""
-    if isinstance(run.x, StreamedRows):
-        for _, block in run.x.blocks(BLOCK_SIZE, run.plan.rows.local()):
-            yield block
-        return
-    if run.plan.rows.mesh is None:
-        x = np.asarray(run.x)
-        for first in range(0, len(x), BLOCK_SIZE):
-            yield x[first : first + BLOCK_SIZE]
-        return
-    rows = data.rows if len(data.rows) else np.zeros((1, data.rows.shape[1]), np.float32)
-    for first in range(0, len(rows), BLOCK_SIZE):
-        yield scaling.apply(rows[first : first + BLOCK_SIZE], first_row=first)

@@ -106,8 +106,9 @@ def refresh_targets(run: Run, params: DECParams, labels: Any = None) -> tuple[Ta
     return run.programs.refresh(params, labels, run.x, run.overrides, plan=run.plan)
 
 
+@jax.jit
 def copy(tree: Any) -> Any:
-    """Return a copy to donate: donation deletes the arrays it is given."""
+    """Return a copy to donate: arrays that were read from a file may not own their memory."""
     return jax.tree.map(jnp.copy, tree)
 
 

@@ -36,19 +36,17 @@ from jdec.trainer.run import (
 
 def begin(run: Run, params: Params, start: Start) -> tuple[DECState, Targets]:
     """Make the first state and targets of self-training from a partition, report and save them."""
-    with run.reporter.timed("kmeans"):
-        state = init_state(params, start.partition.centroids, run.overrides, plan=run.plan)
     settings = run.plan.config.clustering
-    if settings.warmup_steps and settings.max_intervals:
+    begins = (params, start.partition.centroids)
+    if not (settings.warmup_steps and settings.max_intervals):
+        with run.reporter.timed("kmeans"):
+            state = init_state(*begins, run.overrides, plan=run.plan)
+    else:
+        of_sample = start.run
+        rows = (start.labels, of_sample.x)
         with run.reporter.timed("warm-up"):
-            of_sample = start.run
             state, losses = warm_up(
-                run.keys.clustering,
-                state,
-                start.labels,
-                of_sample.x,
-                run.overrides,
-                plan=of_sample.plan,
+                run.keys.clustering, *begins, *rows, run.overrides, plan=of_sample.plan
             )
             losses = np.asarray(losses)
         if run.members is None:
@@ -78,9 +76,10 @@ def restore(run: Run, saved: Saved) -> tuple[DECState, Targets]:
     P and the labels belong to the parameters and are not saved: what is saved then neither grows
     with the rows nor depends on how many devices share them.
     """
-    state, label_change = placed(run, (saved.tree["state"], saved.tree["label_change"]))
+    saved_parts = (saved.tree["state"], saved.tree["label_change"])
+    state, label_change = copy(placed(run, saved_parts))
     targets, _ = refresh_targets(run, state.params)
-    return state, targets._replace(label_change=jnp.copy(label_change))
+    return state, targets._replace(label_change=label_change)
 
 
 def _save(run: Run, step: int, state: DECState, targets: Targets, *, at_end: bool) -> None:
@@ -99,7 +98,6 @@ def self_train(run: Run, state: DECState, targets: Targets) -> tuple[Run, DECSta
     """
     settings = run.plan.config.clustering
     limits: Any = {"tol": settings.tol, "max_intervals": settings.max_intervals}
-    state = copy(state)
     done = int(np.max(np.asarray(state.interval)))
     title, total = f"clustering{run.title}", settings.max_intervals
     with run.reporter.bar(title, total, "interval", initial=done) as bar:

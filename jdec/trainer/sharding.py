@@ -128,7 +128,7 @@ class RowSharding(NamedTuple):
     def put(self, rows: Shaped[np.ndarray, "n ..."]) -> Array:
         """Put the rows of this process, those of :meth:`local`, onto the devices, padded."""
         if self.mesh is None:
-            return jnp.asarray(rows)
+            return jax.device_put(rows)
         offset, length = self.local().start, self.padded_length
 
         def shard(index: Any) -> Shaped[np.ndarray, "m ..."]:

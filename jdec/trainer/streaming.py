@@ -4,7 +4,7 @@ The functions are those of :mod:`jdec.trainer.programs` for rows that the device
 Indices and keys are drawn by the same functions, so that both ways take the same steps.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jdec.core.functional import clustering_loss, log_soft_assignment, target_di
 from jdec.core.pretraining import PretrainState
 from jdec.core.targets import DECParams, Targets, all_finite
 from jdec.core.training import Batches, scan_batches, step_indices
+from jdec.trainer import programs
 from jdec.trainer.config import ClusteringConfig, PretrainConfig
 from jdec.trainer.programs import (
     MemberOverrides,
@@ -32,6 +33,7 @@ from jdec.trainer.programs import (
     build_self_training,
     embed_all,
 )
+from jdec.trainer.sharding import RowSharding
 from jdec.trainer.streamed_rows import BLOCK_SIZE, CHUNK_BYTES, JoinedRows, StreamedRows, read_ahead
 from jdec.trainer.transfer import map_blocks, put_batches
 
@@ -93,15 +95,28 @@ def pretrain_steps(
     stage: Stage,
     n_steps: int,
     n_rows: int,
-) -> tuple[PretrainState, Float[np.ndarray, "S"]]:
-    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated."""
+) -> tuple[PretrainState, Float[np.ndarray, "S"], Bool[Array, ""]]:
+    """Run S steps of a stage on the first ``n_rows`` rows; ``state`` is donated.
+
+    Returns the state, the loss of each step, and whether the parameters are finite.
+    """
+    key = _stage_key(key, stage=stage)
     indices = _draw(key, first_step, n_steps, n_rows, plan.config.pretrain)
 
     def steps(state: Any, rows: Any, done: int) -> Any:
         return _pretrain_batches(key, state, rows, first_step + done, plan=plan, stage=stage)
 
     read = partial(put_batches, plan.rows, x.take)
-    return _train(steps, state, read, indices, 4 * x.shape[1])
+    state, losses = _train(steps, state, read, indices, 4 * x.shape[1])
+    return state, losses, _all_finite(state.params)
+
+
+@partial(jax.jit, static_argnames="stage")
+def _stage_key(key: Any, *, stage: Stage) -> Any:
+    return stage.key(key)
+
+
+_all_finite = jax.jit(all_finite)
 
 
 @partial(jax.jit, static_argnames=("plan", "stage"), donate_argnames="state")
@@ -245,12 +260,37 @@ def _sum_kl(q: Float[Array, "B K"], frequencies: Float[Array, "K"]) -> Float[Arr
 
 def embed(params: Params, x: StreamedRows, *, plan: Plan) -> Float[np.ndarray, "N Z"]:
     """Embed all rows."""
-    mine = plan.rows.local()
     width = network_shapes(plan.network, x.shape[1]).latent_dim
-    found = empty_on_host((mine.stop - mine.start, width), np.float32)
-    for rows, (part,) in map_blocks(plan.rows, x, partial(_embed_block, params, plan=plan)):
-        found[rows] = part
-    return plan.rows.join(found)
+    (found,) = _collect(partial(_embed_block, params, plan=plan), x, (width,), plan.rows)
+    return found
+
+
+def assign(
+    params: DECParams, x: StreamedRows, alpha: Float[Array, ""], *, plan: Plan
+) -> tuple[Float[np.ndarray, "N Z"], Float[np.ndarray, "N K"]]:
+    """Embed all rows and assign them to clusters."""
+
+    def of_block(block: Float[Array, "B D"]) -> tuple[Any, ...]:
+        return programs.assign(params, block, alpha, plan=plan)
+
+    n_clusters, width = params.centroids.shape
+    embeddings, q = _collect(of_block, x, (width, n_clusters), plan.rows)
+    return embeddings, q
+
+
+def _collect(
+    function: Callable[[Array], tuple[Any, ...]],
+    x: StreamedRows,
+    widths: Sequence[int],
+    sharding: RowSharding,
+) -> tuple[np.ndarray, ...]:
+    """Return what a function returns of all rows, of so many columns each."""
+    mine = sharding.local()
+    found = [empty_on_host((mine.stop - mine.start, width), np.float32) for width in widths]
+    for rows, parts in map_blocks(sharding, x, function):
+        for array, part in zip(found, parts, strict=True):
+            array[rows] = part
+    return tuple(map(sharding.join, found))
 
 
 @partial(jax.jit, static_argnames="plan")

@@ -8,7 +8,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from jdec.cli.results import score_methods, scoring_key, write_results
+from jdec.cli.results import score_methods, seed_keys, write_results
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config
@@ -142,7 +142,14 @@ def test_the_key_of_the_baselines_is_not_one_that_fit_derives():
     derived = [keys, *(jax.random.split(key, 50) for key in keys[:4])]
     derived = {tuple(data) for part in derived for data in jax.random.key_data(part).tolist()}
     assert tuple(jax.random.key_data(jax.random.fold_in(jax.random.key(3), 1)).tolist()) in derived
-    assert tuple(jax.random.key_data(scoring_key(3)).tolist()) not in derived
+    key, scoring_key = seed_keys(np.uint32(3))
+    assert key == jax.random.key(3)
+    assert tuple(jax.random.key_data(scoring_key).tolist()) not in derived
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_the_key_of_a_seed_is_that_of_jax(seed):
+    assert seed_keys(np.uint32(seed))[0] == jax.random.key(seed)
 
 
 def test_without_classes_there_are_no_scores(tmp_path, result):

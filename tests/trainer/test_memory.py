@@ -33,7 +33,7 @@ def test_members_share_their_rows(vectorized):
     )
     x = jax.ShapeDtypeStruct((N, D), jnp.float32)
     keys = jax.random.split(jax.random.key(0), M)
-    params = jax.eval_shape(partial(programs.init_params, plan=plan, n_features=D), keys)
+    params, _ = jax.eval_shape(partial(programs.init_params, plan=plan, n_features=D), keys)
     centroids = jax.ShapeDtypeStruct((M, 4, 2), jnp.float32)
     state = jax.eval_shape(partial(programs.init_state, plan=plan), params, centroids)
     labels = jax.ShapeDtypeStruct((M, N), jnp.int32)

@@ -148,8 +148,9 @@ def test_a_file_that_changes_under_the_run_is_named(tmp_path, change, is_sparse)
     message = (
         r"x\.npy cannot be read any more" if change == "is removed" else r"x\.npy changed while"
     )
+    options = {"workdir": tmp_path / "run", "checkpoint_seconds": 0}
     with pytest.raises(ValueError, match=message):
-        fit(KEY, rows, CONFIG, rows="stream", callbacks=[interfere], workdir=tmp_path / "run")
+        fit(KEY, rows, CONFIG, rows="stream", callbacks=[interfere], **options)
     assert any((tmp_path / "run" / "checkpoints").iterdir())
 
 
