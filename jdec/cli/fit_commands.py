@@ -1,4 +1,4 @@
-"""``jdec fit`` and ``jdec sweep``: commands that train, the data they load and their settings."""
+"""``jdec fit``; and the data and settings of all commands."""
 
 import contextlib
 import sys
@@ -13,12 +13,10 @@ import numpy as np
 
 from jdec._checks import check_seed
 from jdec.cli.arguments import Evaluate, Fit, Predict, Sweep
-from jdec.cli.parsing import MISSING, integers, names, numbers, parse
-from jdec.cli.report import fit_summary, introduction, sweep_summary
+from jdec.cli.parsing import MISSING, names, parse
+from jdec.cli.report import fit_summary, introduction
 from jdec.cli.results import score_methods, seed_keys, write_results
-from jdec.cli.sweep_results import begin_sweep, write_sweep
 from jdec.datasets import Dataset, dataset_table, load_dataset
-from jdec.selection.sweep import Grid, run_sweep
 from jdec.trainer.compilation import CompilationClock
 from jdec.trainer.config import Config, read_config
 from jdec.trainer.distributed import initialize_distributed
@@ -26,7 +24,7 @@ from jdec.trainer.fit import fit
 from jdec.trainer.memory import check_memory
 from jdec.trainer.presets import preset_config
 from jdec.trainer.processes import is_primary
-from jdec.trainer.sharding import Mesh, data_mesh, member_mesh
+from jdec.trainer.sharding import Mesh, data_mesh
 from jdec.trainer.workdir import explained_writing, lock_folder
 
 
@@ -36,9 +34,10 @@ def run_fit(argv: Sequence[str]) -> None:
     first = parse(Fit, argv, default=_typical_fit(argv) if {"-h", "--help"} & {*argv} else None)
     check_seed("seed", first.seed)
     given = None if first.config is None else read_config(first.config)
+    announce(first)
     mesh = _mesh(first)
     dataset = load_data(first, given)
-    base = _base_config(first, dataset, first.n_clusters, given)
+    base = base_config(first, dataset, first.n_clusters, given)
     arguments = parse(Fit, argv, default=_with_config(first, base))
     settings = {name: getattr(arguments, name) for name in vars(base) if name != "n_clusters"}
     config = replace(base, **settings)
@@ -48,7 +47,7 @@ def run_fit(argv: Sequence[str]) -> None:
     check_memory(config, n_on_device, n_features, 1 if mesh is None else mesh.size)
     out = arguments.out or Path("runs") / dataset.name
     say = print if is_primary() and not arguments.quiet else lambda line: None
-    recipe = _recipe(arguments)
+    recipe = recipe_of(arguments)
     what = f", {config.n_clusters} clusters; {recipe}, seed {arguments.seed}"
     say(introduction(dataset, config, what, mesh))
     loaded = time.perf_counter()
@@ -121,6 +120,13 @@ def check_platform() -> None:
         ) from error
 
 
+def announce(arguments: Fit | Sweep) -> None:
+    """Say what happens first, since reading data and starting devices may take a while."""
+    is_first = getattr(arguments, "process_id", None) in (None, 0)
+    if is_first and not arguments.quiet and sys.stderr is not None:
+        print(f"reading {arguments.data}", file=sys.stderr, flush=True)
+
+
 def load_data(arguments: Fit | Sweep | Predict | Evaluate, config: Config | None = None) -> Dataset:
     """Load the data set; the rows of a file have the image shape of ``config`` by default."""
     image_shape = arguments.image_shape
@@ -137,7 +143,7 @@ def load_data(arguments: Fit | Sweep | Predict | Evaluate, config: Config | None
     )
 
 
-def _base_config(
+def base_config(
     arguments: Fit | Sweep, dataset: Dataset, n_clusters: int | None, config: Config | None
 ) -> Config:
     """Return the configuration of ``--config``, or else of the preset."""
@@ -159,65 +165,7 @@ def _base_config(
     )
 
 
-def _recipe(arguments: Fit | Sweep) -> str:
+def recipe_of(arguments: Fit | Sweep) -> str:
     """Return the origin of the settings: a preset or a file."""
     preset, path = arguments.preset, arguments.config
     return f"preset {preset}" if path is None else f"settings of {path}"
-
-
-def run_sweep_command(arguments: Sweep) -> None:
-    """Run ``jdec sweep``."""
-    began, clock = time.perf_counter(), CompilationClock()
-    seeds = _seeds(arguments.seeds)
-    ks = None if arguments.n_clusters is None else integers("n_clusters", arguments.n_clusters)
-    alphas = numbers("alphas", arguments.alphas)
-    rates = numbers("learning_rates", arguments.learning_rates)
-    given = None if arguments.config is None else read_config(arguments.config)
-    check_platform()
-    mesh = None if arguments.devices is None else member_mesh(arguments.devices)
-    dataset = load_data(arguments, given)
-    config = _base_config(arguments, dataset, max(ks) if ks else None, given)
-    if arguments.image_shape is not None:
-        config = config.replace({"image_shape": arguments.image_shape})
-    grid = Grid(
-        seeds,
-        ks or (config.n_clusters,),
-        alphas or (config.clustering.alpha,),
-        rates or (config.clustering.optimizer.learning_rate,),
-        arguments.held_out,
-    )
-    check_memory(config, dataset.x.shape[0], dataset.x.shape[1])
-    out = arguments.out or Path("runs") / f"{dataset.name}-sweep"
-    say = print if not arguments.quiet else lambda line: None
-    key, criterion, recipe = seed_keys(np.uint32(seeds[0]))[1], arguments.select, _recipe(arguments)
-    started = begin_sweep(out, key, dataset, config, grid, criterion, arguments.resume)
-    with lock_folder(out), started as workdir:
-        n_members = len(grid.members())
-        amounts = f"{n_members} fits ({len(seeds)} seeds × {n_members // len(seeds)} settings)"
-        say(introduction(dataset, config, f"; {amounts}; {recipe}", mesh))
-        result = run_sweep(
-            key,
-            dataset.x,
-            config,
-            grid,
-            y=dataset.y,
-            feature_names=dataset.feature_names,
-            criterion=criterion,
-            members_at_once=arguments.members_at_once,
-            workdir=workdir,
-            resume=True,
-            checkpoint_seconds=arguments.checkpoint_seconds,
-            mesh=mesh,
-            progress=not arguments.quiet and sys.stderr is not None,
-        )
-        about = {"recipe": recipe, "compilation": clock.as_record()}
-        summary = write_sweep(out, dataset, config, result, about)
-    say(sweep_summary(out, result, summary, time.perf_counter() - began))
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """Parse seeds: a single number is how many, from 0."""
-    seeds = integers("seeds", text)
-    if not text.strip().isdecimal():
-        return seeds
-    return integers("seeds", f"0-{seeds[0] - 1}") if seeds[0] else ()

@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from jdec._rows import IdentifierWarning
+
+class UsageError(Exception):
+    """The command line is invalid."""
 
 
 def replace_unencodable() -> None:
@@ -61,6 +63,8 @@ def plain_warnings() -> Iterator[None]:
     handler.addFilter(remember)
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        from jdec._rows import IdentifierWarning  # imports JAX, which a warning comes after
+
         # The reader of a table logs the same, with the options of the command.
         if issubclass(category, IdentifierWarning) and any("number the rows" in s for s in logged):
             return

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from jdec._checks import shown
+from jdec.cli.output import UsageError
 
 # What the arguments need of tyro, which only this module imports.
 MISSING, Positional, arg = tyro.MISSING, tyro.conf.Positional, tyro.conf.arg
@@ -20,10 +21,6 @@ MISSING, Positional, arg = tyro.MISSING, tyro.conf.Positional, tyro.conf.arg
 _MAX_VALUES = 10_000
 
 _Command = TypeVar("_Command")
-
-
-class UsageError(Exception):
-    """The command line is invalid."""
 
 
 def parse(

@@ -20,7 +20,6 @@ from jdec.core.kmeans import kmeans
 from jdec.core.targets import embed_in_blocks
 from jdec.datasets import Dataset
 from jdec.metrics import clustering_scores
-from jdec.plotting import default_style, plot_embedding, plot_history, plot_top_samples, save_figure
 from jdec.trainer.config import Config
 from jdec.trainer.fit import FitResult
 from jdec.trainer.model import assign, network_of
@@ -133,9 +132,11 @@ def write_results(
     }
     save_model(out / "model.npz", result.model, extra)
     began = time.perf_counter()
-    with default_style():
+    from jdec import plotting  # slow to import
+
+    with plotting.default_style():
         for name, figure in _figures(dataset, config, result):
-            save_figure(figure, out / f"{name}.png")
+            plotting.save_figure(figure, out / f"{name}.png")
     metrics = {
         **dataset_record(dataset),
         "n_clusters": config.n_clusters,
@@ -155,14 +156,18 @@ def write_results(
 
 
 def _figures(dataset: Dataset, config: Config, result: FitResult) -> Iterator[tuple[str, Any]]:
+    from jdec import plotting
+
     classes: dict[str, Any] = {"y": dataset.y, "class_names": dataset.class_names}
     embedding, labels, centroids = result.embedding, result.labels, result.model.centroids
-    yield "embedding", plot_embedding(embedding, labels, centroids=np.asarray(centroids), **classes)
-    yield "history", plot_history(result.history, tol=config.clustering.tol or None)
+    shown: dict[str, Any] = {"centroids": np.asarray(centroids), **classes}
+    yield "embedding", plotting.plot_embedding(embedding, labels, **shown)
+    yield "history", plotting.plot_history(result.history, tol=config.clustering.tol or None)
     shape = config.image_shape or ()
     if len(shape) == 3 and shape[-1] == 1:
         shape = shape[:2]
     is_picture = len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3)
     if is_picture and not scipy.sparse.issparse(dataset.x):
         images = dataset.x.reshape(-1, *shape)
-        yield "top_samples", plot_top_samples(images, result.soft_assignment, **classes)
+        figure = plotting.plot_top_samples(images, result.soft_assignment, **classes)
+        yield "top_samples", figure

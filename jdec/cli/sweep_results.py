@@ -12,10 +12,9 @@ from jaxtyping import Array, Key
 
 from jdec._environment import environment
 from jdec._io import atomic_write, read_json, write_json, write_json_lines
-from jdec.cli.report import varied_axis
 from jdec.cli.results import dataset_record, rounded, save_arrays
+from jdec.cli.sweep_report import varied_axis
 from jdec.datasets import Dataset
-from jdec.plotting import default_style, plot_sweep, save_figure
 from jdec.selection.sweep import Grid, SweepResult
 from jdec.trainer.config import Config
 from jdec.trainer.fingerprint import check_same_run, fingerprint, sampled_digest
@@ -93,8 +92,10 @@ def write_sweep(
     write_json_lines(out / "history.jsonl", result.population.history)
     axis = varied_axis(result.settings)
     if axis is not None:
-        with default_style():
-            save_figure(plot_sweep(result.settings, axis), out / "sweep.png")
+        from jdec import plotting  # slow to import
+
+        with plotting.default_style():
+            plotting.save_figure(plotting.plot_sweep(result.settings, axis), out / "sweep.png")
     summary = {
         **dataset_record(dataset),
         "criterion": result.criterion,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import sklearn.datasets
 
 from jdec._checks import check_same_length
 from jdec._files import compare_digests, idx_header, read_idx
@@ -72,7 +71,9 @@ class Spec(Source):
 
 def load_digits(name: str, files: Sequence[Path]) -> Dataset:
     """Return the digits that come with scikit-learn."""
-    bunch = sklearn.datasets.load_digits()
+    from sklearn.datasets import load_digits  # slow to import
+
+    bunch = load_digits()
     return Dataset(as_float32(name, bunch.data), bunch.target.astype(np.int64), name, (8, 8))
 
 

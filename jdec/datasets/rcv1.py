@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
 from jdec._archives import unpacked_limit
 from jdec._files import reading
@@ -64,6 +63,8 @@ def count_tokens(
 
     They are of the documents with one root, in the authors' order before their permutation.
     """
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer  # slow to import
+
     roots = read_roots(topics)
     labels: list[int] = []
     analyze = CountVectorizer().build_analyzer()

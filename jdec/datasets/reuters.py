@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-import sklearn.datasets
-from sklearn.preprocessing import normalize
 
 from jdec._archives import read_npz
 from jdec._checks import in_a_line
@@ -95,6 +93,8 @@ def load_fetch_rcv1(name: str, files: Sequence[Path]) -> Dataset:
     x = x[rows].astype(np.float32)
     n_documents = np.bincount(x.indices, minlength=x.shape[1])
     stems = np.sort(np.argsort(-n_documents, kind="stable")[:N_STEMS])
+    from sklearn.preprocessing import normalize  # slow to import
+
     x = normalize(x[:, stems], copy=False)
     return _drawn(name, x, roots[rows].argmax(axis=1), "fetch_rcv1", _SCIKIT_LEARN_NOTE)
 
@@ -134,11 +134,13 @@ def download_fetch_rcv1(folder: Path) -> None:
         else:
             return
     # scikit_learn.datasets.get_data_home would make the folder.
+    from sklearn.datasets import fetch_rcv1  # slow to import
+
     home = os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data"
     pickles = Path(home).expanduser() / "RCV1"
     _LOGGER.warning("reuters: fetched by scikit-learn, and its files in %s are unpickled", pickles)
     try:
-        rcv1 = sklearn.datasets.fetch_rcv1(data_home=str(pickles.parent), download_if_missing=True)
+        rcv1 = fetch_rcv1(data_home=str(pickles.parent), download_if_missing=True)
         x, ids = scipy.sparse.csr_array(rcv1.data), np.asarray(rcv1.sample_id)
         columns = [rcv1.target_names.tolist().index(root) for root in ROOTS]
         roots = scipy.sparse.csc_array(rcv1.target)[:, columns].toarray() > 0

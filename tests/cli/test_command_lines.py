@@ -258,7 +258,7 @@ def test_an_interrupted_sweep_is_resumed(tmp_path, monkeypatch, capfd):
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        patch.setattr("jdec.cli.fit_commands.run_sweep", interrupt)
+        patch.setattr("jdec.cli.sweep_commands.run_sweep", interrupt)
         assert main(command) == 130
     assert [path.name for path in out.iterdir()] == ["run.json"]
     shown = capfd.readouterr()
@@ -313,7 +313,7 @@ def test_a_full_disk_is_reported_in_one_line(tmp_path, monkeypatch, capfd):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device", str(tmp_path / "new" / "members.csv"))
 
-    monkeypatch.setattr("jdec.cli.fit_commands.run_sweep", fail)
+    monkeypatch.setattr("jdec.cli.sweep_commands.run_sweep", fail)
     line = assert_fails(capfd, [*SWEEP, "--quiet", "--out", str(tmp_path / "new")])
     assert "members.csv: No space left on device; rerun with --resume to continue" in line
 

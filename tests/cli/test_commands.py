@@ -16,7 +16,7 @@ import quick
 import scipy.sparse
 from sklearn.datasets import make_blobs
 
-from jdec.cli import main
+from jdec.cli import arguments, commands, main
 from jdec.estimator import DEC
 from jdec.metrics import clustering_scores
 from jdec.trainer.config import Config, read_config
@@ -443,6 +443,38 @@ def test_help_lists_the_commands(capsys, argv):
         assert re.search(rf"^  {command} +[A-Z]", shown.out, re.MULTILINE)
 
 
+def test_the_help_says_what_the_commands_say():
+    for command in commands.COMMANDS.values():
+        doc = getattr(arguments, command.arguments).__doc__
+        assert command.summary == doc.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("from jdec.cli import main; main(['--help'])", ["jax", "numpy", "tyro"]),
+        ("from jdec.cli import main; main(['fat'])", ["jax", "numpy", "tyro"]),
+        ("import jdec.cli.fit_commands", ["sklearn", "matplotlib", "pandas", "pyarrow", "tqdm"]),
+        ("import jdec.cli.model_commands", ["sklearn", "matplotlib", "pandas", "pyarrow", "tqdm"]),
+    ],
+)
+def test_only_what_is_used_is_imported(code, absent):
+    """A library that takes a second to import is imported by what needs it."""
+    code += f"; import sys; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_a_fit_compiles_few_programs_and_none_twice(tmp_path):
+    """Preset fast, with what is printed about it."""
+    steps = ["--pretrain.finetune-steps", "40", "--clustering.max-intervals", "2"]
+    out = tmp_path / "run"
+    done = process("fit", "digits", "--out", str(out), *steps, "--clustering.tol", "0")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("reading digits\n")
+    assert json.loads((out / "metrics.json").read_text())["compilation"]["programs"] <= 13
+
+
 def test_without_a_command_the_usage_is_shown(capsys):
     assert main([]) == 2
     assert "usage: jdec COMMAND" in capsys.readouterr().out
@@ -665,7 +697,7 @@ def test_a_failed_prediction_leaves_the_old_one(tmp_path, monkeypatch, capsys):
 INTERRUPTIBLE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from jdec.cli import main
+from jdec.cli import arguments, commands, main
 sys.exit(main())
 """
 MODULE = [sys.executable, "-m", "jdec"]
