@@ -158,6 +158,19 @@ def program(name, config, kind, mesh):
             return partial(function, plan=plan), (parameters, targets.labels, X, overrides)
         case "embed":
             return partial(function, plan=plan), (state.params.encoder, X)
+        case "assign":
+            arguments = (DECParams(state.params.encoder, centroids), X, jnp.float32(1))
+            return partial(function, plan=plan), arguments
+        case "split_run_key":
+            return function, (KEY,)
+        case "seed_keys":
+            return function, (jax.ShapeDtypeStruct((), jnp.uint32),)
+        case "copy" | "_all_finite":
+            return function, (state,)
+        case "_stage_key":
+            return partial(function, stage=stage), (keys,)
+        case "_baselines":
+            return partial(function, config=plan.config, network=plan.network), (keys, X, params)
         case "assign_block":
             arguments = (DECParams(state.params.encoder, centroids), jnp.float32(1), X)
             return partial(function, network=plan.network), arguments
@@ -197,7 +210,8 @@ GRAPHS = {
 TRAINING = ["pretrain_steps, layer", "pretrain_steps, all", "partition", "train", "refresh"]
 STARTS = ["partition, data", "partition, embedding", "warm_up"]
 OF_A_FIT = ["init_params", "init_stage, layer", "init_state", "embed", "assign_block"]
-OF_A_FIT += ["components", *STARTS, "_concatenate", "_neighbors_of_block"]
+OF_A_FIT += ["assign", "split_run_key", "seed_keys", "copy", "_all_finite", "_stage_key"]
+OF_A_FIT += ["_baselines", "components", *STARTS, "_concatenate", "_neighbors_of_block"]
 STREAMED = ["_pretrain_batches", "_train_batches", "_assign_block", "_embed_block"]
 OF_A_FIT += [*STREAMED, "_step_indices", "_reset_optimizer", "_sum_kl", "select_rows"]
 OF_MEMBERS = ["init_params", "init_stage, layer", "init_state", "embed"]
@@ -209,7 +223,7 @@ PROGRAMS = [
     *(
         (name, "fast", "fit", "rows")
         for name in [
-            *(*TRAINING[1:], *STARTS, "components", "embed", "_concatenate"),
+            *(*TRAINING[1:], *STARTS, "components", "embed", "assign", "_concatenate"),
             *(*STREAMED, "select_rows"),
         ]
     ),

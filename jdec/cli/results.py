@@ -55,6 +55,7 @@ def score_methods(
         before = model._replace(params=trained)
         pretrained, _ = assign(before, dataset.x, feature_names=dataset.feature_names)
         labels = _baselines(key, pretrained, config=config)
+    labels = {name: labels[name] for name in ("k-means", "AE + k-means") if name in labels}
     labels |= {"DEC initialisation": result.initial.labels, "DEC": result.labels}
     return {name: clustering_scores(dataset.y, each) for name, each in labels.items()}
 

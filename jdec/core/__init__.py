@@ -9,6 +9,7 @@ from jdec.core.autoencoder import (
     encoder_params,
     network_shapes,
 )
+from jdec.core.batches import Batches, batch_indices, take_rows
 from jdec.core.convolutional import ConvolutionalAutoencoder
 from jdec.core.dec import (
     DECBatch,
@@ -39,15 +40,7 @@ from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
 from jdec.core.start import initial_partition, overclustered_kmeans, partition_of_labels
 from jdec.core.targets import DECParams, Targets, embed_in_blocks, refresh_targets
-from jdec.core.training import (
-    Algorithm,
-    Batches,
-    batch_indices,
-    scan_batches,
-    scan_steps,
-    step_indices,
-    take_rows,
-)
+from jdec.core.training import Algorithm, scan_batches, scan_steps, step_indices
 from jdec.core.voting import best_partitions, majority_vote
 
 __all__ = [

@@ -11,10 +11,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec import _checks as checks
 from jdec._typing import EncodeFn, Params
+from jdec.core.batches import Batches, check_batches
 from jdec.core.functional import clustering_loss, log_soft_assignment
-from jdec.core.optimizers import apply_gradients
+from jdec.core.optimizers import apply_gradients, state_factors
 from jdec.core.targets import DECParams, EmbedFn, Targets, embed_in_blocks, refresh_targets
-from jdec.core.training import Algorithm, Batches, check_batches, scan_steps
+from jdec.core.training import Algorithm, scan_steps
 
 
 class DECState(NamedTuple):
@@ -99,7 +100,9 @@ def self_training(
         params = DECParams(encoder_params, centroids)
         return DECState(params, tx.init(trained(params)), jnp.int32(0))
 
-    def step(key: Key[Array, ""], state: DECState, batch: DECBatch) -> tuple[DECState, DECInfo]:
+    def step(
+        key: Key[Array, ""], state: DECState, batch: DECBatch, *, ahead: Any = None
+    ) -> tuple[DECState, DECInfo]:
         def loss(part: DECParams) -> tuple[Float[Array, ""], DECInfo]:
             params = part._replace(encoder=state.params.encoder) if freeze_encoder else part
             z, mu = encode(params.encoder, batch.x), params.centroids
@@ -118,14 +121,14 @@ def self_training(
 
         part = trained(state.params)
         grads, info = jax.grad(loss, has_aux=True)(part)
-        part, opt_state = apply_gradients(tx, grads, state.opt_state, part)
+        part, opt_state = apply_gradients(tx, grads, state.opt_state, part, ahead)
         params = part._replace(encoder=state.params.encoder) if freeze_encoder else part
         return state._replace(params=params, opt_state=opt_state), info
 
     refresh = partial(
         refresh_targets, encode=encode, alpha=alpha, cluster_mask=cluster_mask, embed=embed
     )
-    return Algorithm(init, step, refresh)
+    return Algorithm(init, step, refresh, partial(state_factors, tx))
 
 
 def train_interval(

@@ -203,25 +203,25 @@ def _greedy_plus_plus(
         squared = jnp.maximum(squared, 0)
         return squared if weights is None else squared * weights[None, :]
 
-    first_key, key = jax.random.split(key)
-    if weights is None:
-        first = x[jax.random.randint(first_key, (), 0, x.shape[0])]
-    else:
-        first = x[jax.random.categorical(first_key, jnp.log(weights))]
-    seeds = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first)
+    def drawn(mass: Float[Array, "N"], draws: Float[Array, "C"]) -> Float[Array, "C D"]:
+        cumulative = jnp.cumsum(mass)
+        # Counted: a binary search is a loop of its own, of a kernel or more each turn.
+        rows = (cumulative[None, :] <= (draws * cumulative[-1])[:, None]).sum(axis=1)
+        return x[jnp.minimum(rows, x.shape[0] - 1)]
 
-    def add_seed(carry, index):  # type: ignore[no-untyped-def]
-        seeds, nearest = carry
-        cumulative = jnp.cumsum(nearest)
-        draws = jax.random.uniform(jax.random.fold_in(key, index), (n_candidates,), x.dtype)
-        rows = jnp.searchsorted(cumulative, draws * cumulative[-1], side="right")
-        candidates = x[jnp.minimum(rows, x.shape[0] - 1)]
+    draws = jax.random.uniform(key, (n_clusters, n_candidates), x.dtype)
+    first = drawn(jnp.ones_like(squared_norms) if weights is None else weights, draws[0, :1])
+    seeds = jnp.zeros((n_clusters, x.shape[1]), x.dtype).at[0].set(first[0])
+
+    def add_seed(carry, item):  # type: ignore[no-untyped-def]
+        (seeds, nearest), (index, draws) = carry, item
+        candidates = drawn(nearest, draws)
         improved = jnp.minimum(nearest[None, :], distances_to(candidates))
         best = jnp.argmin(improved.sum(axis=1))
         return (seeds.at[index].set(candidates[best]), improved[best]), None
 
-    start = (seeds, distances_to(first[None, :])[0])
-    (seeds, _), _ = jax.lax.scan(add_seed, start, jnp.arange(1, n_clusters))
+    start = (seeds, distances_to(first)[0])
+    (seeds, _), _ = jax.lax.scan(add_seed, start, (jnp.arange(1, n_clusters), draws[1:]))
     return seeds
 
 

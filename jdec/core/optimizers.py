@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from jdec import _checks as checks
 from jdec._typing import Params
@@ -95,10 +96,10 @@ def make_optimizer(
     checks.check_non_negative("weight_decay", weight_decay)
     check_weight_decay(name, weight_decay)
     rate: Any = _schedule(schedule, learning_rate, n_steps, decay_every, decay_rate)
-    parts = []
     if name == "adam":
-        parts.append(optax.scale_by_adam())
-    if name in ("sgd", "adam"):
+        return _adam(rate, weight_decay, bias_multiplier)
+    parts: list[Any] = []
+    if name == "sgd":
         if weight_decay:
             parts.append(optax.add_decayed_weights(weight_decay, mask=_leaves_named("kernel")))
         parts.append(optax.scale_by_learning_rate(rate))
@@ -114,6 +115,70 @@ def make_optimizer(
     elif name == "sgd" and momentum:
         parts.append(optax.trace(momentum))
     return optax.chain(*parts)
+
+
+class AdamFactors(NamedTuple):
+    """What a step of Adam takes from its number alone."""
+
+    rate: Float[Array, "*S"]
+    of_mean: Float[Array, "*S"]  # rate / (1 - β₁ᵗ)
+    of_square: Float[Array, "*S"]  # 1 / (1 - β₂ᵗ)
+
+
+class Adam(optax.GradientTransformationExtraArgs):
+    """Adam whose schedule can be evaluated before a scan over steps.
+
+    There each of its numbers would be a kernel a step, and stand between gradients and updates.
+    """
+
+    factors: Callable[[Int[Array, ""]], AdamFactors]  # of a count of steps
+
+    def ahead(self, opt_state: optax.ScaleByAdamState, n_steps: int) -> AdamFactors:
+        """Return the factors of the next S steps, [S], which ``update`` takes as ``ahead=``."""
+        return jax.vmap(self.factors)(opt_state.count + jnp.arange(n_steps, dtype=jnp.int32))
+
+
+def _adam(rate: Any, weight_decay: float, bias_multiplier: float) -> Adam:
+    """Return Adam, with decoupled weight decay of kernels and the rate of biases multiplied."""
+    b1, b2, eps = 0.9, 0.999, 1e-8
+    is_kernel, is_bias = _leaves_named("kernel"), _leaves_named("bias")
+
+    def factors(count: Int[Array, ""]) -> AdamFactors:
+        now = jnp.asarray(rate(count) if callable(rate) else rate, float)
+        number = jnp.asarray(count + 1, float)
+        return AdamFactors(now, now / (1 - b1**number), 1 / (1 - b2**number))
+
+    def update(
+        grads: Params, state: Any, params: Any = None, *, ahead: Any = None, **_: Any
+    ) -> Any:
+        given = factors(state.count) if ahead is None else ahead
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, grads)
+
+        def step(m: Array, v: Array, decays: bool, is_bias: bool, p: Any) -> Array:
+            f = AdamFactors(*(factor.astype(m.dtype) for factor in given))
+            change = f.of_mean * m / (jnp.sqrt(f.of_square * v) + eps)
+            if weight_decay and decays:
+                change = change + f.rate * weight_decay * p
+            return -bias_multiplier * change if is_bias else -change
+
+        ps = mu if params is None else params
+        updates = jax.tree.map(step, mu, nu, is_kernel(mu), is_bias(mu), ps)
+        # As Optax counts, which stops at the largest.
+        return updates, optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
+
+    tx = Adam(optax.scale_by_adam(b1, b2, eps).init, update)
+    tx.factors = factors
+    return tx
+
+
+def state_factors(tx: Any, state: Any, n_steps: int) -> Any:
+    """Return what the optimizer of a state takes from the numbers of the next S steps, or None."""
+    ahead = getattr(tx, "ahead", None)
+    if ahead is None:
+        return None
+    with jax.numpy_dtype_promotion("standard"):  # as below
+        return ahead(state.opt_state, n_steps)
 
 
 def _schedule(
@@ -145,10 +210,15 @@ def _leaves_named(name: str) -> Callable[[Params], PyTree[bool]]:
 
 
 def apply_gradients(
-    tx: optax.GradientTransformation, grads: Params, opt_state: optax.OptState, params: Params
+    tx: optax.GradientTransformation,
+    grads: Params,
+    opt_state: optax.OptState,
+    params: Params,
+    ahead: Any = None,
 ) -> tuple[Params, optax.OptState]:
-    """Return parameters and optimizer state after one step."""
+    """Return parameters and optimizer state after a step; ``ahead`` of :func:`state_factors`."""
+    more = {} if ahead is None else {"ahead": ahead}
     # Optax adds its int32 step counts to floats, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = tx.update(grads, opt_state, params)
+        updates, opt_state = tx.update(grads, opt_state, params, **more)
         return optax.apply_updates(params, updates), opt_state

@@ -4,6 +4,7 @@ Both minimise :math:`s \cdot \mathrm{mean}\,(\hat h - h)^2` over batch and featu
 input h and its reconstruction from a noisy copy (Xie et al. 2016, section 3.2).
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jdec import _checks as checks
 from jdec._typing import Params
 from jdec.core.augmentation import INPUT_STREAM, corrupt
 from jdec.core.autoencoder import Autoencoder, check_autoencoder, is_layered
-from jdec.core.optimizers import apply_gradients
+from jdec.core.optimizers import apply_gradients, state_factors
 from jdec.core.training import Algorithm
 
 
@@ -80,7 +81,7 @@ def layerwise(
         return PretrainState(params, tx.init(network.layer_params(params, layer)))
 
     def step(
-        key: Key[Array, ""], state: PretrainState, batch: Float[Array, "B D"]
+        key: Key[Array, ""], state: PretrainState, batch: Float[Array, "B D"], *, ahead: Any = None
     ) -> tuple[PretrainState, PretrainInfo]:
         h = network.encode_layers(state.params, batch, layer)
         trained = network.layer_params(state.params, layer)
@@ -91,10 +92,10 @@ def layerwise(
             return loss_scale * jnp.mean((reconstruction - h) ** 2)
 
         value, grads = jax.value_and_grad(loss)(trained)
-        trained, opt_state = apply_gradients(tx, grads, state.opt_state, trained)
+        trained, opt_state = apply_gradients(tx, grads, state.opt_state, trained, ahead)
         return PretrainState(state.params | trained, opt_state), PretrainInfo(value)
 
-    return Algorithm(init, step)
+    return Algorithm(init, step, ahead=partial(state_factors, tx))
 
 
 def finetune(
@@ -138,7 +139,7 @@ def finetune(
         return PretrainState(params, tx.init(params))
 
     def step(
-        key: Key[Array, ""], state: PretrainState, batch: Float[Array, "B D"]
+        key: Key[Array, ""], state: PretrainState, batch: Float[Array, "B D"], *, ahead: Any = None
     ) -> tuple[PretrainState, PretrainInfo]:
         noisy = corrupt(jax.random.fold_in(key, INPUT_STREAM), batch, corruption_rate)
 
@@ -147,7 +148,7 @@ def finetune(
             return loss_scale * jnp.mean((reconstruction - batch) ** 2)
 
         value, grads = jax.value_and_grad(loss)(state.params)
-        params, opt_state = apply_gradients(tx, grads, state.opt_state, state.params)
+        params, opt_state = apply_gradients(tx, grads, state.opt_state, state.params, ahead)
         return PretrainState(params, opt_state), PretrainInfo(value)
 
-    return Algorithm(init, step)
+    return Algorithm(init, step, ahead=partial(state_factors, tx))

@@ -7,18 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt
+from jaxtyping import Array, Int, Key
 
-from jdec._checks import check_choice, check_function, check_integer, check_key, check_kind, shown
+from jdec._checks import check_function, check_integer, check_key, check_kind, shown
+from jdec.core.batches import Batches, DrawFn, batch_indices, check_batches, keep_key
 
-#: Sampling order of mini-batches: random (with replacement), or sequential and cyclic.
-BATCH_ORDERS = ("random", "sequential")
-
-#: ``gather(key, data, indices [B]) -> batch``: picks rows out of the data, and may alter its copy.
-GatherFn = Callable[[Key[Array, ""], Any, Int[Array, "B"]], Any]
-
-#: ``alter(key, batch) -> batch``: changes rows that were gathered.
-AlterFn = Callable[[Key[Array, ""], Any], Any]
+#: ``alter(drawn, batch) -> batch``: changes rows that were gathered.
+AlterFn = Callable[[Any, Any], Any]
 
 
 class Algorithm(NamedTuple):
@@ -28,86 +23,20 @@ class Algorithm(NamedTuple):
         init: ``init(…) -> state``: what is carried from step to step.
         step: ``step(key, state, batch) -> (state, info)``; ``info`` is diagnostic and not carried.
         refresh: ``refresh(params, x, labels=None, *, n_rows=None) -> targets``, if it has any.
+        ahead: ``ahead(state, n_steps)``, if it has any: arrays [S …] of what steps take from their
+            numbers alone, each of which gets its entry as ``step(…, ahead=entry)``.
     """
 
     init: Callable[..., Any]
-    step: Callable[[Key[Array, ""], Any, Any], tuple[Any, Any]]
+    step: Callable[..., tuple[Any, Any]]
     refresh: Any = None
+    ahead: Any = None
 
 
-def take_rows(key: Key[Array, ""], data: Any, indices: Int[Array, "B"]) -> Any:
-    """Return the rows at some indices, unaltered: the default ``gather``.
-
-    Args:
-        key: Not used: rows that are altered at random take theirs from it.
-        data: Pytree of arrays with N rows each.
-        indices: Positions of rows, [B].
-
-    Returns:
-        The same pytree, with B rows each.
-
-    Examples:
-        >>> take_rows(jax.random.key(0), jnp.arange(4.0), jnp.array([3, 0])).tolist()
-        [3.0, 0.0]
-    """
-    del key
-    return jax.tree.map(lambda leaf: leaf[indices], data)
-
-
-def keep_batch(key: Key[Array, ""], batch: Any) -> Any:
+def keep_batch(drawn: Any, batch: Any) -> Any:
     """Return a mini-batch as it is: the default ``alter``."""
-    del key
+    del drawn
     return batch
-
-
-class Batches(NamedTuple):
-    """How mini-batches are drawn.
-
-    Attributes:
-        size: B.
-        order: One of :data:`BATCH_ORDERS`.
-        n_rows: How many rows to draw from, the first ones; all by default.
-        gather: Picks the batch out of the data.
-    """
-
-    size: int = 256
-    order: str = "random"
-    n_rows: int | None = None
-    gather: GatherFn = take_rows
-
-
-def batch_indices(
-    key: Key[Array, ""], step: Int[Array, ""] | int, n_rows: int, batch_size: int, order: str
-) -> Int[Array, "B"]:
-    """Indices of the rows of one mini-batch: a function of the step alone, so a run can resume.
-
-    Args:
-        key: Typed random key of the step.
-        step: Number of the step within its phase.
-        n_rows: N; may be smaller than the batch.
-        batch_size: B.
-        order: One of :data:`BATCH_ORDERS`.
-
-    Returns:
-        Indices [B], int32.
-
-    Examples:
-        >>> batch_indices(jax.random.key(0), 2, 5, 3, "sequential").tolist()
-        [1, 2, 3]
-    """
-    if order == "random":
-        return jax.random.randint(key, (batch_size,), 0, n_rows, jnp.int32)
-    offsets = jnp.arange(batch_size, dtype=jnp.uint32)
-    return ((_product_modulo(step, batch_size, n_rows) + offsets) % n_rows).astype(jnp.int32)
-
-
-def _product_modulo(step: Int[Array, ""] | int, factor: int, modulus: int) -> UInt[Array, ""]:
-    # step · factor overflows 32 bits in long runs, so it is built up bit by bit below the modulus.
-    step = jnp.asarray(step).astype(jnp.uint32) % modulus
-    product = jnp.uint32(0)
-    for bit in format(factor, "b"):
-        product = (2 * product + (step if bit == "1" else 0)) % modulus
-    return product
 
 
 def scan_steps(
@@ -158,7 +87,8 @@ def scan_steps(
         key, first_step=first_step, n_steps=n_steps, n_rows=n_rows, batches=batches
     )
     keys = _keys_of_steps(key, first_step, n_steps)
-    return _scan(algorithm, state, keys, indices, lambda key, i: batches.gather(key, data, i))
+    gather: AlterFn = lambda drawn, i: batches.gather(drawn, data, i)  # noqa: E731
+    return _scan(algorithm, state, keys, indices, gather, batches.draw)
 
 
 def step_indices(
@@ -209,6 +139,7 @@ def scan_batches(
     *,
     first_step: Int[Array, ""] | int = 0,
     alter: AlterFn = keep_batch,
+    draw: DrawFn = keep_key,
 ) -> tuple[Any, Any]:
     """Run :func:`scan_steps` on rows that were gathered before, at :func:`step_indices`.
 
@@ -218,7 +149,8 @@ def scan_batches(
         state: Its state.
         rows: Pytree of arrays [S B …]: the mini-batches of S steps.
         first_step: Number of the first step within the phase.
-        alter: ``alter(key, batch) -> batch``: what ``batches.gather`` does to the rows it picks.
+        alter: ``alter(drawn, batch) -> batch``: what ``batches.gather`` does to the rows it picks.
+        draw: As of ``batches``.
 
     Returns:
         As :func:`scan_steps`.
@@ -236,9 +168,10 @@ def scan_batches(
     check_kind("algorithm", algorithm, Algorithm)
     check_key("key", key)
     check_function("alter", alter)
+    check_function("draw", draw)
     _check_steps(first_step)
     keys = _keys_of_steps(key, first_step, _count_rows(rows, "rows"))
-    return _scan(algorithm, state, keys, rows, alter)
+    return _scan(algorithm, state, keys, rows, alter, draw)
 
 
 def _check_steps(first_step: Any, n_steps: Any = 0) -> None:
@@ -263,13 +196,23 @@ def _keys_of_steps(
 
 
 def _scan(
-    algorithm: Algorithm, state: Any, keys: Key[Array, "S 3"], items: Any, batch_of: AlterFn
+    algorithm: Algorithm,
+    state: Any,
+    keys: Key[Array, "S 3"],
+    items: Any,
+    batch_of: AlterFn,
+    draw: DrawFn,
 ) -> tuple[Any, Any]:
-    def body(state: Any, of_step: Any) -> tuple[Any, Any]:
-        keys, item = of_step
-        return algorithm.step(keys[2], state, batch_of(keys[1], item))
+    # All that does not depend on the state: a step on an accelerator is bound by its kernels.
+    drawn = jax.vmap(draw)(keys[:, 1])
+    ahead = None if algorithm.ahead is None else algorithm.ahead(state, len(keys))
 
-    return jax.lax.scan(body, state, (keys, items))
+    def body(state: Any, of_step: Any) -> tuple[Any, Any]:
+        key, drawn, item, ahead = of_step
+        more = {} if ahead is None else {"ahead": ahead}
+        return algorithm.step(key, state, batch_of(drawn, item), **more)
+
+    return jax.lax.scan(body, state, (keys[:, 2], drawn, items, ahead))
 
 
 def _count_rows(data: Any, name: str = "data") -> int:
@@ -283,13 +226,3 @@ def _count_rows(data: Any, name: str = "data") -> int:
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(f"{name}: expected arrays of N rows each, got {shown(data)}")
     return lengths.pop()[0]
-
-
-def check_batches(batches: Any) -> None:
-    """Raise unless mini-batches can be drawn so."""
-    check_kind("batches", batches, Batches)
-    check_integer("batch_size", batches.size)
-    check_choice("batch_order", batches.order, BATCH_ORDERS)
-    if batches.n_rows is not None:
-        check_integer("n_rows", batches.n_rows)
-    check_function("gather", batches.gather)

@@ -16,8 +16,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec._typing import EncodeFn, Params
-from jdec.core.augmentation import corrupt, random_affine
+from jdec.core.augmentation import (
+    AffineTransform,
+    corrupt,
+    random_transform,
+    transform_images,
+)
 from jdec.core.autoencoder import Autoencoder, encoder_params
+from jdec.core.batches import Batches, take_rows
 from jdec.core.convolutional import ConvolutionalAutoencoder
 from jdec.core.dec import (
     DECBatch,
@@ -42,7 +48,7 @@ from jdec.core.targets import (
     embed_in_blocks,
     map_row_blocks,
 )
-from jdec.core.training import Algorithm, Batches, scan_steps, take_rows
+from jdec.core.training import Algorithm, scan_steps
 from jdec.trainer.config import Config, OptimizerConfig
 from jdec.trainer.fingerprint import describe
 from jdec.trainer.sharding import (
@@ -238,34 +244,62 @@ def embed_all(
     return rows.map(partial(embed_in_blocks, encode, block_size=BLOCK_SIZE))(params, x)
 
 
-def _augment(plan: Plan, key: Key[Array, ""], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+class Drawn(NamedTuple):
+    """The random numbers of a mini-batch; None where none are needed."""
+
+    transform: AffineTransform | None
+    augment: Key[Array, ""] | None  # of the caller's augmentation
+    corrupt: Key[Array, ""] | None
+
+
+def draw_pretraining(plan: Plan, key: Key[Array, ""]) -> Drawn:
+    """Draw what :func:`alter_pretraining` takes."""
+    return _draw(plan, key, plan.config.pretrain.batch_size)
+
+
+def draw_clustering(plan: Plan, key: Key[Array, ""]) -> Drawn:
+    """Draw what :func:`alter_clustering` takes."""
+    augment_key, corrupt_key = jax.random.split(key)
+    drawn = _draw(plan, augment_key, plan.config.clustering.batch_size)
+    return drawn._replace(corrupt=corrupt_key)
+
+
+def _draw(plan: Plan, key: Key[Array, ""], batch_size: int) -> Drawn:
+    config, transform = plan.config, None
+    if config.image_shape is not None and config.augmentation:
+        transform = random_transform(key, batch_size, config.augmentation)
+    own = None if plan.hooks.augment is None else jax.random.fold_in(key, 1)
+    return Drawn(transform, own, None)
+
+
+def _augment(plan: Plan, drawn: Drawn, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
     config = plan.config
-    if config.image_shape is not None:
-        x = random_affine(key, x, config.image_shape, config.augmentation)
-    if plan.hooks.augment is not None:
-        x = plan.hooks.augment(jax.random.fold_in(key, 1), x)
+    if drawn.transform is not None and config.image_shape is not None:
+        x = transform_images(drawn.transform, x, config.image_shape, config.augmentation)
+    if plan.hooks.augment is not None and drawn.augment is not None:
+        x = plan.hooks.augment(drawn.augment, x)
     return x
 
 
-def alter_pretraining(
-    plan: Plan, key: Key[Array, ""], x: Float[Array, "B D"]
-) -> Float[Array, "B D"]:
+def alter_pretraining(plan: Plan, drawn: Drawn, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
     """Augment the rows of a mini-batch of pretraining."""
-    return plan.rows.constrain(_augment(plan, key, x))
+    return plan.rows.constrain(_augment(plan, drawn, x))
 
 
-def alter_clustering(plan: Plan, key: Key[Array, ""], batch: DECBatch) -> DECBatch:
+def alter_clustering(plan: Plan, drawn: Drawn, batch: DECBatch) -> DECBatch:
     """Augment and corrupt the rows of a mini-batch of self-training."""
-    augment_key, corrupt_key = jax.random.split(key)
-    x = _augment(plan, augment_key, batch.x)
-    x = corrupt(corrupt_key, x, plan.config.clustering.corruption_rate)
+    x = _augment(plan, drawn, batch.x)
+    if drawn.corrupt is not None:
+        x = corrupt(drawn.corrupt, x, plan.config.clustering.corruption_rate)
     return DECBatch(plan.rows.constrain(x), plan.rows.constrain(batch.p))
 
 
 def _gather(
-    alter: Callable[..., Any], plan: Plan, key: Key[Array, ""], data: Any, indices: Int[Array, "B"]
+    alter: Callable[..., Any], plan: Plan, drawn: Drawn, data: Any, indices: Int[Array, "B"]
 ) -> Any:
-    return alter(plan, key, take_rows(key, data, indices))
+    # On every device: else each draws its share, and waits for those of the others.
+    indices = all_gather(indices, plan.rows.mesh)
+    return alter(plan, drawn, take_rows(drawn, data, indices))
 
 
 def _map_members(plan: Plan, function: Callable[..., Any], items: Any, *shared: Any) -> Any:
@@ -323,6 +357,7 @@ def pretrain_steps(
         settings.batch_order,
         n_rows,
         partial(_gather, alter_pretraining, plan),
+        partial(draw_pretraining, plan),
     )
 
     def steps(item: Any, x: Any, first_step: Any) -> Any:
@@ -495,8 +530,8 @@ def warm_up(
 
 def _clustering_batches(plan: Plan) -> Batches:
     settings = plan.config.clustering
-    gather = partial(_gather, alter_clustering, plan)
-    return Batches(settings.batch_size, settings.batch_order, plan.rows.n_rows, gather)
+    seams = (partial(_gather, alter_clustering, plan), partial(draw_clustering, plan))
+    return Batches(settings.batch_size, settings.batch_order, plan.rows.n_rows, *seams)
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")

@@ -16,11 +16,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jdec._host_arrays import empty_on_host
 from jdec._typing import Params
 from jdec.core.autoencoder import network_shapes
+from jdec.core.batches import Batches
 from jdec.core.dec import DECBatch, DECState
 from jdec.core.functional import clustering_loss, log_soft_assignment, target_distribution
 from jdec.core.pretraining import PretrainState
 from jdec.core.targets import DECParams, Targets, all_finite
-from jdec.core.training import Batches, scan_batches, step_indices
+from jdec.core.training import scan_batches, step_indices
 from jdec.trainer import programs
 from jdec.trainer.config import ClusteringConfig, PretrainConfig
 from jdec.trainer.programs import (
@@ -31,6 +32,8 @@ from jdec.trainer.programs import (
     alter_pretraining,
     build_pretraining,
     build_self_training,
+    draw_clustering,
+    draw_pretraining,
     embed_all,
 )
 from jdec.trainer.sharding import RowSharding
@@ -129,8 +132,12 @@ def _pretrain_batches(
     plan: Plan,
     stage: Stage,
 ) -> tuple[PretrainState, Float[Array, "S"]]:
-    algorithm, alter = build_pretraining(plan, stage), partial(alter_pretraining, plan)
-    state, info = scan_batches(algorithm, key, state, rows, first_step=first_step, alter=alter)
+    seams: Any = {
+        "alter": partial(alter_pretraining, plan),
+        "draw": partial(draw_pretraining, plan),
+    }
+    algorithm = build_pretraining(plan, stage)
+    state, info = scan_batches(algorithm, key, state, rows, first_step=first_step, **seams)
     return state, info.loss
 
 
@@ -194,6 +201,7 @@ def _train_batches(
         DECBatch(rows, p),
         first_step=first_step,
         alter=partial(alter_clustering, plan),
+        draw=partial(draw_clustering, plan),
     )
     return state, infos.kl
 

@@ -8,10 +8,11 @@ from sklearn.datasets import load_digits
 from tracing import equations
 
 from jdec.core.autoencoder import as_autoencoder, count_params, network_shapes
+from jdec.core.batches import Batches
 from jdec.core.convolutional import ConvolutionalAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune
-from jdec.core.training import Batches, scan_steps
+from jdec.core.training import scan_steps
 
 KEY = jax.random.key(0)
 NETWORK = ConvolutionalAutoencoder((5, 7, 2), (3, 4), (5, 3), 3)

@@ -9,6 +9,7 @@ import pytest
 import reference
 
 from jdec.core.augmentation import corrupt
+from jdec.core.batches import Batches
 from jdec.core.dec import (
     DECBatch,
     is_finished,
@@ -21,7 +22,6 @@ from jdec.core.functional import clustering_loss, log_soft_assignment, soft_assi
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.targets import cluster_sizes, embed_in_blocks, refresh_targets
-from jdec.core.training import Batches
 
 KEY = jax.random.key(0)
 

@@ -13,8 +13,10 @@ from jdec.core.optimizers import (
     SCHEDULES,
     apply_gradients,
     make_optimizer,
+    state_factors,
     takes_weight_decay,
 )
+from jdec.core.pretraining import PretrainState
 
 WITHOUT_DECAY = [name for name in OPTIMIZERS if not takes_weight_decay(name)]
 
@@ -85,7 +87,37 @@ def test_adam_is_optaxs():
 
     ours = trajectory(make_optimizer("adam", 0.01, n_steps=9), start_params(), grad, 5)
     theirs = trajectory(optax.adam(0.01), start_params(), grad, 5)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), ours, theirs)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_factors_of_adam_evaluated_ahead_are_those_of_each_step(schedule):
+    tx = make_optimizer(
+        "adam", 0.01, n_steps=9, schedule=schedule, weight_decay=0.1, bias_multiplier=2.0
+    )
+
+    def run(params, ahead):
+        opt_state = tx.init(params)
+        for step in range(9):
+            grads = jax.tree.map(lambda w: jnp.sin(5 * w), params)
+            entry = (
+                None if ahead is None else jax.tree.map(lambda leaf, step=step: leaf[step], ahead)
+            )
+            params, opt_state = apply_gradients(tx, grads, opt_state, params, entry)
+        return params, opt_state
+
+    ahead = state_factors(tx, PretrainState(None, tx.init(start_params())), 9)
+    assert all(leaf.shape == (9,) for leaf in ahead)
+    ours, theirs = run(start_params(), ahead), run(start_params(), None)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), ours, theirs)
+    # Of later steps as well.
+    later = state_factors(tx, PretrainState(None, ours[1]), 2)
+    continued = state_factors(tx, PretrainState(None, tx.init(start_params())), 11)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[9:], rtol=1e-6), later, continued)
+
+
+def test_other_optimizers_have_no_factors():
+    assert state_factors(optax.adam(0.1), None, 3) is None
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])

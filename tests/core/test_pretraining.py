@@ -7,11 +7,12 @@ import reference
 from sklearn.datasets import load_digits
 
 from jdec.core.autoencoder import FunctionalAutoencoder
+from jdec.core.batches import Batches
 from jdec.core.convolutional import ConvolutionalAutoencoder
 from jdec.core.networks import StackedDenoisingAutoencoder
 from jdec.core.optimizers import make_optimizer
 from jdec.core.pretraining import finetune, layerwise
-from jdec.core.training import Batches, scan_steps
+from jdec.core.training import scan_steps
 
 KEY = jax.random.key(0)
 NETWORK = StackedDenoisingAutoencoder((5, 4), 3)

@@ -287,11 +287,12 @@ def test_an_interrupt_leaves_whole_files(saved, tmp_path, monkeypatch, call):
 
 
 ENDLESS = """
-import sys
+import signal, sys
 from pathlib import Path
 import numpy as np
 from jdec.trainer.checkpoint import Checkpoints
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
 checkpoints = Checkpoints(sys.argv[1])
 for step in range(1, 10**6):
     checkpoints.save(step, {"w": np.full(300_000, step, np.float32)}, {"step": step})

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from jdec.core.batches import Batches
 from jdec.core.dec import run_interval, self_training
 from jdec.core.functional import (
     clustering_loss,
@@ -22,7 +23,6 @@ from jdec.core.functional import (
 from jdec.core.kmeans import kmeans
 from jdec.core.start import overclustered_kmeans
 from jdec.core.targets import all_finite
-from jdec.core.training import Batches
 from jdec.trainer import NotFiniteError, assign, fit_population, load_model, save_model
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from jdec.core.batches import Batches
 from jdec.core.dec import run, self_training
-from jdec.core.training import Batches
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
 from jdec.trainer.programs import build_network, build_optimizer

@@ -9,8 +9,9 @@ import optax
 import pytest
 from sklearn.datasets import load_digits, make_moons
 
+from jdec.core.batches import Batches
 from jdec.core.dec import DECBatch, self_training
-from jdec.core.training import Batches, scan_steps
+from jdec.core.training import scan_steps
 from jdec.metrics import clustering_accuracy
 from jdec.trainer.config import Config
 from jdec.trainer.fit import fit
