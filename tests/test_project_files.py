@@ -71,6 +71,16 @@ def test_the_workflow_runs_the_lowest_and_newer_pythons():
     assert PROJECT["tool"]["ruff"]["target-version"] == "py" + lowest["python"].replace(".", "")
 
 
+def test_readme_names_the_versions_that_the_workflow_runs():
+    jobs = parsed(WORKFLOW)["jobs"]["tests"]["strategy"]["matrix"]["include"]
+    pythons = sorted((job["python"] for job in jobs), key=Version)
+    lowest = pins(text_of(".github/lowest.txt").splitlines())
+    text = " ".join(text_of("README.md").split())
+    assert f"the tests are run with {pythons[0]} to {pythons[-1]}," in text
+    assert f"JAX {lowest['jax']} and scikit-learn {lowest['scikit-learn']}," in text
+    assert pythons == [f"3.{minor}" for minor in range(11, 11 + len(pythons))]
+
+
 def test_the_workflow_runs_what_a_checkout_runs():
     default = re.search(r"set -- ([\w ]+)", text_of(".ci/run"))[1].split()
     jobs = parsed(WORKFLOW)["jobs"]["tests"]["strategy"]["matrix"]["include"]

@@ -212,10 +212,10 @@ def _leaves_named(name: str) -> Callable[[Params], PyTree[bool]]:
 def apply_gradients(
     tx: optax.GradientTransformation,
     grads: Params,
-    opt_state: optax.OptState,
+    opt_state: PyTree,
     params: Params,
     ahead: Any = None,
-) -> tuple[Params, optax.OptState]:
+) -> tuple[Params, PyTree]:
     """Return parameters and optimizer state after a step; ``ahead`` of :func:`state_factors`."""
     more = {} if ahead is None else {"ahead": ahead}
     # Optax adds its int32 step counts to floats, which strict promotion would refuse.
