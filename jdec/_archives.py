@@ -4,7 +4,7 @@ import contextlib
 import errno
 import math
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -103,3 +103,14 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             raise ValueError(
                 f"expected an intact archive, got an error: {in_a_line(error)}"
             ) from error
+
+
+def write_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as :func:`numpy.savez` does, whatever their names, and none that hold objects.
+
+    NumPy 2.0 has no option against pickling, and leaves the archive open after an error.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

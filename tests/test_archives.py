@@ -7,10 +7,15 @@ import zipfile
 import numpy as np
 import pytest
 
-from jdec._archives import MIN_UNPACKED_LIMIT, npz_shapes, read_npz
+from jdec._archives import MIN_UNPACKED_LIMIT, npz_shapes, read_npz, write_npz
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def save(path, **arrays):
+    with path.open("wb") as file:
+        write_npz(file, arrays)
+
+
+@pytest.mark.parametrize("save", [save, np.savez, np.savez_compressed])
 def test_arrays_come_back(tmp_path, save):
     arrays = {"a": np.arange(6).reshape(2, 3), "b": np.array("text"), "c": np.zeros((0, 3), bool)}
     save(tmp_path / "a.npz", **arrays)
@@ -21,6 +26,15 @@ def test_arrays_come_back(tmp_path, save):
         assert found[name].dtype == array.dtype
     assert npz_shapes(tmp_path / "a.npz") == {"a": (2, 3), "b": (), "c": (0, 3)}
     assert read_npz(tmp_path / "a.npz", ["b", "absent"]).keys() == {"b"}
+
+
+def test_any_name_can_be_written_and_no_object(tmp_path):
+    arrays = {"file": np.arange(3), "allow_pickle": np.ones(2), "a.b/c": np.array(1.5)}
+    save(tmp_path / "a.npz", **arrays)
+    with np.load(tmp_path / "a.npz") as found:
+        assert found.keys() == arrays.keys()
+    with pytest.raises(ValueError, match="Object arrays"):
+        save(tmp_path / "a.npz", a=np.array([None]))
 
 
 def test_compressed_arrays_are_taken_where_they_are_expected(tmp_path):

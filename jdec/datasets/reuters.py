@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from jdec._archives import read_npz
+from jdec._archives import read_npz, write_npz
 from jdec._checks import in_a_line
 from jdec._files import content_digest, read_member, read_numpy
 from jdec._io import atomic_write
@@ -65,7 +65,7 @@ def load_tokens(name: str, files: Sequence[Path]) -> Dataset:
         [content_digest(path) for path in files],
         {"version": _VERSION, "n_stems": N_STEMS},
         compute,
-        lambda file, arrays: np.savez(file, allow_pickle=False, **arrays),
+        write_npz,
         lambda path: read_npz(path, compressed=False),
     )
     x = scipy.sparse.csr_array(
@@ -157,7 +157,7 @@ def download_fetch_rcv1(folder: Path) -> None:
     arrays = {"data": x.data.astype(np.float32), "indices": x.indices, "indptr": x.indptr}
     arrays |= {"shape": np.array(x.shape), "ids": ids.astype(np.int64), "roots": roots}
     with atomic_write(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        write_npz(file, arrays)
 
 
 def _read_fetch_rcv1(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jdec._archives import read_npz
+from jdec._archives import read_npz, write_npz
 from jdec._checks import in_a_line
 from jdec._io import atomic_write, parse_json, remove_temporaries
 
@@ -82,7 +82,7 @@ class Checkpoints:
         # Somebody may have removed it to make room.
         self.directory.mkdir(exist_ok=True)
         with atomic_write(self._path(step)) as file:
-            np.savez(file, **members, **arrays)
+            write_npz(file, members | arrays)
         for number in self._numbers()[self.keep :]:
             self._path(number).unlink(missing_ok=True)
 

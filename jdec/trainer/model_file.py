@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jdec._archives import read_npz
+from jdec._archives import read_npz, write_npz
 from jdec._checks import as_path, in_a_line, shown
 from jdec._columns import check_feature_names
 from jdec._io import atomic_write, parse_json
@@ -74,7 +74,7 @@ def save_model(path: str | Path, model: Model, extra: Mapping[str, Any] | None =
         ) from error
     try:
         with atomic_write(path) as file:
-            np.savez(file, header=np.array(text), **arrays)
+            write_npz(file, {"header": np.array(text)} | arrays)
     except OSError as error:
         raise ValueError(f"model: cannot write {path}: {error.strerror}") from error
 
