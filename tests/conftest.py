@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import itertools
 import tempfile
 from pathlib import Path
@@ -18,6 +19,12 @@ CHECKED = (
     *("trainer.pretraining", "trainer.processes", "trainer.programs"),
     *("trainer.rows", "trainer.run", "trainer.scaling", "trainer.self_training"),
 )
+
+# For its checks, which skops imports as well, scikit-learn 1.6 asks for this variable where
+# array_api_compat is installed, which anndata needs. SciPy has read it by now.
+with pytest.MonkeyPatch.context() as _patch:
+    _patch.setenv("SCIPY_ARRAY_API", "1")
+    importlib.import_module("sklearn.utils.estimator_checks")
 
 # Files of settings hold no doctests, and have one name in several folders.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import quick
 import skops.io
-from checks_of_scikit_learn import check_array_api_input, parametrize_with_checks
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_array_api_input, parametrize_with_checks
 
 from jdec.estimator import DEC
 from jdec.trainer import EmptyClusterWarning, load_model, preset_config, save_model

@@ -9,13 +9,13 @@ import warnings
 import numpy as np
 import pytest
 import reference
-from checks_of_scikit_learn import check_array_api_input, parametrize_with_checks
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_array_api_input, parametrize_with_checks
 from spectral_data import BLOBS, MOON_OF, MOONS, broken, same_partition
 
 import jdec.baselines.base
