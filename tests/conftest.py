@@ -21,7 +21,8 @@ CHECKED = (
 )
 
 # For its checks, which skops imports as well, scikit-learn 1.6 asks for this variable where
-# array_api_compat is installed, which anndata needs. SciPy has read it by now.
+# array_api_compat is installed, which anndata needs. SciPy would change by it: it is imported first.
+importlib.import_module("sklearn.base")
 with pytest.MonkeyPatch.context() as _patch:
     _patch.setenv("SCIPY_ARRAY_API", "1")
     importlib.import_module("sklearn.utils.estimator_checks")
