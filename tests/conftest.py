@@ -21,7 +21,7 @@ CHECKED = (
 )
 
 # For its checks, which skops imports as well, scikit-learn 1.6 asks for this variable where
-# array_api_compat is installed, which anndata needs. SciPy would change by it: it is imported first.
+# array_api_compat is installed, which anndata needs. SciPy reads it too, and is imported before.
 importlib.import_module("sklearn.base")
 with pytest.MonkeyPatch.context() as _patch:
     _patch.setenv("SCIPY_ARRAY_API", "1")
