@@ -78,6 +78,17 @@ def programs_not_kept():
         jax.config.update(name, old)
 
 
+@contextlib.contextmanager
+def float64():
+    """Compute in float64 within; jax.enable_x64 is not in all versions of JAX."""
+    old = jax.config._read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", old)
+
+
 def _update(settings):
     for name, value in settings.items():
         jax.config.update(name, value)

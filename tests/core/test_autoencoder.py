@@ -297,7 +297,7 @@ def raises(*_):
             WithBatchNorm(),
             "init fails .* expected a module with parameters alone, got batch_stats as well",
         ),
-        (CompactMethods(), "init fails for rows of 4 columns: ScopeParamShapeError: For parameter"),
+        (CompactMethods(), "init fails for rows of 4 columns: ScopeParamShapeError: "),
         (WrongPart(), "encode fails for rows of 4 columns: KeyError: 'w'"),
     ],
 )

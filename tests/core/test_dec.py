@@ -331,7 +331,9 @@ def test_run_is_a_loop_of_intervals_to_the_bit(reset):
     )(KEY, state, X)
     for _ in range(5):
         state, targets, _ = interval(KEY, state, targets, algorithm=algorithm, **settings)
-    check_same(in_one, (state, targets))
+    # XLA of JAX before 0.10 compiles the body of the loop to other roundings.
+    check = check_same if jax.__version_info__ >= (0, 10) else check_close
+    check(in_one, (state, targets))
     assert in_one[0].interval == 5
 
 

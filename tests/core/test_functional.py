@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,7 +179,7 @@ def test_the_oracles_gradients_are_those_of_its_loss(alpha):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_float64_stays_float64(alpha):
-    with jax.enable_x64(True):
+    with quick.float64():
         z, mu = (jnp.asarray(array, jnp.float64) for array in points(1, 9, 6, 3))
         q = soft_assignment(z, mu, alpha=alpha)
         p = target_distribution(q)

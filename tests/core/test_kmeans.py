@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 import reference
 from sklearn.cluster import KMeans
 
@@ -231,7 +232,7 @@ def test_an_empty_cluster_is_relocated_to_the_farthest_row(n_stray):
 
 
 def test_float64_stays_float64():
-    with jax.enable_x64(True):
+    with quick.float64():
         x = jnp.asarray(data_set(0)[0], jnp.float64)
         result = kmeans(KEY, x, 3, n_init=2)
         assert result.centroids.dtype == result.inertia.dtype == jnp.float64
