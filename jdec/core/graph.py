@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jdec import _checks as checks
 from jdec.core.kmeans import kmeans, product, rows_to_cluster
+from jdec.core.targets import sum_row_blocks
 from jdec.core.voting import best_partitions, majority_vote
 
 _MAX_SUBCLUSTERS = 1000
@@ -27,6 +28,7 @@ def principal_components(
     n_rows: int | None = None,
     n_iter: int = 6,
     oversampling: int = 10,
+    block_size: int | None = None,
 ) -> Float[Array, "N d"]:
     """Project centred rows on their first principal components, by subspace iteration.
 
@@ -37,6 +39,7 @@ def principal_components(
         n_rows: Number of rows, all by default; what follows is padding.
         n_iter: Iterations.
         oversampling: Directions beyond d that are iterated as well.
+        block_size: Rows that are read at once, all by default: a compiler may copy them.
 
     Returns:
         Components, [N d]; their signs are arbitrary.
@@ -56,6 +59,8 @@ def principal_components(
     checks.check_integer("n_components", n_components)
     checks.check_integer("n_iter", n_iter)
     checks.check_integer("oversampling", oversampling, minimum=0)
+    if block_size is not None:
+        checks.check_integer("block_size", block_size)
     n_rows = len(x) if n_rows is None else n_rows
     checks.check_integer("n_rows", n_rows, maximum=len(x))
     is_row = (jnp.arange(len(x)) < n_rows)[:, None]
@@ -63,18 +68,26 @@ def principal_components(
     if x.shape[1] <= n_components:
         return x - mean
 
-    def project(basis: Float[Array, "D r"]) -> Float[Array, "N r"]:
+    def project(
+        basis: Float[Array, "D r"], rows: Float[Array, "B D"], counts: Bool[Array, "B 1"]
+    ) -> Float[Array, "B r"]:
         # (x - mean) V without the centred copy of all rows.
-        return jnp.where(is_row, product(x, basis) - product(mean, basis), 0)
+        return jnp.where(counts, product(rows, basis) - product(mean, basis), 0)
+
+    def covariance(
+        basis: Float[Array, "D r"], rows: Float[Array, "B D"], counts: Bool[Array, "B 1"]
+    ) -> Float[Array, "D r"]:
+        z = project(basis, rows, counts)
+        return product(rows.T, z) - mean.T * z.sum(axis=0, keepdims=True)
 
     def iterate(_: Any, basis: Float[Array, "D r"]) -> Float[Array, "D r"]:
-        z = project(basis)
-        return jnp.linalg.qr(product(x.T, z) - mean.T * z.sum(axis=0, keepdims=True))[0]
+        summed = sum_row_blocks(partial(covariance, basis), x, is_row, block_size=block_size)
+        return jnp.linalg.qr(summed)[0]
 
     width = min(n_components + oversampling, x.shape[1])
     basis = jnp.linalg.qr(jax.random.normal(key, (x.shape[1], width), x.dtype))[0]
     basis = jax.lax.fori_loop(0, n_iter, iterate, basis)
-    z = project(basis)
+    z = project(basis, x, is_row)
     rotation = jnp.linalg.eigh(product(z.T, z))[1][:, ::-1][:, :n_components]
     return product(z, rotation)
 

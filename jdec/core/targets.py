@@ -88,7 +88,7 @@ def map_row_blocks(
     if n_rows <= block_size:
         found = function(jnp.pad(x, ((0, block_size - n_rows), (0, 0))))
         return jax.tree.map(lambda leaf: leaf[:n_rows], found)
-    starts = np.minimum(np.arange(0, n_rows, block_size), n_rows - block_size)
+    starts = _starts(n_rows, block_size)
     n_new = (n_rows - 1) % block_size + 1  # in the last block
 
     def of_block(start: Int[Array, ""]) -> PyTree:
@@ -97,7 +97,37 @@ def map_row_blocks(
     def join(leaf: Array) -> Array:
         return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1, -n_new:]])
 
-    return jax.tree.map(join, jax.lax.map(of_block, jnp.asarray(starts, jnp.int32)))
+    return jax.tree.map(join, jax.lax.map(of_block, starts))
+
+
+def _starts(n_rows: int, block_size: int) -> Int[Array, "blocks"]:
+    starts = np.minimum(np.arange(0, n_rows, block_size), n_rows - block_size)
+    return jnp.asarray(starts, jnp.int32)
+
+
+def sum_row_blocks(
+    function: Callable[[Float[Array, "B D"], Bool[Array, "B 1"]], Array],
+    x: Float[Array, "N D"],
+    is_row: Bool[Array, "N 1"],
+    *,
+    block_size: int | None,
+) -> Array:
+    """Sum ``function(rows, counts)`` over blocks of rows, of which those count that are new."""
+    if block_size is None or len(x) <= block_size:
+        return function(x, is_row)
+    size = block_size
+
+    def add(total: Array, item: Any) -> tuple[Array, None]:
+        start, first = item
+        rows, counts = (jax.lax.dynamic_slice_in_dim(part, start, size) for part in (x, is_row))
+        # The last block begins where it ends with the last row.
+        is_new = start + jnp.arange(size, dtype=jnp.int32) >= first
+        return total + function(rows, counts & is_new[:, None]), None
+
+    firsts = jnp.arange(0, len(x), size, dtype=jnp.int32)
+    shape = jax.eval_shape(function, x[:size], is_row[:size])
+    start = jnp.zeros(shape.shape, shape.dtype)
+    return jax.lax.scan(add, start, (_starts(len(x), size), firsts))[0]
 
 
 def refresh_targets(

@@ -448,7 +448,10 @@ def components(x: Float[Array, "N D"], *, plan: Plan) -> Float[Array, "N d"]:
     """Project the rows on their principal components, for the graph."""
     # The same in all runs: the components do not depend on where the iteration starts.
     key, n_components = jax.random.key(0), plan.config.graph.n_components
-    return plan.rows.constrain(principal_components(key, x, n_components, n_rows=plan.rows.n_rows))
+    # Devices that share the rows sum their own.
+    block_size = BLOCK_SIZE if plan.rows.n_shards == 1 else None
+    options: Any = {"n_rows": plan.rows.n_rows, "block_size": block_size}
+    return plan.rows.constrain(principal_components(key, x, n_components, **options))
 
 
 def _map_restarts(

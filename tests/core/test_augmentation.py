@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdec.core.augmentation import Augmentation, corrupt, random_affine
+from jdec.core.augmentation import (
+    Augmentation,
+    corrupt,
+    random_affine,
+    random_transform,
+    resample,
+    resample_in_turn,
+)
 
 KEY = jax.random.key(0)
 EVERYTHING = Augmentation(max_shift=2.0, max_rotation=30.0, max_zoom=0.2, max_shear=0.3)
@@ -259,3 +266,46 @@ def test_a_shape_that_is_none_of_images_is_refused(shape):
 def test_bad_amounts_are_refused(amounts, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**amounts)
+
+
+# By selects, where gathering single pixels is slow.
+
+
+def transforms(n, augmentation):
+    return random_transform(jax.random.key(1), n, augmentation)
+
+
+def test_resampling_in_turn_takes_nearly_the_same_pixels():
+    down, right = np.mgrid[:20, :24] / 10
+    shades = np.sin(3 * down + np.arange(40)[:, None, None]) + np.cos(2 * right)
+    pictures = jnp.asarray(shades[..., None], jnp.float32)
+    slight = Augmentation(max_shift=2.0, max_rotation=10.0, max_zoom=0.1, max_shear=0.1)
+    moved = transforms(40, slight)
+    one, other = (f(pictures, moved) for f in (resample, resample_in_turn))
+    assert (one == other).mean() > 0.9
+    # What differs is the pixel beside it.
+    assert jnp.abs(one - other).max() < jnp.abs(jnp.diff(pictures, axis=1)).max() * 3
+    assert jnp.abs(one - pictures).mean() > 10 * jnp.abs(one - other).mean()
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 1), (5, 8, 3), (1, 7, 1)])
+def test_shifts_in_turn_are_the_same_to_the_bit(shape):
+    pictures = images(30, *shape).reshape(30, *shape)
+    moved = transforms(30, Augmentation(max_shift=2.0))
+    np.testing.assert_array_equal(resample_in_turn(pictures, moved), resample(pictures, moved))
+
+
+@pytest.mark.parametrize(
+    ("platform", "amounts", "gathers"),
+    [
+        ("tpu", {"max_rotation": 10.0, "max_shift": 2.0, "max_zoom": 0.1}, False),
+        ("tpu", {"max_rotation": 70.0}, True),  # where hardly a row comes from few
+        ("tpu", {"max_shear": 2.0, "max_rotation": 20.0}, True),
+        ("cuda", {"max_rotation": 10.0, "max_shift": 2.0, "max_zoom": 0.1}, True),
+    ],
+)
+def test_a_tpu_gathers_no_single_pixels(platform, amounts, gathers):
+    exported = jax.export.export(affine, platforms=[platform])(
+        KEY, images(3, 6, 5), (6, 5), Augmentation(**amounts)
+    )
+    assert ("stablehlo.gather" in exported.mlir_module()) == gathers

@@ -11,6 +11,7 @@ from jdec.core.targets import (
     all_finite,
     cluster_sizes,
     embed_in_blocks,
+    map_row_blocks,
     refresh_targets,
 )
 
@@ -204,6 +205,22 @@ def test_blocks_bound_the_memory_of_a_refresh():
 
     # The hidden layer of all rows would take 1 kB for each; x and the embeddings take 24 bytes.
     assert temporary_bytes(64 * 64) - temporary_bytes(64) < 64 * 64 * 100
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 8, 9, 15, 16, 17, 40])
+def test_blocks_cover_each_row_once(n_rows):
+    x = jnp.arange(3.0 * n_rows).reshape(n_rows, 3)
+    found = map_row_blocks(lambda block: {"sum": block.sum(axis=1), "x": block}, x, block_size=8)
+    np.testing.assert_array_equal(found["sum"], x.sum(axis=1))
+    np.testing.assert_array_equal(found["x"], x)
+
+
+@pytest.mark.usefixtures("full_compilation_here")
+def test_blocks_do_not_copy_all_rows():
+    x = jax.ShapeDtypeStruct((64 * 100 + 1, 256), jnp.float32)
+    total = jax.jit(lambda x: map_row_blocks(lambda block: block.sum(1), x, block_size=64))
+    used = total.lower(x).compile().memory_analysis()
+    assert used.temp_size_in_bytes < used.argument_size_in_bytes / 10
 
 
 def test_all_rows_are_embedded_by_what_is_given():

@@ -6,17 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jdec.core.batches import BATCH_ORDERS, Batches, batch_indices, take_rows
 from jdec.core.optimizers import apply_gradients
-from jdec.core.training import (
-    BATCH_ORDERS,
-    Algorithm,
-    Batches,
-    batch_indices,
-    scan_batches,
-    scan_steps,
-    step_indices,
-    take_rows,
-)
+from jdec.core.training import Algorithm, scan_batches, scan_steps, step_indices
 
 pytestmark = pytest.mark.usefixtures("full_compilation")
 
@@ -147,6 +139,36 @@ def test_rows_gathered_elsewhere_give_the_same_to_the_bit(order):
     assert indices.shape == (7, 4)
     found = scan_batches(algorithm, KEY, jnp.float32(0), data[indices], first_step=5, alter=alter)
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("order", BATCH_ORDERS)
+def test_what_is_drawn_before_the_scan_is_what_would_be_drawn_in_it(order):
+    """For rows gathered here and elsewhere; the numbers of steps as well."""
+
+    def draw(key):
+        return jax.random.normal(key, (4, 3))
+
+    def step(key, state, batch, ahead=0.0):
+        state = state + (batch * jax.random.uniform(key, batch.shape)).sum() + ahead
+        return state, state
+
+    def counted(state, n_steps):
+        return jnp.arange(n_steps, dtype=jnp.float32)
+
+    data = jax.random.normal(jax.random.key(1), (13, 3))
+    steps = {"first_step": 5, "n_steps": 7}
+    inside = Batches(4, order, gather=lambda key, data, i: data[i] + draw(key))
+    plain = Algorithm(init=lambda: 0.0, step=step)
+    expected = scan_steps(plain, KEY, jnp.float32(0), data, **steps, batches=inside)[1]
+    expected = np.asarray(expected) + np.cumsum(np.arange(7))
+    before = Batches(4, order, gather=lambda drawn, data, i: data[i] + drawn, draw=draw)
+    algorithm = Algorithm(init=lambda: 0.0, step=step, ahead=counted)
+    found = scan_steps(algorithm, KEY, jnp.float32(0), data, **steps, batches=before)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-5)
+    rows = data[step_indices(KEY, **steps, n_rows=13, batches=before)]
+    seams = {"alter": lambda drawn, batch: batch + drawn, "draw": draw, "first_step": 5}
+    found = scan_batches(algorithm, KEY, jnp.float32(0), rows, **seams)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-5)
 
 
 def test_steps_draw_anew_and_other_keys_draw_otherwise():
