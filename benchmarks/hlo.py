@@ -1,0 +1,349 @@
+"""What a compiled program does on a device, counted in the text of its HLO.
+
+Kernels, bytes, products and collectives of a computation; a loop counts as often as it runs, and
+one that runs until something has converged as often as it may.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import NamedTuple
+
+_SIZES = {"pred": 1, "s4": 1, "u4": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2}
+_SIZES |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = ")
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) .*\{$")
+
+#: Instructions that only name or place what is there already.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"}
+_FREE |= {"add-dependency", "opt-barrier", "partition-id", "replica-id"}
+_FREE_CALLS = ("ConcatBitcast", "AllocateBuffer", "Assume", "Sharding", "GatherScatterIndices")
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+#: Fewer entries than this are scalars to a kernel, whose launch is all they cost.
+_FEW = 16
+_MANY = 10_000  # of gathered entries
+
+
+class Instruction(NamedTuple):
+    """One line of HLO."""
+
+    name: str
+    shape: str
+    opcode: str
+    operands: tuple[str, ...]
+    attributes: str  # of a constant its value
+
+    @property
+    def arrays(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Type, sizes and layout of each array that it returns."""
+        return [
+            (kind, tuple(int(size) for size in sizes.split(",") if size), layout or "")
+            for kind, sizes, layout in _ARRAY.findall(self.shape)
+        ]
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of its largest array."""
+        return max((math.prod(sizes) for _, sizes, _ in self.arrays), default=0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of what it returns, in the memory of the device and not in one on the chip."""
+        return sum(
+            _SIZES.get(kind, 0) * math.prod(sizes)
+            for kind, sizes, layout in self.arrays
+            if "S(" not in layout
+        )
+
+    def sizes(self, attribute: str) -> tuple[int, ...]:
+        """Return the numbers of an attribute such as ``slice_sizes={1,784}``."""
+        found = re.search(rf"\b{attribute}=\{{([\d,]*)\}}", self.attributes)
+        return tuple(int(part) for part in found.group(1).split(",") if part) if found else ()
+
+    def called(self, *names: str) -> list[str]:
+        """Return the computations that it calls."""
+        found = re.findall(rf"\b(?:{'|'.join(names)})=\{{?([^,}}\s]*)", self.attributes)
+        if "branch_computations" in names:
+            branches = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
+            found = branches.group(1).split(", ") if branches else found
+        return [name.lstrip("%") for name in found]
+
+    @property
+    def cycles(self) -> int | None:
+        """What the compiler of a TPU expects it to take."""
+        found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
+        return int(found.group(1)) if found else None
+
+
+Computation = dict[str, Instruction]
+
+
+@dataclass
+class Cost:
+    """What a computation does in one run."""
+
+    kernels: Counter[str] = field(default_factory=Counter)  # by their kind
+    collectives: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    n_bytes: float = 0.0
+    flops: float = 0.0
+    pixels: int = 0  # that are gathered one by one
+    is_bound: bool = False  # loops end when something has converged, or after so much
+
+    def add(self, other: "Cost", times: int = 1) -> None:
+        """Add what another one does, so many times."""
+        for own, more in (
+            (self.kernels, other.kernels),
+            (self.collectives, other.collectives),
+        ):
+            own.update({kind: times * count for kind, count in more.items()})
+        self.seconds += times * other.seconds
+        self.n_bytes += times * other.n_bytes
+        self.flops += times * other.flops
+        self.pixels += times * other.pixels
+        self.is_bound |= other.is_bound
+
+    @property
+    def n_kernels(self) -> int:
+        """Number of kernels of all kinds."""
+        return sum(self.kernels.values())
+
+
+class Program:
+    """A compiled program.
+
+    Args:
+        text: HLO as ``compiled.as_text()`` gives it.
+        seconds: ``seconds(program, kernel, cost)`` says how long one of its kernels takes.
+
+    Examples:
+        >>> text = '''ENTRY %main (x: f32[8]) -> f32[8] {
+        ...   %x = f32[8]{0} parameter(0)
+        ...   ROOT %y = f32[8]{0} copy(%x)
+        ... }'''
+        >>> cost = Program(text, lambda *_: 0.5).cost
+        >>> dict(cost.kernels), cost.n_bytes, cost.seconds
+        ({'copy': 1}, 64.0, 0.5)
+    """
+
+    def __init__(self, text: str, seconds: "Callable[[Program, Instruction, Cost], float]") -> None:
+        self.computations: dict[str, Computation] = {}
+        self.roots: dict[str, Instruction] = {}
+        self.seconds = seconds
+        self.entry = ""
+        self.cost_of = cache(self._cost_of)
+        self._parse(text)
+
+    def _parse(self, text: str) -> None:
+        current: Computation = {}
+        name = ""
+        for line in text.splitlines():
+            if line[:1] in ("%", "E") and (found := _COMPUTATION.match(line)):
+                name = found.group(2)
+                current = self.computations.setdefault(name, {})
+                self.entry = name if found.group(1) else self.entry
+            elif found := _INSTRUCTION.match(line):
+                instruction = _instruction(found.group(1), line[found.end() :])
+                current[instruction.name] = instruction
+                if line.lstrip().startswith("ROOT "):
+                    self.roots[name] = instruction
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the whole program does."""
+        return self.cost_of(self.entry)
+
+    def step(self, n_steps: int) -> Cost | None:
+        """Return what a step does: the body of the longest loop that runs them."""
+        bodies = []
+        for instruction in self._walk(self.entry):
+            if instruction.opcode == "while" and self.trips(instruction)[0] == n_steps:
+                bodies.append(self.cost_of(instruction.called("body")[0]))
+        return max(bodies, key=lambda cost: cost.seconds, default=None)
+
+    def count_larger(self, n_bytes: int) -> int:
+        """Count the kernels that write an array of so many bytes, or more."""
+        kernels = [line for line in self._walk(self.entry) if not self._is_free(line)]
+        loops = ("while", "call", "conditional")
+        return sum(line.n_bytes >= n_bytes for line in kernels if line.opcode not in loops)
+
+    def _walk(self, name: str) -> Iterator[Instruction]:
+        for instruction in self.computations[name].values():
+            yield instruction
+            if instruction.opcode in ("while", "call", "conditional"):
+                names = ("body", "to_apply", "calls", "branch_computations")
+                for called in instruction.called(*names):
+                    yield from self._walk(called)
+
+    def trips(self, loop: Instruction) -> tuple[int, bool]:
+        """Return how often a loop runs, or may run, and whether it is the latter."""
+        if found := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
+            return int(found.group(1)), False
+        (condition,) = loop.called("condition")
+        reachable = [condition]
+        for name in reachable:
+            for instruction in self.computations[name].values():
+                reachable += instruction.called("calls", "to_apply")
+        lines = [line for name in reachable for line in self.computations[name].values()]
+        constants = [
+            int(line.attributes)
+            for line in lines
+            if line.opcode == "constant" and line.attributes.lstrip("-").isdigit()
+        ]
+        compares = [line.attributes for line in lines if line.opcode == "compare"]
+        counts = len(compares) == 1 and "direction=LT" in compares[0]
+        return max(constants, default=1), not counts
+
+    def _cost_of(self, name: str) -> Cost:
+        total = Cost()
+        for instruction in self.computations[name].values():
+            opcode = instruction.opcode
+            if opcode == "while":
+                times, is_bound = self.trips(instruction)
+                total.add(self.cost_of(instruction.called("body")[0]), times)
+                total.is_bound |= is_bound
+            elif opcode == "conditional":
+                branches = instruction.called("branch_computations", "true_computation")
+                branches += instruction.called("false_computation")
+                costs = [self.cost_of(branch) for branch in branches]
+                total.add(max(costs, key=lambda cost: cost.seconds))
+            elif opcode == "call":
+                total.add(self.cost_of(instruction.called("to_apply", "calls")[0]))
+            elif not self._is_free(instruction):
+                total.add(self._kernel(self.computations[name], instruction))
+        return total
+
+    def _is_free(self, instruction: Instruction) -> bool:
+        if instruction.opcode in _FREE or instruction.opcode.endswith(("-done", "-update")):
+            return True
+        if instruction.opcode == "custom-call":
+            target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+            return target is not None and target.group(1).startswith(_FREE_CALLS)
+        # A TPU computes scalars beside the kernels.
+        layouts = [layout for _, _, layout in instruction.arrays]
+        is_scalar = instruction.entries <= 1 and any("T(" in layout for layout in layouts)
+        return is_scalar and instruction.opcode != "fusion" and instruction.cycles is None
+
+    def _kernel(self, computation: Computation, instruction: Instruction) -> Cost:
+        inner = list(self.inside(instruction))
+        cost = Cost()
+        base = instruction.opcode.removesuffix("-start")
+        if base in _COLLECTIVES:
+            cost.collectives[base] += 1
+        cost.kernels[self._kind(instruction, inner)] += 1
+        cost.n_bytes = float(self._bytes(computation, instruction))
+        cost.flops = float(sum(_flops(scope, line) for scope, line in inner))
+        cost.pixels = sum(
+            line.entries
+            for _, line in inner
+            if line.opcode == "gather"
+            and math.prod(line.sizes("slice_sizes")) == 1
+            and line.entries >= _MANY
+        )
+        cost.seconds = self.seconds(self, instruction, cost)
+        return cost
+
+    def inside(self, instruction: Instruction) -> Iterator[tuple[Computation, Instruction]]:
+        """Yield a kernel and, of a fusion, all that is in it, each with where its operands are."""
+        scopes = instruction.called("calls") if instruction.opcode == "fusion" else []
+        if not scopes:
+            yield {}, instruction
+        for scope in scopes:
+            for line in self.computations[scope].values():
+                if line.opcode == "fusion":
+                    yield from self.inside(line)
+                else:
+                    yield self.computations[scope], line
+
+    def _kind(self, instruction: Instruction, inner: list[tuple[Computation, Instruction]]) -> str:
+        opcode = instruction.opcode.removesuffix("-start")
+        if opcode in _COLLECTIVES:
+            return "collective"
+        opcodes = {line.opcode for _, line in inner}
+        targets = instruction.attributes
+        if opcodes & {"dot", "convolution"} or "gemm" in instruction.name or "$gemm" in targets:
+            return "product"
+        if opcode in ("copy", "transpose", "slice") or opcode != "fusion":
+            return opcode
+        if "gather" in opcodes:
+            return "gather"
+        if instruction.entries <= _FEW:
+            return "scalar"
+        if "reduce" in opcodes:
+            return "reduction" if "kind=kInput" in instruction.attributes else "sum of parts"
+        if "pad" in opcodes and opcodes <= {"pad", "parameter", "constant", "bitcast", "tuple"}:
+            return "pad"
+        if "dynamic-update-slice" in opcodes:
+            return "update of a slice"
+        n_large = sum(math.prod(sizes) > _FEW for _, sizes, _ in instruction.arrays)
+        return "update" if "sqrt" in opcodes and n_large >= 2 else "entry by entry"
+
+    def _bytes(self, computation: Computation, instruction: Instruction) -> int:
+        """What a kernel reads and writes; of what it slices or gathers from, only these parts."""
+        operands = [computation[name] for name in instruction.operands if name in computation]
+        scopes = instruction.called("calls") if instruction.opcode == "fusion" else []
+        if not scopes:
+            if instruction.opcode in ("gather", "dynamic-slice", "slice"):
+                return 2 * instruction.n_bytes
+            return instruction.n_bytes + sum(operand.n_bytes for operand in operands)
+        scope = self.computations[scopes[0]]
+        total = 0
+        root = self.roots[scopes[0]]
+        results = [scope[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        for result in results:
+            changed = result.opcode == "dynamic-update-slice"
+            total += scope[result.operands[1]].n_bytes if changed else result.n_bytes
+        users: dict[str, list[tuple[Instruction, int]]] = {}
+        for line in scope.values():
+            for position, name in enumerate(line.operands):
+                users.setdefault(name, []).append((line, position))
+        for line in scope.values():
+            if line.opcode == "parameter":
+                total += _read(line, users) if line.n_bytes else 0
+        return total
+
+
+def _read(source: Instruction, users: dict[str, list[tuple[Instruction, int]]]) -> int:
+    total = 0
+    for user, position in users.get(source.name, []):
+        if user.opcode in ("gather", "dynamic-slice", "slice") and position == 0:
+            total += user.n_bytes
+        elif user.opcode == "bitcast":
+            total += _read(user, users)
+        elif user.opcode != "dynamic-update-slice" or position:
+            return source.n_bytes
+    return min(total, source.n_bytes)
+
+
+def _flops(scope: Computation, line: Instruction) -> int:
+    if line.opcode != "dot" or line.operands[0] not in scope:
+        return 0
+    ((_, sizes, _),) = scope[line.operands[0]].arrays
+    contracted = math.prod(sizes[axis] for axis in line.sizes("lhs_contracting_dims"))
+    return 2 * line.entries * contracted
+
+
+def _instruction(name: str, text: str) -> Instruction:
+    shape, rest = _split(text)
+    opcode, _, rest = rest.lstrip().partition("(")
+    operands, attributes = _split("(" + rest)
+    names = tuple(re.findall(r"%([\w.\-]+)", operands))
+    value = operands[1:-1] if opcode == "constant" else attributes
+    return Instruction(name, shape, opcode, names, value)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Split after the first word, or after the parenthesis that the text begins with."""
+    if not text.startswith("("):
+        first, _, rest = text.partition(" ")
+        return first, rest
+    depth = 0
+    for found in re.finditer(r"[()]", text):
+        depth += 1 if found.group() == "(" else -1
+        if not depth:
+            return text[: found.end()], text[found.end() :]
+    return text, ""
