@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     if lacking := [line for line in map(missing, given.target) if line]:
         print("\n".join(lacking), file=sys.stderr)
         return 1
-    if not jax.config.jax_platforms:
+    if not jax.config.jax_platforms:  # type: ignore[attr-defined]
         jax.config.update("jax_platforms", "cpu")  # a plugin looks for its device otherwise
     for name in given.target:
         for case in cases:

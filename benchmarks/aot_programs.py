@@ -22,6 +22,8 @@ N_ROWS, IMAGE_SHAPE, N_CLUSTERS = 70_000, (28, 28), 10
 N_FEATURES = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
 MANY_ROWS, N_MEMBERS, N_DEVICES = 1_000_000, 32, 4
 
+EVERYWHERE = ""  # no axis of a mesh
+
 
 class Case(NamedTuple):
     """A program, and the fit or the members it is compiled for."""
@@ -52,7 +54,7 @@ _START = ("embed", "partition, graph", "partition, k-means", "init_state", "warm
 _OF_A_FIT = (*_PRETRAINING, *_START, "refresh", "train")
 _OF_PAPER = (
     *(f"pretrain_steps, layer {layer}" for layer in (1, 2, 3, 4)),
-    *("pretrain_steps, finetune", "train"),
+    *("pretrain_steps, finetune", "partition, k-means", "train"),
 )
 _OF_MANY_ROWS = (
     "pretrain_steps, finetune",
@@ -68,6 +70,7 @@ CASES = (
     *(Case(program) for program in (*_OF_A_FIT, "components", "assign_block")),
     *(Case(program, "paper") for program in _OF_PAPER),
     *(Case(program, n_rows=MANY_ROWS) for program in _OF_MANY_ROWS),
+    Case("partition, k-means", "paper", n_rows=MANY_ROWS),
     *(Case(program, n_members=N_MEMBERS) for program in _OF_A_FIT),
     *(Case(program, n_members=N_MEMBERS, n_rows=MANY_ROWS) for program in ("refresh", "train")),
     *(Case(program, n_devices=N_DEVICES) for program in (*_OF_A_FIT, "components")),
@@ -202,7 +205,7 @@ def _pretrain_steps(shapes: Shapes, variant: str) -> Any:
     (params,), static = _init_stage(shapes, variant)
     state = shapes.place(jax.eval_shape(partial(programs.init_stage, **static), params))
     static |= {"n_steps": n_steps(shapes.case), "n_rows": shapes.case.n_rows}
-    first_step = shapes.shared(dtype=jnp.int32)
+    first_step = shapes.shared(dtype=jnp.int32, axis=EVERYWHERE)
     return (shapes.keys, state, shapes.x, first_step), static
 
 
@@ -219,7 +222,7 @@ def _partition(shapes: Shapes, variant: str) -> Any:
 def _select_rows(shapes: Shapes, _: str) -> Any:
     n_selected = min(shapes.plan.config.kmeans.max_rows, shapes.case.n_rows)
     rows = shapes.plan.rows._replace(n_rows=n_selected)
-    indices = shapes.place(jax.ShapeDtypeStruct((rows.padded_length,), jnp.int32), "")
+    indices = shapes.place(jax.ShapeDtypeStruct((rows.padded_length,), jnp.int32), EVERYWHERE)
     return (shapes.x, indices), {"rows": rows}
 
 

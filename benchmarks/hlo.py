@@ -53,11 +53,16 @@ class Instruction(NamedTuple):
     @property
     def n_bytes(self) -> int:
         """Bytes of what it returns, in the memory of the device and not in one on the chip."""
-        return sum(
+        return sum(self.bytes_by_array)
+
+    @property
+    def bytes_by_array(self) -> list[int]:
+        """The same, of each array."""
+        return [
             _SIZES.get(kind, 0) * math.prod(sizes)
             for kind, sizes, layout in self.arrays
             if "S(" not in layout
-        )
+        ]
 
     def sizes(self, attribute: str) -> tuple[int, ...]:
         """Return the numbers of an attribute such as ``slice_sizes={1,784}``."""
@@ -169,7 +174,8 @@ class Program:
         """Count the kernels that write an array of so many bytes, or more."""
         kernels = [line for line in self._walk(self.entry) if not self._is_free(line)]
         loops = ("while", "call", "conditional")
-        return sum(line.n_bytes >= n_bytes for line in kernels if line.opcode not in loops)
+        written = [line.bytes_by_array for line in kernels if line.opcode not in loops]
+        return sum(max(sizes, default=0) >= n_bytes for sizes in written)
 
     def _walk(self, name: str) -> Iterator[Instruction]:
         for instruction in self.computations[name].values():

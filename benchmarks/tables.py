@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from benchmarks import aot_tables
 from benchmarks.bench_ablation import PIECES, WHOLE
 from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
 from benchmarks.paper import report as paper_report
@@ -493,6 +494,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "devices": devices_table,
     "peers": peers_table,
     "kills": kills_table,
+    **aot_tables.TABLES,
     **paper_report.TABLES,
 }
 
