@@ -47,22 +47,17 @@ BANDWIDTH, PEAK = 3.35e12, 67e12
 FREQUENCY, TPU_BANDWIDTH, CYCLES_A_SLICE = 1.5e9, 819e9, 13.3
 
 
-def h100_seconds(_: Program, __: Instruction, cost: Cost) -> float:
+def h100_seconds(_: Instruction, cost: Cost) -> float:
     """Estimate how long a kernel takes on an H100."""
     return max(LAUNCH, cost.n_bytes / BANDWIDTH, cost.flops / PEAK)
 
 
-def v5e_seconds(program: Program, kernel: Instruction, cost: Cost) -> float:
+def v5e_seconds(kernel: Instruction, cost: Cost) -> float:
     """Estimate how long a kernel takes on a v5e."""
     if kernel.cycles is not None:
         return kernel.cycles / FREQUENCY
-    slices = 0
-    for scope, line in program.inside(kernel):
-        if line.opcode == "gather":
-            slices += scope[line.operands[1]].entries if line.operands[1] in scope else 0
-            slices //= max(1, len(line.sizes("start_index_map")))
-    if slices:
-        return slices * CYCLES_A_SLICE / FREQUENCY + cost.n_bytes / TPU_BANDWIDTH
+    if cost.slices:
+        return cost.slices * CYCLES_A_SLICE / FREQUENCY + cost.n_bytes / TPU_BANDWIDTH
     return 0.0
 
 
@@ -74,7 +69,7 @@ class Target(NamedTuple):
     platform: str  # as JAX lowers for it
     backend: str  # as JAX calls it
     devices: Callable[[int], Any]  # of so many
-    seconds: Callable[[Program, Instruction, Cost], float]
+    seconds: Callable[[Instruction, Cost], float]
 
 
 def _h100s(n_devices: int) -> list[Any]:

@@ -96,6 +96,7 @@ class Cost:
     seconds: float = 0.0
     n_bytes: float = 0.0
     flops: float = 0.0
+    slices: int = 0  # that are gathered
     pixels: int = 0  # that are gathered one by one
     is_bound: bool = False  # loops end when something has converged, or after so much
 
@@ -109,6 +110,7 @@ class Cost:
         self.seconds += times * other.seconds
         self.n_bytes += times * other.n_bytes
         self.flops += times * other.flops
+        self.slices += times * other.slices
         self.pixels += times * other.pixels
         self.is_bound |= other.is_bound
 
@@ -123,19 +125,19 @@ class Program:
 
     Args:
         text: HLO as ``compiled.as_text()`` gives it.
-        seconds: ``seconds(program, kernel, cost)`` says how long one of its kernels takes.
+        seconds: ``seconds(kernel, cost)`` says how long one of its kernels takes.
 
     Examples:
-        >>> text = '''ENTRY %main (x: f32[8]) -> f32[8] {
-        ...   %x = f32[8]{0} parameter(0)
-        ...   ROOT %y = f32[8]{0} copy(%x)
+        >>> text = '''ENTRY %main (x: f32[100]) -> f32[100] {
+        ...   %x = f32[100]{0} parameter(0)
+        ...   ROOT %y = f32[100]{0} copy(%x)
         ... }'''
-        >>> cost = Program(text, lambda *_: 0.5).cost
+        >>> cost = Program(text, lambda kernel, cost: 0.5).cost
         >>> dict(cost.kernels), cost.n_bytes, cost.seconds
-        ({'copy': 1}, 64.0, 0.5)
+        ({'copy': 1}, 800.0, 0.5)
     """
 
-    def __init__(self, text: str, seconds: "Callable[[Program, Instruction, Cost], float]") -> None:
+    def __init__(self, text: str, seconds: Callable[[Instruction, Cost], float]) -> None:
         self.computations: dict[str, Computation] = {}
         self.roots: dict[str, Instruction] = {}
         self.seconds = seconds
@@ -200,8 +202,8 @@ class Program:
             for line in lines
             if line.opcode == "constant" and line.attributes.lstrip("-").isdigit()
         ]
-        compares = [line.attributes for line in lines if line.opcode == "compare"]
-        counts = len(compares) == 1 and "direction=LT" in compares[0]
+        deciding = [line for line in lines if line.opcode not in _FREE | {"fusion", "copy"}]
+        counts = [line.opcode for line in deciding] == ["compare"]
         return max(constants, default=1), not counts
 
     def _cost_of(self, name: str) -> Cost:
@@ -235,33 +237,32 @@ class Program:
         return is_scalar and instruction.opcode != "fusion" and instruction.cycles is None
 
     def _kernel(self, computation: Computation, instruction: Instruction) -> Cost:
-        inner = list(self.inside(instruction))
-        cost = Cost()
+        inner = list(self._inside(computation, instruction))
+        cost = Cost(kernels=Counter([self._kind(instruction, inner)]))
         base = instruction.opcode.removesuffix("-start")
         if base in _COLLECTIVES:
             cost.collectives[base] += 1
-        cost.kernels[self._kind(instruction, inner)] += 1
         cost.n_bytes = float(self._bytes(computation, instruction))
         cost.flops = float(sum(_flops(scope, line) for scope, line in inner))
-        cost.pixels = sum(
-            line.entries
-            for _, line in inner
-            if line.opcode == "gather"
-            and math.prod(line.sizes("slice_sizes")) == 1
-            and line.entries >= _MANY
-        )
-        cost.seconds = self.seconds(self, instruction, cost)
+        for _, line in inner:
+            if line.opcode == "gather":
+                size = max(1, math.prod(line.sizes("slice_sizes")))
+                cost.slices += line.entries // size
+                cost.pixels += line.entries if size == 1 and line.entries >= _MANY else 0
+        cost.seconds = self.seconds(instruction, cost)
         return cost
 
-    def inside(self, instruction: Instruction) -> Iterator[tuple[Computation, Instruction]]:
-        """Yield a kernel and, of a fusion, all that is in it, each with where its operands are."""
+    def _inside(
+        self, computation: Computation, instruction: Instruction
+    ) -> Iterator[tuple[Computation, Instruction]]:
+        """Yield a kernel or, of a fusion, all that is in it, each with where its operands are."""
         scopes = instruction.called("calls") if instruction.opcode == "fusion" else []
         if not scopes:
-            yield {}, instruction
+            yield computation, instruction
         for scope in scopes:
             for line in self.computations[scope].values():
                 if line.opcode == "fusion":
-                    yield from self.inside(line)
+                    yield from self._inside(self.computations[scope], line)
                 else:
                     yield self.computations[scope], line
 
@@ -273,12 +274,12 @@ class Program:
         targets = instruction.attributes
         if opcodes & {"dot", "convolution"} or "gemm" in instruction.name or "$gemm" in targets:
             return "product"
-        if opcode in ("copy", "transpose", "slice") or opcode != "fusion":
-            return opcode
         if "gather" in opcodes:
             return "gather"
         if instruction.entries <= _FEW:
             return "scalar"
+        if opcode != "fusion":
+            return opcode
         if "reduce" in opcodes:
             return "reduction" if "kind=kInput" in instruction.attributes else "sum of parts"
         if "pad" in opcodes and opcodes <= {"pad", "parameter", "constant", "bitcast", "tuple"}:
