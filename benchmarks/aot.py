@@ -17,6 +17,7 @@ what travels between devices costs what it reads and writes. Without a device no
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -65,6 +66,7 @@ class Target(NamedTuple):
     """A device to compile for."""
 
     module: str  # that has the compiler
+    package: str
     extra: str  # that installs it
     platform: str  # as JAX lowers for it
     backend: str  # as JAX calls it
@@ -89,8 +91,10 @@ def _v5es(_: int) -> list[Any]:
 
 
 TARGETS = {
-    "h100": Target("jax_cuda13_plugin", "aot-gpu", "cuda", "gpu", _h100s, h100_seconds),
-    "v5e": Target("libtpu", "aot-tpu", "tpu", "tpu", _v5es, v5e_seconds),
+    "h100": Target(
+        "jax_cuda13_plugin", "jax-cuda13-plugin", "aot-gpu", "cuda", "gpu", _h100s, h100_seconds
+    ),
+    "v5e": Target("libtpu", "libtpu", "aot-tpu", "tpu", "tpu", _v5es, v5e_seconds),
 }
 
 
@@ -99,7 +103,7 @@ def missing(name: str) -> str | None:
     target = TARGETS[name]
     if importlib.util.find_spec(target.module) is not None:
         return None
-    return f'{name}: {target.module} is not installed; pip install ".[{target.extra}]"'
+    return f'{name}: {target.package} is not installed; pip install ".[{target.extra}]"'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,6 +162,7 @@ def measure(name: str, case: Case) -> tuple[dict[str, Any], str]:
         "target": name,
         "program": case.name,
         **dict(zip(("members", "devices", "rows"), case[2:], strict=True)),
+        "compiler": f"{target.package} {importlib.metadata.version(target.package)}",
         "compile_seconds": round(seconds, 1),
         "bytes": {
             "rows": rows,
