@@ -49,7 +49,7 @@ class Case(NamedTuple):
         return "/".join(parts)
 
 
-_PRETRAINING = ("init_params", "init_stage", "is_finite", "pretrain_steps, finetune")
+_PRETRAINING = ("init_params", "init_stage", "pretrain_steps, finetune")
 _START = ("embed", "partition, graph", "partition, k-means", "init_state", "warm_up")
 _OF_A_FIT = (*_PRETRAINING, *_START, "refresh", "train")
 _OF_PAPER = (
@@ -63,17 +63,18 @@ _OF_MANY_ROWS = (
     "components",
     "refresh",
     "train",
+    "assign",
 )
 
 #: Every program of a fit, of one member and of 32, on one device and on four.
 CASES = (
-    *(Case(program) for program in (*_OF_A_FIT, "components", "assign_block")),
+    *(Case(program) for program in (*_OF_A_FIT, "components", "assign", "assign_block")),
     *(Case(program, "paper") for program in _OF_PAPER),
     *(Case(program, n_rows=MANY_ROWS) for program in _OF_MANY_ROWS),
     Case("partition, k-means", "paper", n_rows=MANY_ROWS),
     *(Case(program, n_members=N_MEMBERS) for program in _OF_A_FIT),
     *(Case(program, n_members=N_MEMBERS, n_rows=MANY_ROWS) for program in ("refresh", "train")),
-    *(Case(program, n_devices=N_DEVICES) for program in (*_OF_A_FIT, "components")),
+    *(Case(program, n_devices=N_DEVICES) for program in (*_OF_A_FIT, "components", "assign")),
     *(Case(program, n_members=N_MEMBERS, n_devices=N_DEVICES) for program in _OF_A_FIT),
 )
 
@@ -140,7 +141,8 @@ class Shapes:
     def params(self) -> Any:
         """Parameters of the autoencoder."""
         init = partial(programs.init_params, plan=self.plan, n_features=N_FEATURES)
-        return self.place(jax.eval_shape(init, self.keys))
+        params, _ = jax.eval_shape(init, self.keys)
+        return self.place(params)
 
     @property
     def latent_dim(self) -> int:
@@ -235,7 +237,8 @@ def _with_plan(*names: str) -> Callable[[Shapes, str], Any]:
 
 def _warm_up(shapes: Shapes, _: str) -> Any:
     labels = shapes.array(shapes.plan.rows.n_rows, dtype=jnp.int32)
-    return (shapes.keys, shapes.state, labels, shapes.x), {"plan": shapes.plan}
+    arguments = (shapes.keys, shapes.params, shapes.state.params.centroids, labels, shapes.x)
+    return arguments, {"plan": shapes.plan}
 
 
 def _refresh(shapes: Shapes, _: str) -> Any:
@@ -243,11 +246,14 @@ def _refresh(shapes: Shapes, _: str) -> Any:
     return (shapes.state.params, labels, shapes.x), {"plan": shapes.plan}
 
 
+def _assign(shapes: Shapes, _: str) -> Any:
+    alpha = shapes.shared(axis=EVERYWHERE)
+    return (shapes.state.params, shapes.x, alpha), {"plan": shapes.plan}
+
+
 def _assign_block(shapes: Shapes, _: str) -> Any:
-    centroids = shapes.state.params.centroids
-    block = shapes.shared(programs.BLOCK_SIZE, N_FEATURES)
-    arguments = (shapes.state.params.encoder, centroids, block, shapes.shared())
-    return arguments, {"network": shapes.plan.network}
+    block, alpha = shapes.shared(programs.BLOCK_SIZE, N_FEATURES), shapes.shared()
+    return (shapes.state.params, alpha, block), {"network": shapes.plan.network}
 
 
 def _embed(shapes: Shapes, _: str) -> Any:
@@ -266,7 +272,6 @@ def _init_params(shapes: Shapes, _: str) -> Any:
 _ARGUMENTS: dict[str, Callable[[Shapes, str], Any]] = {
     "init_params": _init_params,
     "init_stage": _init_stage,
-    "is_finite": _with_plan("params"),
     "pretrain_steps": _pretrain_steps,
     "select_rows": _select_rows,
     "components": _with_plan("x"),
@@ -276,5 +281,6 @@ _ARGUMENTS: dict[str, Callable[[Shapes, str], Any]] = {
     "warm_up": _warm_up,
     "refresh": _refresh,
     "train": _with_plan("keys", "state", "targets", "x"),
+    "assign": _assign,
     "assign_block": _assign_block,
 }

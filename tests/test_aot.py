@@ -13,6 +13,7 @@ from benchmarks import aot, aot_programs, records
 from benchmarks.aot_programs import CASES, Case
 from benchmarks.aot_tables import TABLES, by_program
 from benchmarks.hlo import Cost, Program
+from jdec.trainer import programs
 
 TARGETS = [
     pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=reason or ""))
@@ -205,6 +206,12 @@ def test_programs_are_chosen_by_pattern(capsys):
 def test_every_program_can_be_traced(case):
     traced = aot_programs.traced(case, jax.devices())
     assert traced.jaxpr.eqns
+
+
+def test_every_program_of_a_fit_is_among_them():
+    compiled = {name for name, part in vars(programs).items() if hasattr(part, "trace")}
+    # It splits one key, and nothing else.
+    assert {case.program.split(",")[0] for case in CASES} == compiled - {"split_run_key"}
 
 
 def test_names_tell_programs_apart():
