@@ -51,8 +51,11 @@ def test_no_temporary_is_as_large_as_the_rows(compiled, case):
 
 
 @pytest.mark.parametrize("case", [PRETRAINING, TRAINING], ids=lambda case: case.name)
-def test_no_step_gathers_single_pixels(compiled, case):
-    assert compiled[1][case.name]["step"]["pixels"] == 0
+def test_no_step_gathers_single_pixels_on_a_tpu(compiled, case):
+    target, figures = compiled
+    if target != "v5e":
+        pytest.skip("a GPU gathers them side by side")
+    assert figures[case.name]["step"]["pixels"] == 0
 
 
 @pytest.mark.parametrize("case", [PRETRAINING, TRAINING], ids=lambda case: case.name)
@@ -209,7 +212,7 @@ def test_every_program_can_be_traced(case):
 
 
 def test_every_program_of_a_fit_is_among_them():
-    compiled = {name for name, part in vars(programs).items() if hasattr(part, "trace")}
+    compiled = {name for name, part in vars(programs).items() if hasattr(part, "eval_shape")}
     # It splits one key, and nothing else.
     assert {case.program.split(",")[0] for case in CASES} == compiled - {"split_run_key"}
 
