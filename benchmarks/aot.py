@@ -170,7 +170,7 @@ def measure(name: str, case: Case) -> tuple[dict[str, Any], str]:
             "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
         },
-        "copies_of_rows": program.count_larger(rows),
+        "as_large_as_rows": program.count_larger(rows),
         "whole": {**told(program.cost), "at_most": program.cost.is_bound},
         "step": None if step is None else {"n_steps": steps, **told(step)},
     }

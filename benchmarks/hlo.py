@@ -271,8 +271,8 @@ class Program:
         if opcode in _COLLECTIVES:
             return "collective"
         opcodes = {line.opcode for _, line in inner}
-        targets = instruction.attributes
-        if opcodes & {"dot", "convolution"} or "gemm" in instruction.name or "$gemm" in targets:
+        is_library = "__cublas" in instruction.attributes
+        if opcodes & {"dot", "convolution"} or is_library:
             return "product"
         if "gather" in opcodes:
             return "gather"
@@ -327,11 +327,15 @@ def _read(source: Instruction, users: dict[str, list[tuple[Instruction, int]]]) 
 
 
 def _flops(scope: Computation, line: Instruction) -> int:
-    if line.opcode != "dot" or line.operands[0] not in scope:
+    if line.opcode == "dot":
+        axes = line.sizes("lhs_contracting_dims")
+    else:  # a product by a library
+        found = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', line.attributes)
+        axes = tuple(int(axis) for axis in re.findall(r"\d+", found.group(1))) if found else ()
+    if not axes or line.operands[0] not in scope:
         return 0
-    ((_, sizes, _),) = scope[line.operands[0]].arrays
-    contracted = math.prod(sizes[axis] for axis in line.sizes("lhs_contracting_dims"))
-    return 2 * line.entries * contracted
+    ((_, given, _),), (_, result, _) = scope[line.operands[0]].arrays, line.arrays[0]
+    return 2 * math.prod(result) * math.prod(given[axis] for axis in axes)
 
 
 def _instruction(name: str, text: str) -> Instruction:

@@ -46,7 +46,7 @@ def compiled(request):
 @pytest.mark.parametrize("case", [PRETRAINING, TRAINING, REFRESH], ids=lambda case: case.name)
 def test_no_temporary_is_as_large_as_the_rows(compiled, case):
     found = compiled[1][case.name]
-    assert found["copies_of_rows"] == 0
+    assert found["as_large_as_rows"] == 0
     assert found["bytes"]["temporaries"] < found["bytes"]["rows"]
 
 
