@@ -92,7 +92,7 @@ class Cost:
     """What a computation does in one run."""
 
     kernels: Counter[str] = field(default_factory=Counter)  # by their kind
-    collectives: Counter[str] = field(default_factory=Counter)
+    collectives: Counter[str] = field(default_factory=Counter)  # by kind and size
     seconds: float = 0.0
     n_bytes: float = 0.0
     flops: float = 0.0
@@ -239,9 +239,10 @@ class Program:
     def _kernel(self, computation: Computation, instruction: Instruction) -> Cost:
         inner = list(self._inside(computation, instruction))
         cost = Cost(kernels=Counter([self._kind(instruction, inner)]))
-        base = instruction.opcode.removesuffix("-start")
-        if base in _COLLECTIVES:
-            cost.collectives[base] += 1
+        for _, line in inner:
+            base = line.opcode.removesuffix("-start")
+            if base in _COLLECTIVES:
+                cost.collectives[f"{base} of {_size(line, base)}"] += 1
         cost.n_bytes = float(self._bytes(computation, instruction))
         cost.flops = float(sum(_flops(scope, line) for scope, line in inner))
         for _, line in inner:
@@ -268,9 +269,9 @@ class Program:
 
     def _kind(self, instruction: Instruction, inner: list[tuple[Computation, Instruction]]) -> str:
         opcode = instruction.opcode.removesuffix("-start")
-        if opcode in _COLLECTIVES:
+        opcodes = {line.opcode.removesuffix("-start") for _, line in inner}
+        if opcodes & set(_COLLECTIVES):
             return "collective"
-        opcodes = {line.opcode for _, line in inner}
         is_library = "__cublas" in instruction.attributes
         if opcodes & {"dot", "convolution"} or is_library:
             return "product"
@@ -324,6 +325,13 @@ def _read(source: Instruction, users: dict[str, list[tuple[Instruction, int]]]) 
         elif user.opcode != "dynamic-update-slice" or position:
             return source.n_bytes
     return min(total, source.n_bytes)
+
+
+def _size(collective: Instruction, kind: str) -> str:
+    sizes = [_SIZES.get(dtype, 0) * math.prod(sizes) for dtype, sizes, _ in collective.arrays]
+    # Of all gradients at once; the others return what they were given as well.
+    n_bytes = sum(sizes) if kind == "all-reduce" else max(sizes)
+    return f"{n_bytes / 1e6:.3g} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.3g} kB"
 
 
 def _flops(scope: Computation, line: Instruction) -> int:
