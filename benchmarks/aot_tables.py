@@ -29,11 +29,12 @@ def steps_table() -> str:
         h100, v5e = steps.get("h100"), steps.get("v5e")
         kinds = "" if h100 is None else _counts(h100["kinds"])
         collectives = " / ".join(
-            "–" if step is None else _counts(step["collectives"]) or "none" for step in (h100, v5e)
+            "–" if step is None else ", ".join(step["collectives"]) or "none"
+            for step in (h100, v5e)
         )
         pixels = max(step["pixels"] for step in steps.values())
         kernels = "–" if h100 is None else str(h100["kernels"])
-        times = [_microseconds(step) for step in (h100, v5e)]
+        times = [_of_step(step) for step in (h100, v5e)]
         rows.append(
             [_name(program), kernels, kinds, *times, f"{pixels:,}".replace(",", " "), collectives]
         )
@@ -49,8 +50,8 @@ def programs_table() -> str:
         if h100 is not None:
             kernels = f"{h100['whole']['kernels']:,}".replace(",", " ")
             kernels = f"≤ {kernels}" if h100["whole"]["at_most"] else kernels
-        cells = [_gigabytes(h100), kernels, _milliseconds(h100)]
-        rows.append([_name(program), *cells, _gigabytes(v5e), _milliseconds(v5e)])
+        cells = [_gigabytes(h100), kernels, _of_whole(h100)]
+        rows.append([_name(program), *cells, _gigabytes(v5e), _of_whole(v5e)])
     return _table(_HEADER, rows)
 
 
@@ -58,26 +59,32 @@ TABLES = {"aot_steps": steps_table, "aot_programs": programs_table}
 
 
 def _name(program: str) -> str:
-    return program.replace("/", ", ")
+    return program.replace("/", ", ").replace("1000000", "1 000 000")
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items())
 
 
 def _gigabytes(record: Record | None) -> str:
     return "–" if record is None else f"{record['bytes']['temporaries'] / 1e9:.2f} GB"
 
 
-def _microseconds(step: dict[str, Any] | None) -> str:
-    return "–" if step is None else f"{step['estimated_us']:.0f} µs"
+def _of_step(step: dict[str, Any] | None) -> str:
+    return "–" if step is None else _time(step["estimated_us"])
 
 
-def _milliseconds(record: Record | None) -> str:
+def _of_whole(record: Record | None) -> str:
     if record is None:
         return "–"
     at_most = "≤ " if record["whole"]["at_most"] else ""
-    return f"{at_most}{record['whole']['estimated_us'] / 1e3:.3g} ms"
+    return f"{at_most}{_time(record['whole']['estimated_us'])}"
+
+
+def _time(microseconds: float) -> str:
+    units = ((1e6, "s"), (1e3, "ms"), (1.0, "µs"))
+    size, unit = next((one for one in units if microseconds >= one[0]), units[-1])
+    return f"{microseconds / size:#.3g} {unit}".replace(". ", " ")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
