@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.records import append_record, parse_seeds
-from benchmarks.timing import seconds_of
+from jdec.bench.fits import time_to
+from jdec.bench.timing import seconds_of
 from jdec.core.targets import DECParams
 from jdec.datasets import load_dataset
 from jdec.metrics import clustering_accuracy
@@ -137,27 +137,6 @@ def measure(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         ),
         "config": config.to_dict(),
     }
-
-
-def time_to(
-    timeline: list[tuple[float, float | None]], levels: Sequence[float]
-) -> dict[str, float | None]:
-    """Return the seconds at which each accuracy was first reached, None where it never was.
-
-    Args:
-        timeline: Seconds and accuracy (None in pretraining) as the fit went on.
-        levels: Accuracies.
-
-    Examples:
-        >>> time_to([(5.0, None), (7.0, 0.8), (8.0, 0.9)], [0.8, 0.85, 0.95])
-        {'0.8': 7.0, '0.85': 8.0, '0.95': None}
-    """
-    found: dict[str, float | None] = {}
-    for level in levels:
-        reached = (seconds for seconds, acc in timeline if acc is not None and acc >= level)
-        first = next(reached, None)
-        found[f"{level:g}"] = None if first is None else round(first, 2)
-    return found
 
 
 def time_refresh(result: FitResult, x: np.ndarray, config: Config, repeats: int) -> list[float]:

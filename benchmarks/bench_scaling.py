@@ -33,7 +33,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from benchmarks.records import append_record
-from benchmarks.timing import Timing, time_jitted
+from jdec.bench.timing import Timing, time_jitted
 from jdec.core.dec import DECState
 from jdec.core.functional import soft_assignment, target_distribution
 from jdec.trainer.config import Config

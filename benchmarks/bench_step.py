@@ -32,17 +32,17 @@ import numpy as np
 
 from benchmarks.member_curve import measure_population
 from benchmarks.records import append_record
-from benchmarks.roofline import (
+from benchmarks.roofline import measure_roofline
+from jdec.bench.phases import (
     N_ROWS,
     clustering_state,
     dims_of,
     make_plan,
     make_rows,
-    measure_roofline,
     pretraining_state,
     products_of,
 )
-from benchmarks.timing import PEAK_SIDE, make_product, seconds_of
+from jdec.bench.timing import PEAK_SIDE, make_product, seconds_of
 from jdec.core.networks import PRECISIONS
 from jdec.trainer.config import Config
 from jdec.trainer.presets import preset_config

@@ -1,38 +1,13 @@
 """What a member of a population costs: what ``bench_step --parts population`` measures."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from benchmarks.roofline import (
-    N_FEATURES,
-    N_ROWS,
-    make_rows,
-    time_clustering,
-    time_pretraining,
-    time_refresh,
-)
-from benchmarks.timing import Timing, time_jitted
-from jdec.core.dec import DECState
-from jdec.core.targets import Targets
+from jdec.bench.members import time_members
+from jdec.bench.phases import N_ROWS, time_clustering, time_pretraining, time_refresh
+from jdec.bench.timing import Timing
 from jdec.trainer.config import Config
-from jdec.trainer.programs import (
-    BLOCK_SIZE,
-    MemberMapping,
-    Plan,
-    Stage,
-    build_network,
-    init_params,
-    init_stage,
-    init_state,
-    pretrain_steps,
-    refresh,
-    train,
-)
-from jdec.trainer.sharding import RowSharding
+from jdec.trainer.programs import BLOCK_SIZE, MemberMapping, Stage
 
 #: Steps of a member in a dispatch; a fit of preset ``fast`` has 200 and more.
 _STEPS = 50
@@ -48,7 +23,8 @@ def measure_population(
     for n_members in members:
         stage = Stage("finetune", None, n_steps)
         before = _time_plain(config, stage, repeats)
-        pretrain, interval = _time_members(config, stage, n_members, repeats, vectorized)
+        mapping = MemberMapping(None, vectorized)
+        pretrain, interval = time_members(config, stage, n_members, repeats, mapping)
         after = _time_plain(config, stage, repeats)
         one_pretrain, one_interval = (sum(pair) / 2 for pair in zip(before, after, strict=True))
         points.append(
@@ -75,47 +51,6 @@ def _time_plain(config: Config, stage: Stage, repeats: int) -> tuple[float, floa
     pretrain = time_pretraining(config, stage, repeats).timing.median
     cluster = time_clustering(config, stage.n_steps, repeats).timing.median
     return pretrain, cluster + time_refresh(config, repeats).timing.median
-
-
-def _time_members(
-    config: Config, stage: Stage, n_members: int, repeats: int, vectorized: bool
-) -> tuple[Timing, Timing]:
-    """Time a dispatch of fine-tuning steps, and an interval of as many steps with its refresh."""
-    x = make_rows(N_ROWS)
-    keys = jax.random.split(jax.random.key(0), n_members)
-    config = config.replace({"clustering.update_interval": stage.n_steps})
-    members = MemberMapping(None, vectorized)
-    plan = Plan(config, build_network(config), RowSharding(N_ROWS), members=members)
-    params, _ = init_params(keys, plan=plan, n_features=N_FEATURES)
-    options: dict[str, Any] = {"stage": stage, "n_steps": stage.n_steps, "n_rows": N_ROWS}
-    pretrain = time_jitted(
-        pretrain_steps,
-        *(keys, init_stage(params, plan=plan, stage=stage), x, jnp.int32(0)),
-        static={"plan": plan, **options},
-        repeats=repeats,
-        carry=lambda result, args: (args[0], result[0], *args[2:]),
-    )
-    shape = (n_members, config.n_clusters, config.network.latent_dim)
-    state = init_state(params, jax.random.normal(jax.random.key(1), shape), plan=plan)
-    labels = jnp.full((n_members, N_ROWS), -1, jnp.int32)
-    targets, _ = refresh(state.params, labels, x, plan=plan)
-    interval = time_jitted(
-        _interval,
-        *(keys, state, targets, x),
-        static={"plan": plan},
-        repeats=repeats,
-        carry=lambda result, args: (args[0], *result, args[3]),
-    )
-    return pretrain, interval
-
-
-@partial(jax.jit, static_argnames="plan", donate_argnames="state")
-def _interval(
-    keys: Any, state: DECState, targets: Targets, x: jax.Array, *, plan: Plan
-) -> tuple[DECState, Targets]:
-    """Train and refresh once, as one program."""
-    state, _ = train(keys, state, targets, x, plan=plan)
-    return state, refresh(state.params, targets.labels, x, plan=plan)[0]
 
 
 def _ms(seconds: float) -> float:

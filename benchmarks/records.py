@@ -2,12 +2,11 @@
 
 import datetime
 import json
-import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from jdec.bench import describe_machine
 from jdec.trainer import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +36,7 @@ def append_record(
         "what": what,
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
-        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "machine": describe_machine(),
         "environment": environment(),
         **figures,
     }
@@ -73,13 +72,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return run.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -13,15 +13,12 @@ import pytest
 import quick
 
 from benchmarks import figures, records
-from benchmarks.bench_fit import time_to
 from benchmarks.bench_peers import ratios, run_once, strongest_ratio
 from benchmarks.bench_scaling import fit_exponent, measure_devices, sweep
 from benchmarks.peers import PEERS, STRONGEST, Task, alternatives, jdec_runs
 from benchmarks.peers import __main__ as worker
-from benchmarks.roofline import products_of
 from benchmarks.suite import name_of_set
 from benchmarks.tables import TABLES
-from benchmarks.timing import time_jitted
 from jdec.trainer.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -147,33 +144,6 @@ def test_a_set_is_a_name_or_a_file(tmp_path):
         name_of_set(str(tmp_path / "yours.npz"))
 
 
-# Timing ------------------------------------------------------------------------------------------
-
-
-def test_a_timing_takes_compilation_apart_and_carries_donated_arguments():
-    function = jax.jit(lambda state, n: state * n, static_argnames="n", donate_argnames="state")
-    timing = time_jitted(
-        function, jnp.ones(4), static={"n": 2}, repeats=5, carry=lambda result, args: (result,)
-    )
-    assert len(timing.seconds) == 5
-    assert timing.compile > 0
-    assert timing.trace_and_lower > 0
-    assert timing.iqr >= 0
-    assert timing.flops == 4
-    assert json.loads(json.dumps(timing.to_dict()))["median"] > 0
-
-
-def test_products_of_a_step_are_counted_layer_by_layer():
-    config = Config(n_clusters=2).replace(
-        {"network.hidden_dims": [5], "network.latent_dim": 3, "pretrain.batch_size": 7}
-    )
-    weights, first = 784 * 5 + 5 * 3, 784 * 5
-    assert products_of("refresh", config, 7) == 2 * 7 * weights
-    assert products_of("KL step", config, 7) == 6 * 7 * weights - 2 * 7 * first
-    assert products_of("finetune", config, 7) == 12 * 7 * weights - 2 * 7 * first
-    assert products_of("layer", config, 7, 1) == 2 * 7 * (first + 5 * 15)
-
-
 # Scaling -----------------------------------------------------------------------------------------
 
 
@@ -220,14 +190,6 @@ def test_pictures_say_what_they_show(results):
     assert "80%" in title
     assert "2048 rows" in title
     assert "{1.00}" in figures.draw_scaling([scaling]).get_suptitle()
-
-
-# Time to quality ---------------------------------------------------------------------------------
-
-
-def test_the_first_time_counts_even_if_the_accuracy_falls_again():
-    timeline = [(1.0, None), (2.0, 0.86), (3.0, 0.7), (4.0, 0.91)]
-    assert time_to(timeline, [0.8, 0.9, 0.95]) == {"0.8": 2.0, "0.9": 4.0, "0.95": None}
 
 
 # Peers -------------------------------------------------------------------------------------------

@@ -190,6 +190,33 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Measure this machine: peak, bandwidth, steps, members at once, time to accuracy.
+
+    Attributes:
+        out: New file for the record; by default runs/DATE_DEVICE_bench.json.
+        parts: What to measure beside the device: steps (of each phase), members (1 to 64 at once),
+            fits (of mnist where it is found, else of digits): one, or a list.
+        precision: Precision of the products.
+        xla_flags: Flags for XLA, without their dashes, and spaces between several, such as
+            xla_gpu_enable_command_buffer=+WHILE.
+        scan_unroll: Number of steps that a compiled loop runs as one, in steps and members.
+        seeds: Number of seeds that are fitted warm, after the first of them cold.
+        quick: Small sizes, to see that it runs; the figures mean nothing.
+    """
+
+    out: Path | None = None
+    parts: str = "steps,members,fits"
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    xla_flags: str = ""
+    scan_unroll: int = 1
+    seeds: int = 1
+    quick: bool = False
+    data_dir: _DataDir = None
+    quiet: _Quiet = False
+
+
+@dataclass(frozen=True)
 class Datasets:
     """List the named data sets, or download one.
 

@@ -47,6 +47,10 @@ COMMANDS = {
         "Compare the clusters of a finished run with the classes of a data set.",
         *("model_commands", "run_evaluate", "Evaluate"),
     ),
+    "bench": Command(
+        "Measure this machine: peak, bandwidth, steps, members at once, time to accuracy.",
+        *("bench_command", "run_bench", "Bench", False),  # what it compiles is timed
+    ),
     "datasets": Command(
         "List the named data sets, or download one.",
         *("info_commands", "run_datasets", "Datasets", False),

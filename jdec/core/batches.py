@@ -52,6 +52,7 @@ class Batches(NamedTuple):
         n_rows: How many rows to draw from, the first ones; all by default.
         gather: Picks the batch out of the data.
         draw: Draws what ``gather`` takes, of the key of the batch; by default the key itself.
+        unroll: Steps that the compiled loop runs as one; for speed alone.
     """
 
     size: int = 256
@@ -59,6 +60,7 @@ class Batches(NamedTuple):
     n_rows: int | None = None
     gather: GatherFn = take_rows
     draw: DrawFn = keep_key
+    unroll: int = 1
 
 
 def batch_indices(
@@ -104,3 +106,4 @@ def check_batches(batches: Any) -> None:
         check_integer("n_rows", batches.n_rows)
     check_function("gather", batches.gather)
     check_function("draw", batches.draw)
+    check_integer("unroll", batches.unroll)

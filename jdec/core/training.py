@@ -88,7 +88,7 @@ def scan_steps(
     )
     keys = _keys_of_steps(key, first_step, n_steps)
     gather: AlterFn = lambda drawn, i: batches.gather(drawn, data, i)  # noqa: E731
-    return _scan(algorithm, state, keys, indices, gather, batches.draw)
+    return _scan(algorithm, state, keys, indices, gather, batches.draw, batches.unroll)
 
 
 def step_indices(
@@ -202,6 +202,7 @@ def _scan(
     items: Any,
     batch_of: AlterFn,
     draw: DrawFn,
+    unroll: int = 1,
 ) -> tuple[Any, Any]:
     # All that does not depend on the state: a step on an accelerator is bound by its kernels.
     drawn = jax.vmap(draw)(keys[:, 1])
@@ -212,7 +213,7 @@ def _scan(
         more = {} if ahead is None else {"ahead": ahead}
         return algorithm.step(key, state, batch_of(drawn, item), **more)
 
-    return jax.lax.scan(body, state, (keys[:, 2], drawn, items, ahead))
+    return jax.lax.scan(body, state, (keys[:, 2], drawn, items, ahead), unroll=unroll)
 
 
 def _count_rows(data: Any, name: str = "data") -> int:

@@ -134,6 +134,7 @@ class Plan:
     rows: RowSharding
     hooks: Hooks = field(default_factory=Hooks)
     members: MemberMapping | None = None  # None for a fit, whose arrays have no member axis
+    unroll: int = 1  # of the loops over steps
 
     @property
     def keeps_decoder(self) -> bool:
@@ -358,6 +359,7 @@ def pretrain_steps(
         n_rows,
         partial(_gather, alter_pretraining, plan),
         partial(draw_pretraining, plan),
+        plan.unroll,
     )
 
     def steps(item: Any, x: Any, first_step: Any) -> Any:
@@ -534,7 +536,8 @@ def warm_up(
 def _clustering_batches(plan: Plan) -> Batches:
     settings = plan.config.clustering
     seams = (partial(_gather, alter_clustering, plan), partial(draw_clustering, plan))
-    return Batches(settings.batch_size, settings.batch_order, plan.rows.n_rows, *seams)
+    size, order = settings.batch_size, settings.batch_order
+    return Batches(size, order, plan.rows.n_rows, *seams, plan.unroll)
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnames="state")

@@ -25,7 +25,7 @@ from jdec.trainer.model import assign
 from jdec.trainer.model_file import load_model
 from jdec.trainer.presets import preset_config
 
-COMMANDS = ["fit", "sweep", "predict", "evaluate", "datasets", "info"]
+COMMANDS = ["fit", "sweep", "predict", "evaluate", "bench", "datasets", "info"]
 SETTINGS = [
     *("--network.hidden-dims", "8", "--network.latent-dim", "2"),
     *("--pretrain.finetune-steps", "40", "--pretrain.batch-size", "32"),

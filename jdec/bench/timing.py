@@ -1,12 +1,10 @@
-"""How the benchmarks time a compiled function, and what this machine could do at most.
+"""How a compiled function is timed, and what this machine can do at most.
 
 What jit hides in a first call is taken apart: tracing and lowering, compiling, the first call of
 the compiled program, and the steady state as median and interquartile range over repeats after it.
 Every call is waited for. FLOPs and bytes are those that XLA counts in the compiled program: it
 counts the body of a loop once, however often the loop runs, and every operand of every operation,
 whether it comes from memory or from a cache.
-
-Not a benchmark of its own; ``bench_step`` and ``bench_scaling`` are made of it.
 """
 
 import statistics
@@ -82,6 +80,10 @@ def time_jitted(
 
     Returns:
         The timing.
+
+    Examples:
+        >>> len(time_jitted(jax.jit(jnp.sin), jnp.ones(3), repeats=4).seconds)
+        4
     """
     began = time.perf_counter()
     lowered = function.trace(*args, **(static or {})).lower()
@@ -134,17 +136,33 @@ def interquartile_range(values: Sequence[float]) -> float:
     return float(high - low)
 
 
-def make_product(side: int = PEAK_SIDE) -> Callable[[], Any]:
-    """Return a call that multiplies two square float32 matrices, already compiled."""
-    square = jnp.ones((side, side), jnp.float32)
-    product = jax.jit(lambda a: a @ a)
+def make_product(side: int = PEAK_SIDE, precision: str = "float32") -> Callable[[], Any]:
+    """Return a call that multiplies two square matrices as the layers do, already compiled."""
+    # By default, an accelerator rounds the factors of a product in float32.
+    level = {"float32": jax.lax.Precision.HIGHEST, "tensorfloat32": jax.lax.Precision.HIGH}
+    dtype = jnp.bfloat16 if precision == "bfloat16" else jnp.float32
+    square = jnp.ones((side, side), dtype)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=level.get(precision)))
     jax.block_until_ready(product(square))
     return lambda: product(square)
 
 
-def measure_peak(side: int = PEAK_SIDE, repeats: int = 5) -> float:
-    """Return the FLOP/s of a square float32 product, the median of some."""
-    product = make_product(side)
+def measure_peak(side: int = PEAK_SIDE, repeats: int = 5, precision: str = "float32") -> float:
+    """Return the FLOP/s of the product of two square matrices, the median of some.
+
+    Args:
+        side: Of the matrices.
+        repeats: Products that are timed.
+        precision: Of the product, as of a network.
+
+    Returns:
+        Operations a second, 2·side³ for a product.
+
+    Examples:
+        >>> measure_peak(64, repeats=2) > 0
+        True
+    """
+    product = make_product(side, precision)
     return float(2 * side**3 / statistics.median(seconds_of(product) for _ in range(repeats)))
 
 
@@ -152,6 +170,17 @@ def measure_bandwidth(size: int = TRIAD_SIZE, repeats: int = 5) -> float:
     """Return the bytes/s of the triad y ← a·x + y over arrays that no cache holds.
 
     y is updated in place: fresh memory for each result would be timed as well, page by page.
+
+    Args:
+        size: Numbers in each array.
+        repeats: Triads that are timed, of which the median counts.
+
+    Returns:
+        Bytes a second, 12·size for a triad.
+
+    Examples:
+        >>> measure_bandwidth(1000, repeats=2) > 0
+        True
     """
     triad = jax.jit(lambda x, y: 0.5 * x + y, donate_argnums=1)
     x, y = jnp.ones(size, jnp.float32), jnp.zeros(size, jnp.float32)
