@@ -24,7 +24,16 @@ sys.path.insert(0, str(ROOT))
 
 import jdec  # noqa: E402
 
-NAMESPACES = ("core", "trainer", "datasets", "metrics", "selection", "baselines", "plotting")
+NAMESPACES = (
+    "core",
+    "trainer",
+    "datasets",
+    "metrics",
+    "selection",
+    "baselines",
+    "bench",
+    "plotting",
+)
 REPOSITORY = "https://github.com/jdec/jdec"
 LOGGER = logging.getLogger(__name__)
 

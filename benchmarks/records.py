@@ -57,6 +57,12 @@ def read_records(what: str, folder: Path | None = None) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
+def read_bench_records(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Return the records of ``jdec bench``, one a file, oldest first."""
+    records = [json.loads(p.read_text()) for p in (folder or RESULTS).glob("*_bench.json")]
+    return sorted(records, key=lambda record: str(record["date"]))
+
+
 def parse_seeds(text: str) -> list[int]:
     """Read ``0-4`` or ``0,2,5``."""
     if "-" in text:

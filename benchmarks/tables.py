@@ -11,8 +11,9 @@ from benchmarks.bench_peers import FIGURES, median_of, strongest_ratio
 from benchmarks.paper import report as paper_report
 from benchmarks.paper.tables import pretraining_steps
 from benchmarks.peers import PEERS
-from benchmarks.records import read_records
+from benchmarks.records import read_bench_records, read_records
 from benchmarks.suite import METHODS
+from jdec.bench import figures_of
 from jdec.trainer.presets import preset_config
 
 Record = dict[str, Any]
@@ -208,6 +209,14 @@ def kmeans_table() -> str:
     ]
     header = ["data", "shape", "jdec, s", "scikit-learn, s", "time ratio", "inertia ratio"]
     return _table([*header, "machine"], rows)
+
+
+def bench_table() -> str:
+    """Records of ``jdec bench``, a column each."""
+    columns = [figures_of(record) for record in read_bench_records()]
+    names = dict.fromkeys(name for column in columns for name in column if name != "device")
+    rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
+    return _table(["", *(column["device"] for column in columns)], rows)
 
 
 def settings_table() -> str:
@@ -480,6 +489,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "streaming": streaming_table,
     "quality": quality_table,
     "start": start_table,
+    "bench": bench_table,
     "step": step_table,
     "kmeans": kmeans_table,
     "suite": suite_table,

@@ -2,8 +2,8 @@
 
 What is used most is here; the rest is in the namespaces :mod:`jdec.core` (the paper's equations and
 algorithms), :mod:`jdec.trainer` (how they are run), :mod:`jdec.datasets`, :mod:`jdec.metrics`,
-:mod:`jdec.selection`, :mod:`jdec.baselines` and :mod:`jdec.plotting`. All of it is imported when it
-is used first.
+:mod:`jdec.selection`, :mod:`jdec.baselines`, :mod:`jdec.bench` and :mod:`jdec.plotting`. All of it
+is imported when it is used first.
 """
 
 import importlib
@@ -60,7 +60,16 @@ _HOMES = {
     "soft_assignment": "core.functional",
     "target_distribution": "core.functional",
 }
-_NAMESPACES = ("baselines", "core", "datasets", "metrics", "plotting", "selection", "trainer")
+_NAMESPACES = (
+    "baselines",
+    "bench",
+    "core",
+    "datasets",
+    "metrics",
+    "plotting",
+    "selection",
+    "trainer",
+)
 
 __all__ = [*_HOMES]
 

@@ -31,9 +31,9 @@ def environment() -> dict[str, Any]:
 def free_host_bytes() -> int | None:
     """Return how many bytes this process can still allocate, or None if unknown."""
     found = []
-    for read in (_free_memory, _free_quota):
+    for read in (_free_memory, _free_quota, _free_address_space):
         # Where it is not Linux, or there is no limit, or no cgroup.
-        with contextlib.suppress(OSError, ValueError, StopIteration):
+        with contextlib.suppress(ImportError, OSError, ValueError, StopIteration):
             found.append(read())
     return min(found, default=None)
 
@@ -61,3 +61,13 @@ def _free_quota() -> int:
     statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     # The page cache can be reclaimed.
     return limit - used + int(statistics.get("inactive_file", 0))
+
+
+def _free_address_space() -> int:
+    import resource  # not on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]  # as ulimit -v sets it
+    if limit == resource.RLIM_INFINITY:
+        raise ValueError("no limit")
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return max(0, limit - pages * resource.getpagesize())

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
@@ -19,7 +18,6 @@ from benchmarks.peers import PEERS, STRONGEST, Task, alternatives, jdec_runs
 from benchmarks.peers import __main__ as worker
 from benchmarks.suite import name_of_set
 from benchmarks.tables import TABLES
-from jdec.trainer.config import Config
 
 ROOT = Path(__file__).parent.parent
 

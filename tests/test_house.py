@@ -74,6 +74,7 @@ MAY_IMPORT = {
     "trainer": {"trainer", *DOMAIN},
     "datasets": {"datasets", *DOMAIN},
     "baselines": {"baselines", *DOMAIN},
+    "bench": {"bench", "trainer", *DOMAIN},
     "plotting": DOMAIN,
     "selection": {"selection", "trainer", *DOMAIN},
     "estimator": {"trainer", *DOMAIN},

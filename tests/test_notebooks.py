@@ -33,7 +33,16 @@ NAMES = [
 # JAX's plugins for accelerators, and the extra that installs each.
 PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
 MAX_BYTES, MAX_LINES, MAX_SECONDS = 600_000, 25, 300  # of a file, a cell, a test
-NAMESPACES = ("baselines", "core", "datasets", "metrics", "plotting", "selection", "trainer")
+NAMESPACES = (
+    "baselines",
+    "bench",
+    "core",
+    "datasets",
+    "metrics",
+    "plotting",
+    "selection",
+    "trainer",
+)
 
 
 def committed(name):

@@ -66,16 +66,17 @@ class _Sizes(NamedTuple):
     triad: int  # numbers in each array for the bandwidth
     n_rows: int  # that steps gather from
     n_steps: int  # in a call
-    member_steps: int  # of each member in a call
     repeats: int
+    member_steps: int  # of each member in a call
+    member_repeats: int
     members: tuple[int, ...]
 
 
 _MEMBERS = (1, 2, 4, 8, 16, 32, 64)
-_QUICK = _Sizes(128, 2**14, 512, 4, 2, 2, _MEMBERS[:2])
-_CPU = _Sizes(2048, 2**25, 8192, 50, 10, 5, _MEMBERS)
+_QUICK = _Sizes(128, 2**14, 512, 4, 2, 2, 2, _MEMBERS[:2])
+_CPU = _Sizes(2048, 2**25, 8192, 50, 5, 5, 3, _MEMBERS)
 # Arrays beyond any cache, and enough work that starting a program does not count.
-_ACCELERATOR = _Sizes(8192, 2**28, 8192, 200, 50, 10, _MEMBERS)
+_ACCELERATOR = _Sizes(8192, 2**28, 8192, 200, 10, 50, 5, _MEMBERS)
 
 
 def measure_machine(
@@ -127,7 +128,7 @@ def measure_machine(
             **common,
         )
         if "members" in options.parts:
-            common |= {"n_steps": sizes.member_steps}
+            common |= {"n_steps": sizes.member_steps, "repeats": sizes.member_repeats}
             members = measure_members(configs["fast"], sizes.members, **common)
             record["members"] = {"preset": "fast", **members}
         if fitted is not None and task is not None:
@@ -145,11 +146,12 @@ def _noted(options: Options, sizes: _Sizes, progress: bool) -> Iterator[Callable
         "fits": 1 + options.seeds,
     }
     total = 1 + sum(n_pieces[part] for part in options.parts)  # 1: the device itself
-    bar = Reporter(progress=progress).bar("bench", total, "part", initial=-1)
+    bar, noted = Reporter(progress=progress).bar("bench", total, "part"), []
 
     def note(what: str) -> None:
-        bar.set_description(what, refresh=False)
-        bar.update()
+        bar.set_description(what)
+        bar.update(min(1, len(noted)))  # the one before is done
+        noted.append(what)
 
     with bar:
         yield note
@@ -182,7 +184,7 @@ def _config_of(task: Task, options: Options) -> Config:
     if options.quick:
         few = {"network.hidden_dims": [16], "pretrain.finetune_steps": 40, "kmeans.n_init": 2}
         few |= {"kmeans.select": "inertia", "kmeans.overclustering_factors": [1]}
-        few |= {"clustering.warmup_steps": 20, "clustering.max_intervals": 2}
+        few |= {"clustering.warmup_steps": 0, "clustering.max_intervals": 2}
         config = config.replace(few)
     return config
 

@@ -5,7 +5,7 @@ from typing import Any
 
 Record = dict[str, Any]
 
-_PHASES = {"finetune": "pretraining step", "KL step": "KL step", "refresh": "refresh of P"}
+_PHASES = {"finetune": "pretraining step", "KL step": "KL step", "refresh": "refresh of P, a block"}
 
 
 def figures_of(record: Record) -> dict[str, str]:
@@ -42,6 +42,10 @@ def figures_of(record: Record) -> dict[str, str]:
     }
     for point in record["steps"]:
         figures |= _step(point)
+    for preset in dict.fromkeys(point["preset"] for point in record["steps"]):
+        timings = [p["timings"] for p in record["steps"] if p["preset"] == preset]
+        compiling = sum(timing["compile"] for each in timings for timing in each)
+        figures[f"{preset}: compiling its steps"] = f"{compiling:.1f} s"
     if "members" in record:
         figures |= _members(record["members"])
     if "fits" in record:
@@ -78,14 +82,12 @@ def _options(options: Record) -> str:
 
 
 def _step(point: Record) -> dict[str, str]:
-    title = f"{point['preset']}: {_PHASES[point['phase']]}, {point['batch_size']} rows"
     bandwidth = point["share_of_bandwidth"]
     share = "" if bandwidth is None else f", {bandwidth:.2f} of bandwidth"
-    compiling = sum(timing["compile"] for timing in point["timings"])
     return {
-        title: f"{_number(point['step_ms'])} ms ± {_number(point['step_iqr_ms'], 2)}, "
-        f"{_number(point['gflops'])} GFLOP/s, {point['share_of_peak']:.2f} of peak{share}",
-        f"{title}, compiling": f"{compiling:.1f} s",
+        f"{point['preset']}: {_PHASES[point['phase']]}": f"{_number(point['step_ms'])} ms "
+        f"± {_number(point['step_iqr_ms'], 2)}, {_number(point['gflops'])} GFLOP/s, "
+        f"{point['share_of_peak']:.2f} of peak{share}"
     }
 
 
@@ -95,9 +97,7 @@ def _members(members: Record) -> dict[str, str]:
         n_members = point["members"]
         rates = [point[f"{name}_steps_per_second"] for name in ("pretraining", "interval")]
         texts = [f"{_number(rate)} ({_number(rate / n_members)})" for rate in rates]
-        figures[f"members {n_members}: steps/s in all (of each)"] = (
-            f"pretraining {texts[0]}, KL {texts[1]}"
-        )
+        figures[f"members {n_members}: steps/s (each)"] = f"pretraining {texts[0]}, KL {texts[1]}"
     if members["left_out"]:
         left_out = ", ".join(map(str, members["left_out"]))
         figures["members left out for lack of memory"] = left_out

@@ -1,5 +1,6 @@
 """``jdec bench``: loads the rows of its fits, has the machine measured, and writes the record."""
 
+import contextlib
 import datetime
 import itertools
 import sys
@@ -14,7 +15,6 @@ from jdec.cli.arguments import Bench
 from jdec.cli.fit_commands import check_platform
 from jdec.cli.parsing import names
 from jdec.datasets import load_dataset
-from jdec.trainer.workdir import explained_writing
 
 #: Accuracies whose time counts. Fits of digits end just below .95, and some just above.
 _LEVELS = {"mnist": 0.95, "digits": 0.90}
@@ -41,8 +41,7 @@ def run_bench(arguments: Bench) -> None:
         print(_introduction(options, task), flush=True)
     progress = not arguments.quiet and sys.stderr is not None
     record = measure_machine(options, task, xla_flags=flags, progress=progress)
-    with explained_writing():
-        write_json(out, record)
+    write_json(out, record)
     if not arguments.quiet:
         print(f"\n{format_record(record)}\n\nrecord: {out}")
 
@@ -51,10 +50,8 @@ def _load_task(arguments: Bench) -> Task:
     """Load MNIST where it is found, and digits otherwise."""
     dataset = load_dataset("digits")
     if not arguments.quick:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             dataset = load_dataset("mnist", data_dir=arguments.data_dir)
-        except FileNotFoundError:
-            pass
     if dataset.y is None:
         raise ValueError(f"{dataset.name}: expected classes to score with, got none")
     level = _LEVELS[dataset.name]
@@ -99,7 +96,9 @@ def _check_output(out: Path) -> None:
         raise ValueError(f"out: expected a name that ends in .json, got {out}")
     if out.exists():
         raise ValueError(f"out: expected a new file, got {out}, which exists; choose another name")
-    with explained_writing():
+    try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass
+    except OSError as error:
+        raise ValueError(f"out: {error.strerror}: '{out}'; expected a writable folder") from error
