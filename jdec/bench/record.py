@@ -146,7 +146,8 @@ def _noted(options: Options, sizes: _Sizes, progress: bool) -> Iterator[Callable
         "fits": 1 + options.seeds,
     }
     total = 1 + sum(n_pieces[part] for part in options.parts)  # 1: the device itself
-    bar, noted = Reporter(progress=progress).bar("bench", total, "part"), []
+    noted: list[str] = []
+    bar = Reporter(progress=progress).bar("bench", total, "part")
 
     def note(what: str) -> None:
         bar.set_description(what)
