@@ -216,7 +216,7 @@ def bench_table() -> str:
     columns = [figures_of(record) for record in read_bench_records()]
     names = dict.fromkeys(name for column in columns for name in column if name != "device")
     rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
-    return _table(["", *(column["device"] for column in columns)], rows)
+    return _table(["", *(column["device"] for column in columns)] if columns else ["device"], rows)
 
 
 def settings_table() -> str:

@@ -109,6 +109,7 @@ def test_tables_without_records_say_so(results):
         "scaling",
         "devices",
         "peers",
+        "bench",
     ):
         assert "not run" in TABLES[name]()
     assert figures.draw_all(results) == []
@@ -132,6 +133,23 @@ def test_of_each_method_of_the_suite_the_newest_figures_count(results):
     assert "0.550 ± 0.071 / 0.000, 3 s |" in row
     assert "0.400 / 0.000, 3 s (1 of 2 seeds) |" in row
     assert "| 0, 1 |" in row
+
+
+def test_records_of_machines_are_columns_side_by_side(results):
+    record = {"date": "2026-01-01", "machine": {"cores": 2, "processor": "made up"}, "steps": []}
+    record |= {"peak_gflops": 10.0, "bandwidth_gbytes": 5.0}
+    record["environment"] = {"device": "cpu: cpu", "n_devices": 1, "jdec": "1", "jax": "2"}
+    record["environment"] |= {"python": "3"}
+    record["options"] = {"precision": "float32", "scan_unroll": 1, "xla_flags": "", "quick": False}
+    other = record | {"date": "2026-01-02", "machine": {"cores": 4, "processor": "other"}}
+    members = {"members": 1, "pretraining_steps_per_second": 2.0, "interval_steps_per_second": 4.0}
+    other |= {"members": {"points": [members], "left_out": []}}
+    (results / "b_bench.json").write_text(json.dumps(record))
+    (results / "a_bench.json").write_text(json.dumps(other))
+    lines = TABLES["bench"]().splitlines()
+    assert lines[0] == "|  | 2 × made up | 4 × other |"
+    assert "| date | 2026-01-01 | 2026-01-02 |" in lines
+    assert "| members 1: steps/s (each) | – | pretraining 2.00 (2.00), KL 4.00 (4.00) |" in lines
 
 
 def test_a_set_is_a_name_or_a_file(tmp_path):

@@ -198,8 +198,8 @@ class Bench:
         parts: What to measure beside the device: steps (of each phase), members (1 to 64 at once),
             fits (of mnist where it is found, else of digits): one, or a list.
         precision: Precision of the products.
-        xla_flags: Flags for XLA, without their dashes, and spaces between several, such as
-            xla_gpu_enable_command_buffer=+WHILE.
+        xla_flags: Flags for XLA, with spaces between several, beside those in XLA_FLAGS, such as
+            --xla_gpu_enable_command_buffer=+WHILE.
         scan_unroll: Number of steps that a compiled loop runs as one, in steps and members.
         seeds: Number of seeds that are fitted warm, after the first of them cold.
         quick: Small sizes, to see that it runs; the figures mean nothing.

@@ -27,7 +27,7 @@ def parse(
     command: type[_Command], argv: Sequence[str], default: _Command | None = None
 ) -> _Command:
     """Parse the arguments of a command, whose name is ``argv[0]``, or raise a UsageError."""
-    errors = io.StringIO()
+    argv, errors = _join_flags(argv), io.StringIO()
     defaults: Any = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(errors):
@@ -42,6 +42,17 @@ def parse(
         if values == () and option in given:
             raise UsageError(f"{option}: expected at least one value, got none")
     return _expand_paths(parsed, given)
+
+
+def _join_flags(argv: Sequence[str]) -> list[str]:
+    """Join --xla-flags with its value, which may start with dashes as an option does."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].replace("_", "-") == "--xla-flags":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _lists(arguments: Any, prefix: str = "--") -> Iterator[tuple[str, Any]]:
