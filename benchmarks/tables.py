@@ -212,8 +212,15 @@ def kmeans_table() -> str:
 
 
 def bench_table() -> str:
-    """Records of ``jdec bench``, a column each."""
-    columns = [figures_of(record) for record in read_bench_records()]
+    """Records of ``jdec bench``; parts that were measured one by one are a column together."""
+    merged: dict[str, Record] = {}
+    for record in read_bench_records():
+        options = {name: v for name, v in record["options"].items() if name != "parts"}
+        key = json.dumps([record["machine"], record["environment"], options])
+        before = merged.get(key, {})
+        steps = record["steps"] or before.get("steps", [])
+        merged[key] = before | record | {"steps": steps}
+    columns = [figures_of(record) for record in merged.values()]
     names = dict.fromkeys(name for column in columns for name in column if name != "device")
     rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
     return _table(["", *(column["device"] for column in columns)] if columns else ["device"], rows)

@@ -143,12 +143,20 @@ def test_records_of_machines_are_columns_side_by_side(results):
     record["options"] = {"precision": "float32", "scan_unroll": 1, "xla_flags": "", "quick": False}
     other = record | {"date": "2026-01-02", "machine": {"cores": 4, "processor": "other"}}
     members = {"members": 1, "pretraining_steps_per_second": 2.0, "interval_steps_per_second": 4.0}
-    other |= {"members": {"points": [members], "left_out": []}}
+    other["options"] = record["options"] | {"parts": ["steps"]}
     (results / "b_bench.json").write_text(json.dumps(record))
+    alone = {"parts": ["members"]} | record["options"]
+    apart = other | {
+        "members": {"points": [members], "left_out": []},
+        "options": alone,
+        "date": "2026-01-03",
+        "peak_gflops": 11.0,
+    }
+    (results / "c_bench.json").write_text(json.dumps(apart))
     (results / "a_bench.json").write_text(json.dumps(other))
     lines = TABLES["bench"]().splitlines()
     assert lines[0] == "|  | 2 × made up | 4 × other |"
-    assert "| date | 2026-01-01 | 2026-01-02 |" in lines
+    assert "| date | 2026-01-01 | 2026-01-03 |" in lines
     assert "| members 1: steps/s (each) | – | pretraining 2.00 (2.00), KL 4.00 (4.00) |" in lines
 
 
