@@ -100,17 +100,18 @@ def test_an_absent_platform_is_an_error_in_a_line(tmp_path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-def test_too_little_memory_is_an_error_in_a_line(tmp_path):
+def test_too_little_memory_is_an_error_in_a_line(tmp_path, programs):
     code = (
-        "import sys, resource, jax\n"
+        "import sys, resource\n"
         "from pathlib import Path\n"
-        "from jdec.cli import bench_command, commands, main\n"
-        "jax.devices()\n"
+        "from jdec.cli import main\n"
+        # All is imported, and all threads have started, before there is a limit.
+        "assert main(['bench', '--quick', '--parts', 'steps', '--quiet']) == 0\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY))\n"
         "sys.exit(main(['bench', '--parts', 'steps', *sys.argv[1:]]))"
     )
-    done = run(tmp_path, "--quiet", code=code, JAX_PLATFORMS="cpu")
+    done = run(tmp_path, "--quiet", code=code, programs=programs, JAX_PLATFORMS="cpu")
     assert_fails_in_a_line(done, "bench: expected", "GiB of free memory", "--quick")
 
 
