@@ -80,16 +80,19 @@ def principal_components(
         z = project(basis, rows, counts)
         return product(rows.T, z) - mean.T * z.sum(axis=0, keepdims=True)
 
+    def total(basis: Float[Array, "D r"]) -> Float[Array, "D r"]:
+        return sum_row_blocks(partial(covariance, basis), x, is_row, block_size=block_size)
+
     def iterate(_: Any, basis: Float[Array, "D r"]) -> Float[Array, "D r"]:
-        summed = sum_row_blocks(partial(covariance, basis), x, is_row, block_size=block_size)
-        return jnp.linalg.qr(summed)[0]
+        return jnp.linalg.qr(total(basis))[0]
 
     width = min(n_components + oversampling, x.shape[1])
     basis = jnp.linalg.qr(jax.random.normal(key, (x.shape[1], width), x.dtype))[0]
     basis = jax.lax.fori_loop(0, n_iter, iterate, basis)
-    z = project(basis, x, is_row)
-    rotation = jnp.linalg.eigh(product(z.T, z))[1][:, ::-1][:, :n_components]
-    return product(z, rotation)
+    # (V' X' X V) without the projections of all rows.
+    projected = product(basis.T, total(basis))
+    rotation = jnp.linalg.eigh(projected)[1][:, ::-1][:, :n_components]
+    return project(product(basis, rotation), x, is_row)
 
 
 def modularity(

@@ -22,7 +22,9 @@ from jdec.core.voting import best_partitions, majority_vote
 from jdec.metrics import clustering_accuracy, clustering_scores
 
 KEY = jax.random.key(0)
-components = jax.jit(principal_components, static_argnames=("n_components", "n_rows", "n_iter"))
+components = jax.jit(
+    principal_components, static_argnames=("n_components", "n_rows", "n_iter", "block_size")
+)
 STATIC = (
     "n_clusters",
     "subclusters",
@@ -54,6 +56,9 @@ def test_components_are_those_of_scikit_learn():
 def test_components_do_not_see_the_padding():
     x = jax.random.normal(KEY, (40, 12))
     padded = jnp.concatenate([x, jnp.full((5, 12), 1e3)])
+    for block_size in (1, 7, 42, 100):  # the last block does some rows again, which count once
+        blocks = components(KEY, padded, 3, n_rows=40, block_size=block_size)
+        np.testing.assert_allclose(blocks[:40], components(KEY, x, 3), rtol=1e-4, atol=1e-4)
     found = components(KEY, padded, 3, n_rows=40)
     np.testing.assert_allclose(found[:40], components(KEY, x, 3), rtol=1e-4, atol=1e-4)
     narrow = components(KEY, padded, 20, n_rows=40)[:40]
