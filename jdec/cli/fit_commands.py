@@ -121,9 +121,9 @@ def check_platform() -> None:
 
 
 def announce(arguments: Fit | Sweep) -> None:
-    """Say what happens first, since reading data and starting devices may take a while."""
+    """Say at a terminal what happens first: reading data and starting devices may take a while."""
     is_first = getattr(arguments, "process_id", None) in (None, 0)
-    if is_first and not arguments.quiet and sys.stderr is not None:
+    if is_first and not arguments.quiet and sys.stderr is not None and sys.stderr.isatty():
         print(f"reading {arguments.data}", file=sys.stderr, flush=True)
 
 

@@ -471,8 +471,24 @@ def test_a_fit_compiles_few_programs_and_none_twice(tmp_path):
     out = tmp_path / "run"
     done = process("fit", "digits", "--out", str(out), *steps, "--clustering.tol", "0")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("reading digits\n")
     assert json.loads((out / "metrics.json").read_text())["compilation"]["programs"] <= 13
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
+def test_a_person_is_told_at_once_what_happens(tmp_path):
+    """At a terminal; elsewhere a failure is one line and nothing else."""
+    terminal, end = os.openpty()
+    command = [*MODULE, "fit", "digits", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, stderr=end, stdout=subprocess.DEVNULL, env=quick.environment()
+    ) as started:
+        os.close(end)
+        shown = b""
+        while b"\n" not in shown:
+            shown += os.read(terminal, 1)
+        started.kill()
+    os.close(terminal)
+    assert shown == b"reading digits\r\n"
 
 
 def test_without_a_command_the_usage_is_shown(capsys):
