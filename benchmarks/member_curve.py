@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jdec.bench.members import time_members
+from jdec.bench.member_steps import time_members
 from jdec.bench.phases import N_ROWS, time_clustering, time_pretraining, time_refresh
 from jdec.bench.timing import Timing
 from jdec.trainer.config import Config

@@ -84,7 +84,7 @@ MESHES = {
 COMPILED = {
     name: function
     for module in pkgutil.walk_packages(jdec.__path__, "jdec.")
-    if not module.name.endswith("__main__")
+    if not module.name.endswith("__main__") and not module.name.startswith("jdec.bench")
     for name, function in vars(importlib.import_module(module.name)).items()
     if hasattr(function, "trace") and hasattr(function, "eval_shape")
 }
@@ -165,13 +165,13 @@ def program(name, config, kind, mesh):
             return function, (KEY,)
         case "seed_keys":
             return function, (jax.ShapeDtypeStruct((), jnp.uint32),)
-        case "copy" | "_all_finite":
+        case "copy" | "all_finite":
             return function, (state,)
         case "_stage_key":
             return partial(function, stage=stage), (keys,)
         case "_baselines":
             return partial(function, config=plan.config, network=plan.network), (keys, X, params)
-        case "assign_block":
+        case "_assign":
             arguments = (DECParams(state.params.encoder, centroids), jnp.float32(1), X)
             return partial(function, network=plan.network), arguments
         case "_concatenate":

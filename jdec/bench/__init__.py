@@ -2,7 +2,7 @@
 
 from jdec.bench.fits import Task, measure_fits
 from jdec.bench.flags import set_xla_flags
-from jdec.bench.members import measure_members
+from jdec.bench.member_steps import measure_members
 from jdec.bench.record import Options, describe_machine, measure_machine
 from jdec.bench.table import figures_of, format_record
 from jdec.bench.timing import Timing, measure_bandwidth, measure_peak, time_jitted

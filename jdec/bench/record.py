@@ -15,7 +15,7 @@ import numpy as np
 from jdec._checks import check_choice, check_flag, check_integer
 from jdec._environment import environment, free_device_bytes
 from jdec.bench.fits import Task, measure_fits
-from jdec.bench.members import measure_members
+from jdec.bench.member_steps import measure_members
 from jdec.bench.phases import N_FEATURES, measure_steps
 from jdec.core.networks import PRECISIONS
 from jdec.trainer.config import Config

@@ -4,7 +4,7 @@ The functions are those of :mod:`jdec.trainer.programs` for rows that the device
 Indices and keys are drawn by the same functions, so that both ways take the same steps.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,9 +36,8 @@ from jdec.trainer.programs import (
     draw_pretraining,
     embed_all,
 )
-from jdec.trainer.sharding import RowSharding
 from jdec.trainer.streamed_rows import BLOCK_SIZE, CHUNK_BYTES, JoinedRows, StreamedRows, read_ahead
-from jdec.trainer.transfer import map_blocks, put_batches
+from jdec.trainer.transfer import collect_blocks, map_blocks, put_batches
 
 
 class HostTargets(NamedTuple):
@@ -269,7 +268,7 @@ def _sum_kl(q: Float[Array, "B K"], frequencies: Float[Array, "K"]) -> Float[Arr
 def embed(params: Params, x: StreamedRows, *, plan: Plan) -> Float[np.ndarray, "N Z"]:
     """Embed all rows."""
     width = network_shapes(plan.network, x.shape[1]).latent_dim
-    (found,) = _collect(partial(_embed_block, params, plan=plan), x, (width,), plan.rows)
+    (found,) = collect_blocks(partial(_embed_block, params, plan=plan), x, (width,), plan.rows)
     return found
 
 
@@ -282,23 +281,8 @@ def assign(
         return programs.assign(params, block, alpha, plan=plan)
 
     n_clusters, width = params.centroids.shape
-    embeddings, q = _collect(of_block, x, (width, n_clusters), plan.rows)
+    embeddings, q = collect_blocks(of_block, x, (width, n_clusters), plan.rows)
     return embeddings, q
-
-
-def _collect(
-    function: Callable[[Array], tuple[Any, ...]],
-    x: StreamedRows,
-    widths: Sequence[int],
-    sharding: RowSharding,
-) -> tuple[np.ndarray, ...]:
-    """Return what a function returns of all rows, of so many columns each."""
-    mine = sharding.local()
-    found = [empty_on_host((mine.stop - mine.start, width), np.float32) for width in widths]
-    for rows, parts in map_blocks(sharding, x, function):
-        for array, part in zip(found, parts, strict=True):
-            array[rows] = part
-    return tuple(map(sharding.join, found))
 
 
 @partial(jax.jit, static_argnames="plan")

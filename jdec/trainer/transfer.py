@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, Shaped
 
+from jdec._host_arrays import empty_on_host
 from jdec.trainer.sharding import DATA, RowSharding
 from jdec.trainer.streamed_rows import BLOCK_SIZE, CHUNK_BYTES, StreamedRows
 
@@ -59,6 +60,21 @@ def map_blocks(
         last = (start, min(length, mine.stop - mine.start - start), found)
     if last is not None:
         yield _fetch(*last)
+
+
+def collect_blocks(
+    function: Callable[[Array], tuple[Any, ...]],
+    x: StreamedRows,
+    widths: Sequence[int],
+    sharding: RowSharding,
+) -> tuple[np.ndarray, ...]:
+    """Return what a function returns of all rows, of so many columns each."""
+    mine = sharding.local()
+    found = [empty_on_host((mine.stop - mine.start, width), np.float32) for width in widths]
+    for rows, parts in map_blocks(sharding, x, function):
+        for array, part in zip(found, parts, strict=True):
+            array[rows] = part
+    return tuple(map(sharding.join, found))
 
 
 def _fetch(start: int, n_rows: int, found: Sequence[Any]) -> tuple[slice, tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import make_blobs
 
 from jdec.cli import main
-from jdec.cli.report import sweep_table, varied_axis
+from jdec.cli.sweep_report import sweep_table, varied_axis
 from jdec.plotting import plot_sweep
 from jdec.selection import Grid, run_sweep
 from jdec.trainer.config import Config

@@ -1200,8 +1200,11 @@ def write_hostile_collections(folder):
 
 
 MEASURE = """
-import json, sys
+import contextlib, json, sys
 from pathlib import Path
+import sklearn.datasets
+with contextlib.suppress(ImportError):  # what readers import when they are used
+    import pandas, pyarrow.parquet
 from jdec.datasets import load_dataset
 
 def peak():  # in MiB; that of getrusage includes the process this one was forked from

@@ -36,7 +36,7 @@ CONFIG = Config(4).replace(
     }
 )
 SETTLING = CONFIG.replace({"clustering.max_intervals": 6, "clustering.tol": 0.03})
-KEYS = jax.random.split(jax.random.key(0), 8)[np.array([0, 1, 4, 6])]
+KEYS = jax.random.split(jax.random.key(0), 16)[np.array([0, 1, 4, 8])]
 # Each with one value that is not the configured one: every value is a program of the single runs.
 ALPHAS = [1.0, 0.5, 1.0, 0.5]
 RATES = [3e-2, 1e-2, 1e-2, 3e-2]

@@ -1,6 +1,6 @@
 import pytest
 
-from jdec.bench.members import measure_members
+from jdec.bench.member_steps import measure_members
 from jdec.trainer import memory
 from jdec.trainer.config import Config
 
